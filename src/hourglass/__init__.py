@@ -1,0 +1,35 @@
+"""Hourglass: learned bottlenecks. Train an autoencoder, look through it, put it to use.
+
+Names load on first use, so that importing the package stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "HourglassError": "hourglass.errors",
+    "InputError": "hourglass.errors",
+    "diff": "hourglass.api",
+    "embed": "hourglass.api",
+    "explore": "hourglass.api",
+    "find": "hourglass.api",
+    "fit": "hourglass.api",
+    "load": "hourglass.api",
+    "open": "hourglass.api",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'hourglass' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

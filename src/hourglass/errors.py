@@ -1,0 +1,72 @@
+"""Every error that Hourglass raises on purpose.
+
+    HourglassError
+    ├── InputError            the caller can mend it; the command exits with 2
+    │   ├── SourceError       data that cannot be read: file, row or column, what was expected, what to do
+    │   ├── ConfigError       a setting that does not exist or does not fit
+    │   ├── FolderError       a workspace or model folder that is missing, taken, unfinished or foreign
+    │   └── MissingExtra      an optional part that is not installed; the message is the install line
+    └── TrainingError         training cannot go on (a loss that is not a number); exits with 1
+
+A message is one line, says where, what was expected and what to do, and is all that the command prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "ConfigError",
+    "FolderError",
+    "HourglassError",
+    "InputError",
+    "MissingExtra",
+    "SourceError",
+    "TrainingError",
+    "nearest",
+]
+
+
+class HourglassError(Exception):
+    """Base of every error raised on purpose."""
+
+    exit_code = 1
+
+
+class InputError(HourglassError):
+    """The input, not the program, is at fault."""
+
+    exit_code = 2
+
+
+class SourceError(InputError):
+    """Data that cannot be read."""
+
+
+class ConfigError(InputError):
+    """A setting that does not exist or does not fit."""
+
+
+class FolderError(InputError):
+    """A workspace or model folder that is missing, taken, unfinished or foreign."""
+
+
+class MissingExtra(InputError):
+    """An optional part is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional part: pip install 'hourglass-ai[{extra}]'")
+
+
+class TrainingError(HourglassError):
+    """Training cannot go on."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: `` (did you mean 'x'?)`` or the list of what exists."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f" (there are: {', '.join(names)})" if names else ""
