@@ -13,16 +13,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "HourglassError": "hourglass.errors",
     "InputError": "hourglass.errors",
-    "diff": "hourglass.api",
-    "embed": "hourglass.api",
+    "TrainConfig": "hourglass.training",
+    "Waist": "hourglass.waist",
+    "Workspace": "hourglass.uses.explore",
     "explore": "hourglass.api",
-    "find": "hourglass.api",
     "fit": "hourglass.api",
     "load": "hourglass.api",
     "open": "hourglass.api",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -133,7 +133,9 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
             config_file, weights_file = folder / "config.json", folder / "model.safetensors"
         else:
             # What is left of `hub` when the download's own options are taken is not for us.
-            options = {k: hub[k] for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in hub}
+            options = {
+                k: hub[k] for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in hub
+            }
             config_file, weights_file = (
                 Path(hf_hub_download(model_id, name, **options)) for name in ("config.json", "model.safetensors")
             )
@@ -145,7 +147,9 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
         try:
             model.load_state_dict(load_file(weights_file))
         except (OSError, RuntimeError) as error:
-            raise FolderError(f"{weights_file}: does not fit {config_file}: {str(error).splitlines()[-1].strip()}") from None
+            raise FolderError(
+                f"{weights_file}: does not fit {config_file}: {str(error).splitlines()[-1].strip()}"
+            ) from None
         return model.eval()
 
 

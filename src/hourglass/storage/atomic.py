@@ -51,13 +51,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     _sync(entry)
             _sync(temporary)
             temporary.chmod(0o755)
-            if path.exists():
-                _exchange(temporary, path)
-            else:
-                temporary.rename(path)
-            _sync(path.parent)
+            replace_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put the finished folder `new` in the place of `old`, which is deleted if it is there."""
+    if old.exists():
+        _exchange(new, old)
+        shutil.rmtree(new, ignore_errors=True)
+    else:
+        new.rename(old)
+    _sync(old.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,149 @@
+"""The verbs as functions: what the command line and notebooks call.
+
+import hourglass as hg
+ws = hg.explore(df, text="body", by="label", out="reviews")
+ws.diff("label")
+ws.find("polite refusals")
+ws = hg.open("reviews")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import hf_hub_download
+
+from hourglass import systems
+from hourglass.data import open_texts
+from hourglass.errors import ConfigError, FolderError, InputError
+from hourglass.storage.atomic import read_json, replace_folder
+from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
+from hourglass.training import FitResult, TrainConfig
+from hourglass.training import fit as fit_waist
+from hourglass.uses.explore import Workspace, build
+from hourglass.uses.explore.workspace import is_workspace
+from hourglass.waist import Waist
+
+__all__ = ["explore", "fit", "load", "open"]
+
+
+def explore(
+    source: Any,
+    *,
+    out: str | Path,
+    text: str | None = None,
+    by: str | None = None,
+    id: str | None = None,
+    encoder: str = "minilm",
+    layer: int | None = None,
+    role: Literal["none", "user", "assistant"] = "none",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    width: int | None = None,
+    k: int = 32,
+    activation: Literal["topk", "batchtopk"] = "topk",
+    threshold: float = 0.0,
+    limit: int | None = None,
+    seed: int = 0,
+    force: bool = False,
+    progress: bool = True,
+) -> Workspace:
+    """Learn the concepts of a pile of texts and write a workspace with a report into `out`.
+
+    source    a file (csv, tsv, jsonl, json, parquet, arrow), a folder of .txt, "docstrings:", a Hub data set id, "-", a
+              pandas / polars / Arrow table, a list of texts
+    text      column that holds the text; guessed where it is plain
+    by        column whose groups the report compares
+    id        column that names a document (default: "id" where there is one, else the row number)
+    encoder   "minilm", a model folder or a Hub id; layer: None for the last, else its number
+    width, k  features in all (default: as many as the corpus can teach) and active ones a token
+    threshold an activation counts only above this value
+    limit     read at most so many documents
+    force     replace a finished workspace; the old one stays until the new one is done
+
+    The same call after a crash goes on where it stopped. Raises InputError for bad input, in one line.
+    """
+    folder = Path(out)
+    if k < 1 or (width is not None and width < k):
+        raise ConfigError(f"width {width} and k {k}: expected 1 <= k <= width")
+    texts = open_texts(source, text=text, id=id, require=[by] if by else [])
+    if limit is not None:
+        texts = texts.limited(limit)
+    settings = {
+        "source": texts.name,
+        "by": by,
+        "encoder": encoder,
+        "layer": layer,
+        "role": role,
+        "dtype": dtype,
+        "width": width,
+        "k": k,
+        "activation": activation,
+        "threshold": threshold,
+        "limit": limit,
+        "seed": seed,
+    }
+
+    def make_coder(tokens: int) -> InterpretableEmbeddings:
+        features = width or _width(tokens)
+        config = InterpretableEmbeddingsConfig(
+            encoder=encoder,
+            layer=layer,
+            role=role,
+            dtype=dtype,
+            width=features,
+            k=min(k, max(1, features // 8)),
+            activation=activation,
+            threshold=threshold,
+        )
+        return InterpretableEmbeddings(config)
+
+    target = folder
+    if force and folder.exists():
+        if not is_workspace(folder):
+            raise FolderError(f"{folder}: not a workspace, so --force will not replace it; choose another --out")
+        target = folder.with_name(f".{folder.name}.new")
+    workspace = build.begin(target, texts, settings, InterpretableEmbeddings.from_pretrained)
+    build.run(workspace, texts, make_coder, seed, progress)
+    if target != folder:
+        replace_folder(target, folder)
+    return open(folder)
+
+
+def open(folder: str | Path) -> Workspace:
+    """A finished workspace; FolderError where there is none."""
+    return Workspace.open(folder, InterpretableEmbeddings.from_pretrained)
+
+
+def fit(
+    system: str | Waist,
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    preset: str = "base",
+    train: TrainConfig | None = None,
+    **settings: Any,
+) -> FitResult:
+    """Train a system, by name with settings of its config, or one that is already built.
+
+    `data` is any sequence of raw examples of the system's modality. The result holds the trained model.
+    """
+    if not isinstance(system, Waist):
+        cls = systems.get(system)
+        system = cls(cls.Config.preset(preset, **settings))
+    elif settings:
+        raise InputError(f"settings {sorted(settings)} do not apply to a system that is already built")
+    return fit_waist(system, data, train or TrainConfig(), out=Path(out) if out else None)
+
+
+def load(folder: str | Path) -> Waist:
+    """A trained model from its folder or Hub id, whatever its system."""
+    config = (
+        Path(folder) / "config.json" if Path(folder).is_dir() else Path(hf_hub_download(str(folder), "config.json"))
+    )
+    return systems.get(str(read_json(config).get("system"))).from_pretrained(str(folder))
+
+
+def _width(tokens: int) -> int:
+    """As many features as the tokens can teach: about one for every 64, a power of two from 64 to 4,096."""
+    return min(4096, max(64, 1 << (max(tokens, 1) // 64).bit_length() - 1 if tokens >= 64 else 64))

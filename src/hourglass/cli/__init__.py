@@ -1,0 +1,50 @@
+"""The command `hourglass`: a file per verb, each parses, calls one function of the api and prints.
+
+Nothing heavy is imported until a verb runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from hourglass.cli import claim, diff, embed, explore, features, find, report
+from hourglass.cli.output import errors
+from hourglass.errors import HourglassError
+
+app = typer.Typer(
+    name="hourglass",
+    help="Learned bottlenecks: look into a pile of texts, see how its groups differ, find texts that have a property.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (explore.explore, diff.diff, find.find, embed.embed, features.features, report.report, claim.claim):
+    app.command()(verb)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if show:
+        from hourglass import __version__
+
+        errors.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a verb; every error of ours is one line on standard error."""
+    try:
+        app()
+    except HourglassError as error:
+        errors.print(f"hourglass: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("hourglass: stopped; the same command goes on from here")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

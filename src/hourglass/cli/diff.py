@@ -1,0 +1,82 @@
+"""hourglass diff"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourglass.cli.output import errors, one_line, p_value, percent, print_json, print_table
+
+
+def diff(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    by: Annotated[str, typer.Option(help="Column that holds the groups.")],
+    a: Annotated[str | None, typer.Option(help="Group to compare (default: each group).")] = None,
+    b: Annotated[str | None, typer.Option(help="Group to compare it with (default: all the others).")] = None,
+    metric: Annotated[
+        str,
+        typer.Option(help="Order by absolute or relative difference, or by the difference to the nearest other group."),
+    ] = "absolute",
+    level: Annotated[
+        float, typer.Option(help="Presence: share of a feature's 90th percentile (0: any activation).")
+    ] = 0.5,
+    min_tokens: Annotated[int, typer.Option(help="Presence: tokens that must fire.")] = 1,
+    pair: Annotated[str | None, typer.Option(help="Column that pairs documents of the groups (a prompt, say).")] = None,
+    test: Annotated[str, typer.Option(help="fisher or permutation.")] = "fisher",
+    no_split: Annotated[bool, typer.Option("--no-split", help="Select and estimate on the same documents.")] = False,
+    match_length: Annotated[
+        bool, typer.Option("--match-length", help="Compare documents of equal length only.")
+    ] = False,
+    threshold: Annotated[float, typer.Option(help="Smallest difference that is kept.")] = 0.03,
+    top: Annotated[int, typer.Option(help="Rows of each direction and kind.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """How groups of documents differ, in features and in words, with intervals."""
+    from hourglass import api
+
+    found = api.open(folder).diff(
+        by,
+        a,
+        b,
+        metric=metric,
+        level=level,
+        min_tokens=min_tokens,
+        pair=pair,
+        test=test,
+        split=not no_split,
+        match_length=match_length,
+        threshold=threshold,
+        top=top,
+        seed=seed,
+    )
+    if as_json:
+        print_json([difference.to_dict() for difference in found])
+        return
+    for difference in found:
+        rows = difference.table[difference.table["label"].notna()].head(20)
+        print_table(
+            f"{difference.a} against {difference.b} ({difference.documents[0]:,} and {difference.documents[1]:,} documents)",
+            ["kind", "feature ", "name", "a ", "b ", "difference ", "95 % interval ", "q "],
+            [
+                (
+                    r.kind,
+                    "" if r.kind == "word" else str(r.feature),
+                    one_line(r.label, 60),
+                    percent(r.frequency_a),
+                    percent(r.frequency_b),
+                    f"{100 * r.difference:+.1f}",
+                    f"{100 * r.low:+.1f} … {100 * r.high:+.1f}",
+                    p_value(r.q),
+                )
+                for r in rows.itertuples()
+            ],
+        )
+        unnamed = int(difference.table["label"].isna().sum())
+        for note in [
+            *difference.notes,
+            *([f"{unnamed} differing features without a name are left out; --json has them"] if unnamed else []),
+        ]:
+            errors.print(note, markup=False)

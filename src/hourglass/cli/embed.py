@@ -1,0 +1,31 @@
+"""hourglass embed"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourglass.cli.output import errors, out, print_json
+
+
+def embed(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    source: Annotated[str, typer.Argument(help="Documents to add, as for explore.")],
+    text: Annotated[str | None, typer.Option(help="Column that holds the text (default: the workspace's).")] = None,
+    id: Annotated[str | None, typer.Option(help="Column that names a document (default: the workspace's).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Add documents to a workspace without training again; goes on where it stopped after a crash."""
+    from hourglass import api
+
+    workspace = api.open(folder)
+    added = workspace.embed(source, text=text, id=id)
+    trouble = workspace.manifest["sources"][-1]["trouble"]
+    if as_json:
+        print_json({"workspace": str(folder), "added": added, "documents": len(workspace), "trouble": trouble})
+        return
+    for line in trouble:
+        errors.print(line, markup=False)
+    out.print(f"{added:,} documents added; {len(workspace):,} in {folder}", markup=False)

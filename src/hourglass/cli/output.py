@@ -1,0 +1,45 @@
+"""What verbs print: JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+out = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    out.file.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table; a column whose name ends in a space is set to the right."""
+    table = Table(title=escape(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.strip(), justify="right" if column.endswith(" ") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    out.print(table)
+
+
+def percent(share: float) -> str:
+    """0.1234 as "12.3 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def p_value(p: float) -> str:
+    """A p or q value as people write it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def one_line(text: str, length: int) -> str:
+    """The beginning of `text` without line breaks."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else flat[: length - 1] + "…"

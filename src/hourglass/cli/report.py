@@ -1,0 +1,28 @@
+"""hourglass report"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourglass.cli.output import out, print_json
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    by: Annotated[
+        str | None, typer.Option(help="Column whose groups the report compares (default: that of explore).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write a workspace's report again, after embed or for other groups."""
+    from hourglass import api
+    from hourglass.uses.explore.overview import write_report
+
+    path = write_report(api.open(folder), by)
+    if as_json:
+        print_json({"report": str(path)})
+        return
+    out.print(f"Report: {path}", markup=False, soft_wrap=True)

@@ -1,0 +1,7 @@
+"""Explore a pile of texts: what is in it, how its groups differ, which texts have a property."""
+
+from hourglass.uses.explore.diff import Difference, DiffOptions
+from hourglass.uses.explore.find import FindOptions, Found
+from hourglass.uses.explore.workspace import Workspace
+
+__all__ = ["DiffOptions", "Difference", "FindOptions", "Found", "Workspace"]

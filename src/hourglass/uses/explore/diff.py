@@ -1,0 +1,451 @@
+"""How two groups of documents differ, in features and in words.
+
+A feature is present in a document when its maximum passes `level` times the feature's own 90th percentile
+(level 0 is the paper's rule: any activation at all). Frequencies, their difference with its interval, an
+exact p and a false-discovery q come for every feature and every word. With `split`, one half of the
+documents selects what differs and the other half, which had no say, gives the numbers that are shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix, hstack, vstack
+
+from hourglass.errors import ConfigError, InputError, nearest
+from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, fisher, mcnemar, paired_interval
+
+if TYPE_CHECKING:
+    from hourglass.uses.explore.workspace import Workspace
+
+Array = np.ndarray[Any, Any]
+Metric = Literal["absolute", "relative", "nearest"]
+Test = Literal["fisher", "permutation"]
+
+REST = "(the rest)"
+SMALLEST = 5
+"""A group of fewer documents is refused: every interval would span nearly everything."""
+SMALLEST_SPLIT = 40
+"""A group of fewer documents is not split: a half could select nothing."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How group `a` differs from group `b`.
+
+    table      a row a feature or word, the most different first: kind ("feature" or "word"), feature, label,
+               frequency_a, frequency_b, difference, low, high, relative, p, q, nearest (largest frequency in
+               any single other group); with `split` all from the half that did not select
+    documents  number of documents in a and in b on which the table rests (pairs, when paired)
+    notes      what a reader has to know before believing the table
+    """
+
+    by: str
+    a: str
+    b: str
+    table: pd.DataFrame
+    documents: tuple[int, int]
+    median_tokens: tuple[float, float]
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return {
+            "by": self.by,
+            "a": self.a,
+            "b": self.b,
+            "documents_a": self.documents[0],
+            "documents_b": self.documents[1],
+            "median_tokens_a": self.median_tokens[0],
+            "median_tokens_b": self.median_tokens[1],
+            "notes": self.notes,
+            "rows": json.loads(self.table.to_json(orient="records")),
+        }
+
+
+class Differences(list[Difference]):
+    """One difference or one for each group; `table` is all of them together, with columns a and b in front."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        tables = [d.table.assign(a=d.a, b=d.b) for d in self]
+        table = pd.concat(tables, ignore_index=True)
+        return table[["a", "b", *(c for c in table.columns if c not in ("a", "b"))]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffOptions:
+    """What counts as present, how the groups are compared and what is shown.
+
+    metric      order and selection by "absolute" difference, by "relative" difference (each frequency over the
+                larger of the two), or by the difference to the "nearest" of the other groups
+    level       presence: share of the feature's 90th percentile that the maximum must pass
+    min_tokens  presence: number of tokens that must fire
+    pair        column that matches documents of the groups one to one (the same prompt, say)
+    test        "fisher" (exact; McNemar's when paired) or "permutation" of the group labels
+    split       select on one half, estimate on the other
+    match_length  compare only as many documents of each length in one group as in the other
+    threshold   smallest difference that is kept
+    false_discovery  largest q that is kept; None keeps all
+    top         most rows of each direction and kind
+    """
+
+    metric: Metric = "absolute"
+    level: float = 0.5
+    min_tokens: int = 1
+    pair: str | None = None
+    test: Test = "fisher"
+    permutations: int = 999
+    split: bool = True
+    match_length: bool = False
+    threshold: float = 0.03
+    false_discovery: float | None = 0.05
+    top: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("metric", get_args(Metric)), ("test", get_args(Test))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"no {name} {getattr(self, name)!r}{nearest(getattr(self, name), allowed)}")
+
+
+def differences(
+    workspace: Workspace, by: str, options: DiffOptions, among: Sequence[str] | None = None
+) -> Iterator[Difference]:
+    """Every group of column `by` (or those in `among`) against the rest; two groups: one against the other.
+
+    Groups that are too small are left out.
+    """
+    groups = pd.Series(workspace.column(by)).dropna().value_counts()
+    names = [name for name, count in groups.items() if count >= SMALLEST and (among is None or name in among)]
+    if len(groups) < 2:
+        raise InputError(f"{workspace.folder}: column {by!r} has {len(groups)} group(s); a difference needs two")
+    if len(names) < 2:
+        raise InputError(
+            f"{workspace.folder}: column {by!r} has {len(names)} group(s) of {SMALLEST} documents or more; "
+            "a difference needs two; choose a column with fewer values"
+        )
+    if len(groups) == 2:
+        yield difference(workspace, by, names[0], names[1], options)
+        return
+    for name in names:
+        yield difference(workspace, by, name, None, options)
+
+
+def difference(workspace: Workspace, by: str, a: str, b: str | None, options: DiffOptions) -> Difference:
+    """Group `a` of column `by` against group `b`, or against all other groups when `b` is None.
+
+    Raises InputError for a group that does not exist or has fewer than five documents.
+    """
+    groups = workspace.column(by)
+    _check_groups(workspace, by, groups, [a] if b is None else [a, b])
+    tokens = np.concatenate([coded.codes.tokens for coded in workspace.coded()])
+    side = np.full(len(groups), -1, np.int8)
+    named = np.array([g is not None for g in groups])
+    side[named & (groups == a)] = 0
+    side[(groups == b) if b is not None else named & (groups != a)] = 1
+    random = np.random.default_rng(options.seed)
+    notes: list[str] = []
+    medians = (float(np.median(tokens[side == 0])), float(np.median(tokens[side == 1])))
+    if options.match_length:
+        side = _match_lengths(side, tokens, random)
+        medians = (float(np.median(tokens[side == 0])), float(np.median(tokens[side == 1])))
+        if min((side == 0).sum(), (side == 1).sum()) < SMALLEST:
+            raise InputError(
+                f"{workspace.folder}: {a!r} and {b or REST!r} have too few documents of equal length; drop length matching"
+            )
+    elif max(medians) > 1.5 * max(min(medians), 1):
+        notes.append(
+            f"Documents of the two sides differ in length (medians {medians[0]:.0f} and {medians[1]:.0f} tokens): "
+            "longer documents contain more of everything. Match lengths to see what remains."
+        )
+    pairs = _pairs(workspace, options.pair, side) if options.pair else None
+    if pairs is not None and (len(pairs.names) < SMALLEST):
+        raise InputError(
+            f"{workspace.folder}: column {options.pair!r} matches only {len(pairs.names)} pairs of {a!r} and {b or REST!r}"
+        )
+
+    units = (len(pairs.names),) if pairs is not None else ((side == 0).sum(), (side == 1).sum())
+    split = options.split and min(units) >= SMALLEST_SPLIT
+    if options.split and not split:
+        notes.append(
+            f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate, so the largest differences are flattered."
+        )
+    half = _halves(side, pairs, random) if split else np.zeros(len(side), np.int8)
+
+    others = _other_groups(groups, side) if b is None else None
+    counted = _count(workspace, side, half, pairs, others, options)
+    chosen = counted[0].table(options)
+    keep = chosen[_selection(chosen, options)]
+    if split:
+        estimated = counted[1].table(options).loc[keep.index]
+        estimated["q"] = benjamini_hochberg(estimated["p"].to_numpy())
+        keep = estimated
+    table = _ordered(keep, options).reset_index(drop=True)
+    at = counted[-1]
+    return Difference(
+        by, a, b or REST, _described(table, workspace), (int(at.total_a), int(at.total_b)), medians, notes
+    )
+
+
+# Counting -------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Counts:
+    """Presence counts of all features, then all words, over one half of the documents."""
+
+    features: int
+    a: Array
+    b: Array
+    total_a: int
+    total_b: int
+    nearest: Array | None  # largest frequency in a single other group
+    only_a: Array | None = None  # paired: pairs where only a has it
+    only_b: Array | None = None
+    permuted_p: Array | None = None
+
+    def table(self, options: DiffOptions) -> pd.DataFrame:
+        frequency_a, frequency_b = self.a / max(self.total_a, 1), self.b / max(self.total_b, 1)
+        if self.only_a is not None and self.only_b is not None:
+            low, high = paired_interval(self.only_a, self.only_b, self.total_a)
+            p = mcnemar(self.only_a, self.only_b)
+        else:
+            low, high = difference_interval(self.a, self.total_a, self.b, self.total_b)
+            p = fisher(self.a, self.total_a, self.b, self.total_b)
+        if self.permuted_p is not None:
+            p = self.permuted_p
+        larger = np.maximum(frequency_a, frequency_b)
+        table = pd.DataFrame(
+            {
+                "kind": np.where(np.arange(len(self.a)) < self.features, "feature", "word"),
+                "frequency_a": frequency_a,
+                "frequency_b": frequency_b,
+                "difference": frequency_a - frequency_b,
+                "low": low,
+                "high": high,
+                "relative": (frequency_a - frequency_b) / np.where(larger > 0, larger, 1),
+                "p": p,
+            }
+        )
+        table["nearest"] = self.nearest if self.nearest is not None else frequency_b
+        # What no document has, or every one has, was not tested: it must not dilute the others' q.
+        tested = (self.a + self.b > 0) & (self.a + self.b < self.total_a + self.total_b)
+        table["q"] = 1.0
+        table.loc[tested, "q"] = benjamini_hochberg(p[tested])
+        return table
+
+
+def _count(
+    workspace: Workspace, side: Array, half: Array, pairs: _Pairs | None, others: Array | None, options: DiffOptions
+) -> list[_Counts]:
+    halves = int(half.max()) + 1
+    level = options.level * workspace.features["p90"].to_numpy(np.float32)
+    cells = np.where(side >= 0, half * 2 + side, -1)
+    number = 2 * halves
+    if others is not None:
+        # A cell of its own for each other group in each half, so that the nearest of them can be told.
+        cells = np.where(side == 1, number + half * (others.max() + 1) + others, cells)
+        number += halves * (int(others.max()) + 1)
+    sums: Array | None = None
+    kept: list[csr_matrix] = []
+    start = 0
+    for coded in workspace.coded():
+        present = hstack([coded.codes.present(level, options.min_tokens), coded.words], format="csr")
+        here = slice(start, start + present.shape[0])
+        inside = cells[here] >= 0
+        membership = csr_matrix(
+            (np.ones(inside.sum(), np.float32), (cells[here][inside], np.flatnonzero(inside))),
+            shape=(number, present.shape[0]),
+        )
+        counts = np.asarray((membership @ present).todense(), np.float64)
+        sums = counts if sums is None else sums + counts
+        if pairs is not None or options.test == "permutation":
+            kept.append(present)
+        start = here.stop
+    counts_of = sums if sums is not None else np.zeros((number, 0))
+    features = workspace.manifest["width"]
+    everything = vstack(kept, format="csr") if kept else None
+    results = []
+    for h in range(halves):
+        inside_a, inside_b = (side == 0) & (half == h), (side == 1) & (half == h)
+        total_a, total_b = int(inside_a.sum()), int(inside_b.sum())
+        a, b, closest = counts_of[2 * h], counts_of[2 * h + 1], None
+        if others is not None:
+            groups = int(others.max()) + 1
+            rows = slice(2 * halves + h * groups, 2 * halves + (h + 1) * groups)
+            sizes = np.bincount(others[inside_b], minlength=groups)
+            b = counts_of[rows].sum(0)
+            closest = (counts_of[rows][sizes > 0] / sizes[sizes > 0, None]).max(0)
+        counts_here = _Counts(features, a, b, total_a, total_b, closest)
+        if pairs is not None and everything is not None:
+            counts_here = _count_pairs(everything, pairs, inside_a, inside_b, features)
+        if options.test == "permutation" and everything is not None:
+            random = np.random.default_rng(options.seed + h)
+            counts_here.permuted_p = _permute(everything, inside_a, inside_b, pairs, options.permutations, random)
+        results.append(counts_here)
+    return results
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Documents matched by a shared key: `of[i]` is the pair of document i, -1 outside any pair."""
+
+    names: Array
+    of: Array
+
+
+def _pairs(workspace: Workspace, column: str | None, side: Array) -> _Pairs:
+    keys = pd.Series(workspace.column(str(column)))
+    have_a, have_b = set(keys[side == 0].dropna()), set(keys[side == 1].dropna())
+    names = np.array(sorted(have_a & have_b), object)
+    where = {name: i for i, name in enumerate(names)}
+    of = keys.map(where).fillna(-1).to_numpy(np.int64)
+    of[side < 0] = -1
+    return _Pairs(names, of)
+
+
+def _count_pairs(present: csr_matrix, pairs: _Pairs, inside_a: Array, inside_b: Array, features: int) -> _Counts:
+    """A side of a pair has a feature when any of its documents has it (the union rule for several others)."""
+    number = len(pairs.names)
+
+    def union(inside: Array) -> csr_matrix:
+        rows = np.flatnonzero(inside & (pairs.of >= 0))
+        membership = csr_matrix((np.ones(len(rows), np.float32), (pairs.of[rows], rows)), shape=(number, len(inside)))
+        together = (membership @ present).tocsr()
+        together.data[:] = 1
+        return together
+
+    used = np.zeros(number, bool)
+    used[pairs.of[(inside_a | inside_b) & (pairs.of >= 0)]] = True
+    a, b = union(inside_a), union(inside_b)
+    both = np.asarray(a.multiply(b).sum(0)).ravel()
+    count_a, count_b = np.asarray(a.sum(0)).ravel(), np.asarray(b.sum(0)).ravel()
+    total = int(used.sum())
+    return _Counts(features, count_a, count_b, total, total, None, count_a - both, count_b - both)
+
+
+def _permute(
+    present: csr_matrix, inside_a: Array, inside_b: Array, pairs: _Pairs | None, draws: int, random: np.random.Generator
+) -> Array:
+    """Two-sided p of the frequency difference when group labels are shuffled (swapped within pairs when paired)."""
+    rows = np.flatnonzero((inside_a | inside_b) & ((pairs.of >= 0) if pairs is not None else True))
+    matrix, first = present[rows], inside_a[rows]
+    total_a, total_b = int(first.sum()), int((~first).sum())
+
+    def gap(labels: Array) -> Array:
+        return np.asarray(np.abs((labels / total_a - (1 - labels) / total_b) @ matrix))
+
+    observed = gap(first.astype(np.float32))
+    beyond = np.zeros(matrix.shape[1])
+    for _ in range(draws):
+        if pairs is not None:
+            flip = random.random(len(pairs.names)) < 0.5
+            shuffled = first ^ flip[pairs.of[rows]]
+        else:
+            shuffled = random.permutation(first)
+        beyond += gap(shuffled.astype(np.float32)) >= observed - 1e-9
+    return np.asarray((beyond + 1) / (draws + 1))
+
+
+# Choosing documents ---------------------------------------------------------------------------------
+
+
+def _check_groups(workspace: Workspace, by: str, groups: Array, asked: list[str]) -> None:
+    sizes = pd.Series(groups).dropna().value_counts()
+    for name in asked:
+        if name not in sizes.index:
+            raise InputError(
+                f"{workspace.folder}: column {by!r} has no group {name!r}{nearest(name, map(str, sizes.index))}"
+            )
+        if sizes[name] < SMALLEST:
+            raise InputError(
+                f"{workspace.folder}: group {name!r} of column {by!r} has {sizes[name]} document(s); "
+                f"at least {SMALLEST} are needed to tell a difference from chance"
+            )
+    if len(sizes) < 2:
+        raise InputError(f"{workspace.folder}: column {by!r} has one group; a difference needs two")
+
+
+def _other_groups(groups: Array, side: Array) -> Array | None:
+    """Number of the group of each document on side b; None when there is only one such group."""
+    inside = side == 1
+    names, number = np.unique(groups[inside].astype(str), return_inverse=True)
+    if len(names) < 2:
+        return None
+    codes = np.zeros(len(groups), np.int64)
+    codes[inside] = number
+    return codes
+
+
+def _match_lengths(side: Array, tokens: Array, random: np.random.Generator) -> Array:
+    """Keep, in each of the length bins (steps of 25 %), as many documents of one side as of the other."""
+    bins = np.floor(np.log(np.maximum(tokens, 1)) / np.log(1.25)).astype(int)
+    kept = np.full_like(side, -1)
+    for bin in np.unique(bins[side >= 0]):
+        here = [np.flatnonzero((bins == bin) & (side == s)) for s in (0, 1)]
+        number = min(len(here[0]), len(here[1]))
+        for s in (0, 1):
+            kept[random.permutation(here[s])[:number]] = s
+    return kept
+
+
+def _halves(side: Array, pairs: _Pairs | None, random: np.random.Generator) -> Array:
+    """0 selects, 1 estimates; the two documents of a pair stay together."""
+    if pairs is not None:
+        of_pair = random.permutation(np.arange(len(pairs.names)) % 2)
+        return np.where(pairs.of >= 0, of_pair[pairs.of], 0).astype(np.int8)
+    half = np.zeros(len(side), np.int8)
+    for s in (0, 1):
+        rows = random.permutation(np.flatnonzero(side == s))
+        half[rows[: len(rows) // 2]] = 1
+    return half
+
+
+# Choosing rows --------------------------------------------------------------------------------------
+
+
+def _strength(table: pd.DataFrame, metric: str) -> pd.Series:
+    if metric == "relative":
+        return table["relative"]
+    if metric == "nearest":
+        return table["frequency_a"] - table["nearest"]
+    return table["difference"]
+
+
+def _selection(table: pd.DataFrame, options: DiffOptions) -> Array:
+    strength = _strength(table, options.metric).to_numpy()
+    keep = np.abs(table["difference"].to_numpy()) > options.threshold
+    if options.false_discovery is not None:
+        keep &= table["q"].to_numpy() <= options.false_discovery
+    chosen = np.zeros(len(table), bool)
+    for kind in ("feature", "word"):
+        for direction in (1, -1):
+            rows = np.flatnonzero(keep & (table["kind"] == kind).to_numpy() & (direction * strength > 0))
+            chosen[rows[np.argsort(-direction * strength[rows], kind="stable")][: options.top]] = True
+    return chosen
+
+
+def _ordered(table: pd.DataFrame, options: DiffOptions) -> pd.DataFrame:
+    return table.loc[_strength(table, options.metric).abs().sort_values(ascending=False, kind="stable").index].assign(
+        position=lambda t: t.index
+    )
+
+
+def _described(table: pd.DataFrame, workspace: Workspace) -> pd.DataFrame:
+    """Put a label to each row; the position tells the feature or the word."""
+    width = workspace.manifest["width"]
+    labels = workspace.features["label"].to_numpy(object)
+    words = np.array([*workspace.words, ""], object)
+    position = table.pop("position").to_numpy(np.int64) if len(table) else np.zeros(0, np.int64)
+    is_feature = position < width
+    label = np.where(is_feature, labels[np.minimum(position, width - 1)], words[np.maximum(position - width, -1)])
+    table.insert(1, "feature", pd.array(np.where(is_feature, position, -1), dtype="Int64"))
+    table.loc[~is_feature, "feature"] = pd.NA
+    table.insert(2, "label", label)
+    return table

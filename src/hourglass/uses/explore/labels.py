@@ -1,0 +1,330 @@
+"""Names for features, made offline and tested.
+
+For each feature, contexts in which it fires are set against matched contexts in which it is silent: half of
+the silent ones from other documents, a quarter from the same documents, a quarter on the very words that it
+fires on elsewhere. On one half of the documents the terms are chosen that tell the two apart (the word fired on,
+a phrase around it, words nearby, a shape such as "number"); on the other half the name is scored: the
+balanced accuracy of "a term of the name is in the context" as a guess that the feature fires. A feature whose
+name scores low stays without one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hourglass.bottlenecks.sparse.codes import SparseCodes
+
+Array = np.ndarray[Any, Any]
+
+MIN_SCORE = 0.75
+"""The paper drops a label below this held-out score."""
+CONTEXTS = 80
+"""Most firing contexts looked at for one feature, each from a document of its own."""
+FEWEST = 10
+"""A feature that fires in fewer documents of the sample is not named."""
+WINDOW = 6
+"""Words to each side that count as nearby."""
+TERMS = 4
+"""Most terms in a name."""
+EXAMPLES = 6
+"""Marked contexts kept for each feature."""
+STRONG = 0.5
+"""A firing context is one whose activation passes this share of the feature's 90th percentile."""
+
+_WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
+_SHAPES = ("a number", "a CAPITAL word", "a Capitalised word", "a code_name", "punctuation")
+_PLACES = ("the first word", "a line's first word")
+_GAIN = 0.03  # balanced accuracy that a further term must add
+_SHAPE_HANDICAP = 0.05  # a word that separates as well as a shape makes the better name
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """Some documents, token by token.
+
+    texts    n texts
+    ids      [n] document ids
+    offsets  [n + 1] token rows of each text
+    spans    [T, 2] characters of each token in its text
+    codes    sparse codes of the T tokens
+    """
+
+    texts: Sequence[str]
+    ids: Sequence[str]
+    offsets: Array
+    spans: Array
+    codes: SparseCodes
+
+
+def name_features(sample: TokenSample, p90: Array, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Label, score and examples for every feature.
+
+    `p90` [width] is the 90th percentile of each feature's non-zero document maxima. Returns two tables: one row
+    a feature (label or None, score or NaN, terms, contexts) and one row an example (feature, rank, document,
+    value, pieces, strengths).
+    """
+    words = _Words(sample)
+    by_feature = _ByFeature(sample.codes)
+    random = np.random.default_rng(seed)
+    shuffled = random.permutation(len(words.token_word))
+    labels: list[tuple[str | None, float, list[str], int]] = []
+    examples: list[dict[str, Any]] = []
+    for feature in range(sample.codes.width):
+        tokens, values = by_feature.of(feature)
+        strong = values >= STRONG * p90[feature]
+        firing, strength = _one_per_document(tokens[strong], values[strong], words.token_document)
+        examples += _examples(sample, words, feature, firing, strength, p90[feature], by_feature)
+        if len(firing) < FEWEST:
+            labels.append((None, np.nan, [], len(firing)))
+            continue
+        picked = random.permutation(len(firing))[:CONTEXTS]
+        firing = firing[picked]
+        silent = _silent(firing, tokens, words, shuffled, random)
+        terms, score = _best_terms(words, firing, silent)
+        good = bool(terms) and score >= MIN_SCORE
+        labels.append((", ".join(terms) if good else None, score, terms, len(firing)))
+    names = pd.DataFrame(labels, columns=["label", "score", "terms", "contexts"])
+    names.index.name = "feature"
+    columns = ["feature", "rank", "document", "value", "pieces", "strengths"]
+    return names, pd.DataFrame(examples, columns=columns)
+
+
+class _ByFeature:
+    """The tokens on which each feature fires: the codes, transposed."""
+
+    def __init__(self, codes: SparseCodes) -> None:
+        csc = codes.to_scipy().tocsc()
+        self._starts, self._tokens, self._values = csc.indptr, csc.indices, csc.data
+
+    def of(self, feature: int) -> tuple[Array, Array]:
+        here = slice(self._starts[feature], self._starts[feature + 1])
+        return self._tokens[here], self._values[here]
+
+
+class _Words:
+    """The sample as words, and for each word the terms that a name could hold.
+
+    A term is an integer: its kind times a base, plus a word or a pair of words.
+    """
+
+    def __init__(self, sample: TokenSample) -> None:
+        number: dict[str, int] = {}
+        ids, starts, documents, shapes, places, suffixes = [], [], [], [], [], []
+        base = np.zeros(len(sample.texts) + 1, np.int64)
+        for d, text in enumerate(sample.texts):
+            base[d + 1] = base[d] + len(text) + 1
+            for i, match in enumerate(_WORD.finditer(text)):
+                word = match.group()
+                lower = word.lower()
+                ids.append(number.setdefault(lower, len(number)))
+                starts.append(base[d] + match.start())
+                documents.append(d)
+                shapes.append(_shape(word))
+                line_start = match.start() > 0 and text[match.start() - 1] == "\n"
+                places.append(0 if i == 0 else 1 if line_start else -1)
+                suffixes.append(
+                    number.setdefault(lower[-3:], len(number)) if len(lower) > 5 and lower.isalpha() else -1
+                )
+        self.vocabulary = list(number)
+        self.ids = np.array(ids, np.int64)
+        self.document = np.array(documents, np.int64)
+        self.size = len(number) + 1
+        lengths = np.diff(sample.offsets)
+        self.token_document = np.repeat(np.arange(len(sample.texts)), lengths)
+        # The last character decides: a token of a causal model often begins with the space before the word.
+        last = base[self.token_document] + np.maximum(sample.spans[:, 1] - 1, 0)
+        found = np.searchsorted(np.array(starts, np.int64), last, side="right") - 1
+        self.token_word = np.clip(found, 0, max(len(ids) - 1, 0))
+        by_word = self.ids[self.token_word] if ids else np.zeros(len(self.token_word), np.int64)
+        self._order = np.argsort(by_word, kind="stable")
+        self._ordered_ids = by_word[self._order]
+        self._columns = (
+            np.stack([np.array(c, np.int64) for c in (shapes, places, suffixes)], 1)
+            if ids
+            else np.zeros((0, 3), np.int64)
+        )
+
+    def terms(self, tokens: Array) -> Array:
+        """[len(tokens), c] the terms of each token's context, -1 where there is none."""
+        word = self.token_word[tokens]
+        near = word[:, None] + np.arange(-WINDOW, WINDOW + 1)
+        inside = (near >= 0) & (near < len(self.ids))
+        near = np.where(inside, near, 0)
+        inside &= self.document[near] == self.document[word][:, None]
+        ids = np.where(inside, self.ids[near], -1)
+        here = ids[:, WINDOW]
+        before, after = ids[:, WINDOW - 1], ids[:, WINDOW + 1]
+        kind = self.size * self.size
+        phrases = [
+            np.where(before >= 0, kind + before * self.size + here, -1),
+            np.where(after >= 0, kind + here * self.size + after, -1),
+        ]
+        nearby = np.delete(ids, WINDOW, axis=1)
+        nearby = np.where(nearby >= 0, 2 * kind + nearby, -1)
+        extra = self._columns[word]
+        extra = np.where(extra >= 0, (3 + np.arange(3)) * kind + extra, -1)
+        return np.column_stack([here, *phrases, nearby, extra])
+
+    def tokens_of(self, words: Array) -> Array:
+        """All tokens of the words with these ids."""
+        starts = np.searchsorted(self._ordered_ids, words)
+        stops = np.searchsorted(self._ordered_ids, words, side="right")
+        return np.concatenate([self._order[a:b] for a, b in zip(starts, stops, strict=True)])
+
+    def is_shape(self, terms: Array) -> Array:
+        return terms >= 3 * self.size * self.size
+
+    def readable(self, term: int) -> str:
+        kind, rest = divmod(int(term), self.size * self.size)
+        if kind == 0:
+            return self.vocabulary[rest]
+        if kind == 1:
+            first, second = divmod(rest, self.size)
+            return f"{self.vocabulary[first]} {self.vocabulary[second]}"
+        if kind == 2:
+            return f"near “{self.vocabulary[rest]}”"
+        return (_SHAPES[rest] if kind == 3 else _PLACES[rest]) if kind < 5 else f"-{self.vocabulary[rest]}"
+
+
+def _shape(word: str) -> int:
+    if any(c.isdigit() for c in word):
+        return 0
+    if len(word) > 1 and word.isupper():
+        return 1
+    if "_" in word or (word[1:] != word[1:].lower() and word.isalpha()):
+        return 3
+    if word[0].isupper():
+        return 2
+    return 4 if not word[0].isalnum() else -1
+
+
+def _one_per_document(tokens: Array, values: Array, document: Array) -> tuple[Array, Array]:
+    """The strongest token of each document, strongest document first."""
+    order = np.argsort(-values, kind="stable")
+    _, first = np.unique(document[tokens[order]], return_index=True)
+    keep = order[np.sort(first)]
+    return tokens[keep], values[keep]
+
+
+def _silent(firing: Array, active: Array, words: _Words, shuffled: Array, random: np.random.Generator) -> Array:
+    """Tokens on which the feature is silent, two for each firing one, matched as the module says."""
+    number = len(firing)
+    pool = random.integers(0, len(shuffled), 24 * number)
+    candidates = shuffled[pool]
+    candidates = candidates[~_among(candidates, active)]
+    active_documents = np.unique(words.token_document[active])
+    elsewhere = candidates[~_among(words.token_document[candidates], active_documents)][:number]
+    if len(elsewhere) < number:  # a feature that fires in nearly every document
+        elsewhere = candidates[:number]
+    firsts = np.searchsorted(words.token_document, words.token_document[firing])
+    lasts = np.searchsorted(words.token_document, words.token_document[firing], side="right")
+    same_document = firsts + (random.random((4, number)) * (lasts - firsts)).astype(np.int64)
+    same_document = same_document[~_among(same_document, active)][: number // 2]
+    fired_words = np.unique(words.ids[words.token_word[firing]])
+    same_word = words.tokens_of(fired_words)
+    same_word = same_word[~_among(same_word, active)]
+    same_word = same_word[random.permutation(len(same_word))][: number // 2]
+    return np.concatenate([elsewhere, same_document, same_word])
+
+
+def _among(values: Array, ordered: Array) -> Array:
+    """Mask of `values` that occur in the sorted array `ordered`."""
+    if not len(ordered):
+        return np.zeros(values.shape, bool)
+    where = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[where] == values)
+
+
+def _best_terms(words: _Words, firing: Array, silent: Array) -> tuple[list[str], float]:
+    """Terms chosen on half of the documents, and their balanced accuracy on the other half."""
+    # Documents, not contexts, are divided: what is learnt from a document must not be scored on it.
+    learn_fire, score_fire = firing[0::2], firing[1::2]
+    learning = np.unique(words.token_document[learn_fire])
+    scoring = np.unique(words.token_document[score_fire])
+    document = words.token_document[silent]
+    to_learn = _among(document, learning) | (~_among(document, scoring) & (document % 2 == 0))
+    learn_silent, score_silent = silent[to_learn], silent[~to_learn]
+    if min(len(learn_silent), len(score_silent)) < FEWEST // 2:
+        return [], float("nan")
+    fire, quiet = words.terms(learn_fire), words.terms(learn_silent)
+    candidates, counts = np.unique(fire[fire >= 0], return_counts=True)
+    candidates = candidates[np.argsort(-counts, kind="stable")[:64]]
+    in_fire, in_quiet = _holds(fire, candidates), _holds(quiet, candidates)
+    handicap = _SHAPE_HANDICAP * words.is_shape(candidates)
+    chosen: list[int] = []
+    hit, false = np.zeros(len(fire), bool), np.zeros(len(quiet), bool)
+    best = 0.5
+    for _ in range(TERMS):
+        accuracy = 0.5 + ((hit[:, None] | in_fire).mean(0) - (false[:, None] | in_quiet).mean(0)) / 2
+        pick = int(np.argmax(accuracy - handicap))
+        if accuracy[pick] < best + _GAIN:
+            break
+        chosen.append(pick)
+        hit, false, best = hit | in_fire[:, pick], false | in_quiet[:, pick], accuracy[pick]
+    if not chosen:
+        return [], 0.5
+    terms = candidates[chosen]
+    right = _holds(words.terms(score_fire), terms).any(1).mean()
+    wrong = _holds(words.terms(score_silent), terms).any(1).mean()
+    return [words.readable(t) for t in terms], float(0.5 + (right - wrong) / 2)
+
+
+def _holds(contexts: Array, terms: Array) -> Array:
+    """[contexts, terms] whether each context has each term."""
+    return np.asarray((contexts[:, :, None] == terms).any(1))
+
+
+def _examples(
+    sample: TokenSample, words: _Words, feature: int, firing: Array, strength: Array, p90: float, by_feature: _ByFeature
+) -> list[dict[str, Any]]:
+    """Marked contexts: half the strongest, half spread over the rest, so that the name is not judged by extremes."""
+    top = list(range(min(len(firing), EXAMPLES // 2)))
+    rest = np.linspace(len(top), len(firing) - 1, EXAMPLES - len(top)).astype(int) if len(firing) > len(top) else []
+    tokens, values = by_feature.of(feature)
+    rows = []
+    for rank, i in enumerate(dict.fromkeys([*top, *map(int, rest)])):
+        d = words.token_document[firing[i]]
+        first, last = max(firing[i] - 24, sample.offsets[d]), min(firing[i] + 25, sample.offsets[d + 1])
+        here = slice(*np.searchsorted(tokens, [first, last]))
+        pieces, strengths = mark(
+            sample.texts[d], sample.spans[first:last], tokens[here] - first, values[here] / max(p90, 1e-6)
+        )
+        rows.append(
+            {
+                "feature": feature,
+                "rank": rank,
+                "document": sample.ids[d],
+                "value": float(strength[i]),
+                "pieces": pieces,
+                "strengths": strengths,
+            }
+        )
+    return rows
+
+
+def mark(text: str, spans: Array, active: Array, strength: Array) -> tuple[list[str], list[float]]:
+    """Cut a stretch of `text` (given by its tokens' `spans` [t, 2]) into pieces, each with a strength from 0 to 1.
+
+    `active` are the positions among the tokens that fire, `strength` how strongly.
+    """
+    pieces: list[str] = []
+    strengths: list[float] = []
+    at = int(spans[0, 0])
+    for position, value in zip(active, strength, strict=True):
+        start, end = int(spans[position, 0]), int(spans[position, 1])
+        if start > at:
+            pieces.append(text[at:start])
+            strengths.append(0.0)
+        pieces.append(text[start:end])
+        strengths.append(round(min(1.0, float(value)), 2))
+        at = end
+    if at < spans[-1, 1]:
+        pieces.append(text[at : int(spans[-1, 1])])
+        strengths.append(0.0)
+    return pieces, strengths

@@ -1,0 +1,48 @@
+"""Progress bars for the stages of an exploration."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+
+class Progress:
+    """A bar a stage on standard error; nothing when not `shown` or when no person is watching."""
+
+    def __init__(self, shown: bool) -> None:
+        self.shown = shown and sys.stderr.isatty()
+        self._bars = RichProgress(
+            TextColumn("{task.description:<16}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not self.shown,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def start(self, what: str, total: int | None, unit: str = "") -> TaskID:
+        """Begin a stage of `total` units (None: length unknown)."""
+        self._bars.start()
+        return self._bars.add_task(what, total=total, unit=unit)
+
+    def advance(self, task: TaskID, units: int) -> None:
+        self._bars.advance(task, units)
+
+    def pause(self) -> None:
+        """Leave the terminal to somebody else until the next stage begins."""
+        self._bars.stop()

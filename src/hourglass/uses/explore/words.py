@@ -1,0 +1,30 @@
+"""Words and word pairs of documents: the plain rival that every difference between features is shown beside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import CountVectorizer
+
+_WORD = r"(?u)\b\w[\w'’-]*\w\b"
+
+
+def vocabulary(texts: Sequence[str], limit: int = 30_000) -> list[str]:
+    """The commonest words and word pairs of `texts`, in alphabetical order; those in under 3 documents are left out."""
+    counter = CountVectorizer(
+        token_pattern=_WORD, ngram_range=(1, 2), binary=True, min_df=min(3, len(texts)), max_features=limit
+    )
+    try:
+        counter.fit(texts)
+    except ValueError:  # no word at all, as in a corpus of numbers or of very few documents
+        return []
+    return sorted(counter.vocabulary_)
+
+
+def word_presence(texts: Sequence[str], words: Sequence[str]) -> csr_matrix:
+    """Documents x words, 1 where the document has the word."""
+    if not words:
+        return csr_matrix((len(texts), 0), dtype="float32")
+    counter = CountVectorizer(token_pattern=_WORD, ngram_range=(1, 2), binary=True, vocabulary=words, dtype="float32")
+    return counter.transform(texts)
