@@ -305,7 +305,7 @@ def _pairs(workspace: Workspace, column: str | None, side: Array) -> _Pairs:
     have_a, have_b = set(keys[side == 0].dropna()), set(keys[side == 1].dropna())
     names = np.array(sorted(have_a & have_b), object)
     where = {name: i for i, name in enumerate(names)}
-    of = keys.map(where).fillna(-1).to_numpy(np.int64)
+    of = np.array(keys.map(where).fillna(-1), np.int64)
     of[side < 0] = -1
     return _Pairs(names, of)
 

@@ -1,22 +1,26 @@
 """Names for features, made offline and tested.
 
-For each feature, contexts in which it fires are set against matched contexts in which it is silent: half of
-the silent ones from other documents, a quarter from the same documents, a quarter on the very words that it
-fires on elsewhere. On one half of the documents the terms are chosen that tell the two apart (the word fired on,
-a phrase around it, words nearby, a shape such as "number"); on the other half the name is scored: the
-balanced accuracy of "a term of the name is in the context" as a guess that the feature fires. A feature whose
-name scores low stays without one.
+For each feature, contexts in which it fires are set against matched contexts in which it is silent, and three kinds
+of name are tried in turn, the plainest first:
+1. words: the word fired on, a phrase around it, telling words nearby. The silent contexts are half from other
+   documents, a quarter from the same documents, a quarter on the very words that it fires on elsewhere.
+2. a topic: words anywhere in the document, against documents of like length in which it is silent.
+3. a shape or place: "a number", "the first word".
+Terms are chosen on one half of the documents. On the other half the name is scored: the balanced accuracy of "the
+name holds here" as a guess that the feature fires. The first kind that scores well enough names the feature; a
+feature without one stays unnamed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix
 
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 
@@ -40,8 +44,14 @@ STRONG = 0.5
 _WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 _SHAPES = ("a number", "a CAPITAL word", "a Capitalised word", "a code_name", "punctuation")
 _PLACES = ("the first word", "a line's first word")
+TOPIC_TERMS = 24
+"""Words of a topic; the name shows the first TERMS of them."""
+SHAPE_SCORE = 0.85
+"""A shape says little about a text, so it must be nearly sure to be worth telling."""
+TELLING = 0.25
+"""A word in more than this share of the documents tells nothing by being nearby."""
+
 _GAIN = 0.03  # balanced accuracy that a further term must add
-_SHAPE_HANDICAP = 0.05  # a word that separates as well as a shape makes the better name
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def name_features(sample: TokenSample, p90: Array, seed: int = 0) -> tuple[pd.Da
     by_feature = _ByFeature(sample.codes)
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(words.token_word))
-    labels: list[tuple[str | None, float, list[str], int]] = []
+    names: list[_Name] = []
     examples: list[dict[str, Any]] = []
     for feature in range(sample.codes.width):
         tokens, values = by_feature.of(feature)
@@ -81,18 +91,40 @@ def name_features(sample: TokenSample, p90: Array, seed: int = 0) -> tuple[pd.Da
         firing, strength = _one_per_document(tokens[strong], values[strong], words.token_document)
         examples += _examples(sample, words, feature, firing, strength, p90[feature], by_feature)
         if len(firing) < FEWEST:
-            labels.append((None, np.nan, [], len(firing)))
+            names.append(_Name([], np.nan, len(firing)))
             continue
-        picked = random.permutation(len(firing))[:CONTEXTS]
-        firing = firing[picked]
-        silent = _silent(firing, tokens, words, shuffled, random)
-        terms, score = _best_terms(words, firing, silent)
-        good = bool(terms) and score >= MIN_SCORE
-        labels.append((", ".join(terms) if good else None, score, terms, len(firing)))
-    names = pd.DataFrame(labels, columns=["label", "score", "terms", "contexts"])
-    names.index.name = "feature"
+        picked = firing[random.permutation(len(firing))[:CONTEXTS]]
+        split = _Split(words, picked, _silent(picked, tokens, words, shuffled, random))
+        tried = [_by_words(words, split, len(firing))]
+        if tried[-1].label is None:
+            fired_in = words.token_document[firing]
+            tried.append(_by_topic(words, words.token_document[picked], fired_in, random, len(firing)))
+        if tried[-1].label is None:
+            tried.append(_by_shape(words, split, len(firing)))
+        names.append(tried[-1] if tried[-1].label else max(tried, key=lambda n: n.score if n.score == n.score else -1))
+    table = pd.DataFrame([(n.label, n.score, n.terms, n.contexts, n.common) for n in names], columns=_COLUMNS)
+    table.index.name = "feature"
     columns = ["feature", "rank", "document", "value", "pieces", "strengths"]
-    return names, pd.DataFrame(examples, columns=columns)
+    return table, pd.DataFrame(examples, columns=columns)
+
+
+_COLUMNS = ["label", "score", "terms", "contexts", "common"]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """Terms, what they scored on the half that did not choose them, and how common they are in the documents."""
+
+    terms: list[str]
+    score: float
+    contexts: int
+    common: float = 0.0
+    kind: str = ""
+    enough: float = MIN_SCORE
+
+    @property
+    def label(self) -> str | None:
+        return self.kind + ", ".join(self.terms[:TERMS]) if self.terms and self.score >= self.enough else None
 
 
 class _ByFeature:
@@ -141,6 +173,20 @@ class _Words:
         last = base[self.token_document] + np.maximum(sample.spans[:, 1] - 1, 0)
         found = np.searchsorted(np.array(starts, np.int64), last, side="right") - 1
         self.token_word = np.clip(found, 0, max(len(ids) - 1, 0))
+        self.lengths = np.bincount(self.document, minlength=len(sample.texts))
+        pairs = np.unique(self.document * self.size + self.ids)
+        holders = np.bincount(pairs % self.size, minlength=self.size)
+        self._share = holders / max(len(sample.texts), 1)
+        alphabetic = np.array([w[:1].isalpha() and len(w) > 1 for w in self.vocabulary] + [False])
+        self._tells = alphabetic & (self._share <= TELLING)
+        self.telling = np.flatnonzero(self._tells & (holders >= 3))
+        column = np.full(self.size, -1)
+        column[self.telling] = np.arange(len(self.telling))
+        pairs = pairs[column[pairs % self.size] >= 0]
+        self.in_document = csr_matrix(
+            (np.ones(len(pairs), np.float32), (pairs // self.size, column[pairs % self.size])),
+            shape=(len(sample.texts), len(self.telling)),
+        )
         by_word = self.ids[self.token_word] if ids else np.zeros(len(self.token_word), np.int64)
         self._order = np.argsort(by_word, kind="stable")
         self._ordered_ids = by_word[self._order]
@@ -150,8 +196,8 @@ class _Words:
             else np.zeros((0, 3), np.int64)
         )
 
-    def terms(self, tokens: Array) -> Array:
-        """[len(tokens), c] the terms of each token's context, -1 where there is none."""
+    def lexical(self, tokens: Array) -> Array:
+        """[len(tokens), c] the word fired on, phrases around it and telling words nearby; -1 where there is none."""
         word = self.token_word[tokens]
         near = word[:, None] + np.arange(-WINDOW, WINDOW + 1)
         inside = (near >= 0) & (near < len(self.ids))
@@ -166,19 +212,26 @@ class _Words:
             np.where(after >= 0, kind + here * self.size + after, -1),
         ]
         nearby = np.delete(ids, WINDOW, axis=1)
-        nearby = np.where(nearby >= 0, 2 * kind + nearby, -1)
-        extra = self._columns[word]
-        extra = np.where(extra >= 0, (3 + np.arange(3)) * kind + extra, -1)
-        return np.column_stack([here, *phrases, nearby, extra])
+        nearby = np.where((nearby >= 0) & self._tells[nearby], 2 * kind + nearby, -1)
+        return np.column_stack([here, *phrases, nearby])
+
+    def shapes(self, tokens: Array) -> Array:
+        """[len(tokens), 3] shape, place and ending of the word fired on; -1 where it has none worth telling."""
+        columns = self._columns[self.token_word[tokens]]
+        return np.where(columns >= 0, (3 + np.arange(3)) * self.size * self.size + columns, -1)
+
+    def share(self, term: int) -> float:
+        """Share of the documents that have the term's (rarer) word; 1 for a shape."""
+        kind, rest = divmod(int(term), self.size * self.size)
+        if kind >= 3:
+            return 1.0
+        return float(self._share[list(divmod(rest, self.size)) if kind == 1 else [rest]].min())
 
     def tokens_of(self, words: Array) -> Array:
         """All tokens of the words with these ids."""
         starts = np.searchsorted(self._ordered_ids, words)
         stops = np.searchsorted(self._ordered_ids, words, side="right")
         return np.concatenate([self._order[a:b] for a, b in zip(starts, stops, strict=True)])
-
-    def is_shape(self, terms: Array) -> Array:
-        return terms >= 3 * self.size * self.size
 
     def readable(self, term: int) -> str:
         kind, rest = divmod(int(term), self.size * self.size)
@@ -241,38 +294,91 @@ def _among(values: Array, ordered: Array) -> Array:
     return np.asarray(ordered[where] == values)
 
 
-def _best_terms(words: _Words, firing: Array, silent: Array) -> tuple[list[str], float]:
-    """Terms chosen on half of the documents, and their balanced accuracy on the other half."""
-    # Documents, not contexts, are divided: what is learnt from a document must not be scored on it.
-    learn_fire, score_fire = firing[0::2], firing[1::2]
-    learning = np.unique(words.token_document[learn_fire])
-    scoring = np.unique(words.token_document[score_fire])
-    document = words.token_document[silent]
-    to_learn = _among(document, learning) | (~_among(document, scoring) & (document % 2 == 0))
-    learn_silent, score_silent = silent[to_learn], silent[~to_learn]
-    if min(len(learn_silent), len(score_silent)) < FEWEST // 2:
-        return [], float("nan")
-    fire, quiet = words.terms(learn_fire), words.terms(learn_silent)
+class _Split:
+    """Firing and silent contexts in two halves by document: what is learnt from a document is not scored on it."""
+
+    def __init__(self, words: _Words, firing: Array, silent: Array) -> None:
+        self.learn_firing, self.score_firing = firing[0::2], firing[1::2]
+        learning = np.unique(words.token_document[self.learn_firing])
+        scoring = np.unique(words.token_document[self.score_firing])
+        document = words.token_document[silent]
+        to_learn = _among(document, learning) | (~_among(document, scoring) & (document % 2 == 0))
+        self.learn_silent, self.score_silent = silent[to_learn], silent[~to_learn]
+
+    @property
+    def enough(self) -> bool:
+        return min(len(self.learn_silent), len(self.score_silent)) >= FEWEST // 2
+
+
+def _by_words(words: _Words, split: _Split, contexts: int) -> _Name:
+    return _by_any_of(words, split, words.lexical, contexts)
+
+
+def _by_shape(words: _Words, split: _Split, contexts: int) -> _Name:
+    return replace(_by_any_of(words, split, words.shapes, contexts), enough=SHAPE_SCORE)
+
+
+def _by_any_of(words: _Words, split: _Split, terms_of: Callable[[Array], Array], contexts: int) -> _Name:
+    """The few terms of which firing contexts have at least one and silent contexts none, added greedily."""
+    if not split.enough:
+        return _Name([], np.nan, contexts)
+    fire, quiet = terms_of(split.learn_firing), terms_of(split.learn_silent)
     candidates, counts = np.unique(fire[fire >= 0], return_counts=True)
     candidates = candidates[np.argsort(-counts, kind="stable")[:64]]
+    if not len(candidates):
+        return _Name([], np.nan, contexts)
     in_fire, in_quiet = _holds(fire, candidates), _holds(quiet, candidates)
-    handicap = _SHAPE_HANDICAP * words.is_shape(candidates)
     chosen: list[int] = []
     hit, false = np.zeros(len(fire), bool), np.zeros(len(quiet), bool)
     best = 0.5
     for _ in range(TERMS):
         accuracy = 0.5 + ((hit[:, None] | in_fire).mean(0) - (false[:, None] | in_quiet).mean(0)) / 2
-        pick = int(np.argmax(accuracy - handicap))
+        pick = int(np.argmax(accuracy))
         if accuracy[pick] < best + _GAIN:
             break
         chosen.append(pick)
         hit, false, best = hit | in_fire[:, pick], false | in_quiet[:, pick], accuracy[pick]
     if not chosen:
-        return [], 0.5
+        return _Name([], 0.5, contexts)
     terms = candidates[chosen]
-    right = _holds(words.terms(score_fire), terms).any(1).mean()
-    wrong = _holds(words.terms(score_silent), terms).any(1).mean()
-    return [words.readable(t) for t in terms], float(0.5 + (right - wrong) / 2)
+    right = _holds(terms_of(split.score_firing), terms).any(1).mean()
+    wrong = _holds(terms_of(split.score_silent), terms).any(1).mean()
+    common = float(np.mean([words.share(t) for t in terms]))
+    return _Name([words.readable(t) for t in terms], float(0.5 + (right - wrong) / 2), contexts, common)
+
+
+def _by_topic(words: _Words, firing: Array, fired_in: Array, random: np.random.Generator, contexts: int) -> _Name:
+    """Words whose presence in a document tells whether the feature fires there.
+
+    `firing` are the documents picked, `fired_in` all in which it fires. The rule is "at least so many of the words".
+    """
+    silent = np.setdiff1d(np.arange(words.in_document.shape[0]), fired_in)
+    if len(silent) < 2 * FEWEST:
+        return _Name([], np.nan, contexts)
+    silent = _of_like_length(firing, silent, words.lengths, random)
+    halves = [(firing[h::2], silent[h::2]) for h in (0, 1)]
+    fire, quiet = (words.in_document[rows] for rows in halves[0])
+    in_fire, in_quiet = np.asarray(fire.mean(0)).ravel(), np.asarray(quiet.mean(0)).ravel()
+    # A word must separate (the gap) and be telling (the ratio): "however" separates reports from lists.
+    worth = (in_fire - in_quiet) * np.log((in_fire + 0.05) / (in_quiet + 0.05))
+    chosen = np.argsort(-worth, kind="stable")[:TOPIC_TERMS]
+    chosen = chosen[in_fire[chosen] - in_quiet[chosen] > 0.1]
+    if not len(chosen):
+        return _Name([], 0.5, contexts)
+    (learn_fire, learn_quiet), (score_fire, score_quiet) = (
+        [np.asarray(words.in_document[rows][:, chosen].sum(1)).ravel() for rows in half] for half in halves
+    )
+    needed = max(range(1, 7), key=lambda n: float((learn_fire >= n).mean() - (learn_quiet >= n).mean()))
+    score = 0.5 + ((score_fire >= needed).mean() - (score_quiet >= needed).mean()) / 2
+    terms = [words.vocabulary[words.telling[c]] for c in chosen]
+    return _Name(terms, float(score), contexts, 0.0, "topic: ")
+
+
+def _of_like_length(firing: Array, silent: Array, lengths: Array, random: np.random.Generator) -> Array:
+    """For each firing document a silent one among the sixteen nearest in length."""
+    ordered = silent[np.argsort(lengths[silent], kind="stable")]
+    at = np.searchsorted(lengths[ordered], lengths[firing]) + random.integers(-8, 8, len(firing))
+    return ordered[np.clip(at, 0, len(ordered) - 1)]
 
 
 def _holds(contexts: Array, terms: Array) -> Array:

@@ -46,7 +46,8 @@ def strongest(features: pd.DataFrame) -> pd.DataFrame:
     """The named features, those first that tell documents apart: a good name, in neither none nor all of them."""
     named = features[features["label"].notna() & (features["documents"] > 0)]
     share = named["frequency"].clip(0, 1)
-    worth = (2 * named["score"] - 1) * np.sqrt(share * (1 - share))
+    # `common` is high for names made of words that nearly every document has, such as "the".
+    worth = (2 * named["score"] - 1) * np.sqrt(share * (1 - share)) * (1 - named["common"])
     ordered = named.loc[worth.sort_values(ascending=False, kind="stable").index]
     # Several features often share their first term; the best of them stands for all.
     return ordered[~ordered["terms"].map(lambda terms: terms[0]).duplicated()]
@@ -128,8 +129,8 @@ def _concepts(workspace: Workspace, best: pd.DataFrame, groups: Array, names: li
         start += len(present)
     shares = counts / np.maximum(np.bincount(of[of >= 0], minlength=len(names)), 1)[:, None]
     examples = workspace.examples[workspace.examples["feature"].isin(best.index)]
-    where = {id: g for id, g in zip(workspace.column("_id"), groups)} if names else {}
-    by_feature = {f: rows for f, rows in examples.groupby("feature")}
+    where = dict(zip(workspace.column("_id"), groups)) if names else {}
+    by_feature = dict(iter(examples.groupby("feature")))
     return [
         Concept(
             feature=int(feature),

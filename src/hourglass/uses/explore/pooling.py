@@ -76,9 +76,11 @@ class PooledCodes:
         tokens fire.
         """
         floor = np.broadcast_to(np.asarray(level, np.float32), (self.width,))[self.indices]
-        kept = self._csr(((self.maximum > floor) & (self.count >= min_tokens)).astype(np.float32))
-        kept.eliminate_zeros()
-        return kept
+        kept = (self.maximum > floor) & (self.count >= min_tokens)
+        # A new structure: removing zeros in place would change the arrays that this object shares.
+        indptr = np.append(0, np.cumsum(kept))[self.indptr]
+        ones = np.ones(int(indptr[-1]), np.float32)
+        return csr_matrix((ones, self.indices[kept], indptr), shape=(len(self), self.width))
 
     def _csr(self, values: Array) -> csr_matrix:
         return csr_matrix((values, self.indices, self.indptr), shape=(len(self), self.width))

@@ -1,0 +1,80 @@
+"""A workspace made by hand: planted features, no encoder and no training."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import save_file
+from scipy.sparse import csr_matrix
+
+from hourglass.storage.atomic import write_json
+from hourglass.uses.explore.pooling import PooledCodes
+from hourglass.uses.explore.words import vocabulary, word_presence
+from hourglass.uses.explore.workspace import FORMAT, CodedDocuments, Workspace
+
+WIDTH, DIM = 8, 4
+
+
+def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, dense=None, shard=50):
+    """Write a finished workspace; `maxima` [n, WIDTH] are the pooled codes."""
+    n = len(texts)
+    for part in ("documents", "codes"):
+        (folder / part).mkdir(parents=True)
+    words = vocabulary(texts)
+    write_json(folder / "words.json", words)
+    tokens = np.full(n, 10, np.int32) if tokens is None else np.asarray(tokens, np.int32)
+    dense = np.random.default_rng(0).normal(size=(n, DIM)) if dense is None else dense
+    shards = []
+    table = pa.table({"text": texts, **columns, "_row": range(1, n + 1), "_id": [str(i) for i in range(n)]})
+    for number, start in enumerate(range(0, n, shard)):
+        rows = slice(start, min(start + shard, n))
+        name = f"{number:05d}"
+        pq.write_table(table.slice(rows.start, rows.stop - rows.start), folder / "documents" / f"{name}.parquet")
+        csr = csr_matrix(maxima[rows])
+        count = csr_matrix((counts if counts is not None else (maxima > 0).astype(int))[rows])
+        codes = PooledCodes(
+            csr.indptr.astype(np.int64),
+            csr.indices.astype(np.int32),
+            csr.data.astype(np.float16),
+            csr.data.astype(np.float32),
+            count.data.astype(np.int32),
+            tokens[rows],
+            WIDTH,
+        )
+        CodedDocuments(codes, word_presence(texts[rows], words), dense[rows].astype(np.float16)).save(
+            folder / "codes" / f"{name}.safetensors"
+        )
+        shards.append({"name": name, "documents": rows.stop - start, "coded": True, "tokens": int(tokens[rows].sum())})
+    p90 = np.array([np.quantile(c[c > 0], 0.9) if (c > 0).any() else 0 for c in maxima.T], np.float32)
+    features = pd.DataFrame(
+        {
+            "label": [f"name {i}" if i else None for i in range(WIDTH)],
+            "score": 0.9,
+            "terms": [[f"name {i}"] for i in range(WIDTH)],
+            "contexts": 40,
+            "common": 0.0,
+            "p90": p90,
+            "max": maxima.max(0),
+            "documents": (maxima > 0.5 * p90).sum(0),
+            "frequency": (maxima > 0.5 * p90).mean(0),
+            "active": (maxima > 0).mean(0),
+        }
+    )
+    features.index.name = "feature"
+    features.to_parquet(folder / "features.parquet")
+    vectors = np.eye(WIDTH, DIM, dtype=np.float32)
+    save_file({"vectors": vectors}, folder / "labels.safetensors")
+    manifest = {
+        "format": FORMAT,
+        "stage": "done",
+        "settings": {"by": None},
+        "text_column": "text",
+        "id_column": None,
+        "sources": [{"name": "made", "trouble": []}],
+        "shards": shards,
+        "width": WIDTH,
+        "k": 2,
+    }
+    write_json(folder / "workspace.json", manifest)
+    return Workspace.open(folder, lambda path: pytest.fail(f"loaded a model from {path}"))
