@@ -1,0 +1,200 @@
+"""The readers of each format: every one yields rows.
+
+A row is (its number as a person would count it, a dict of columns or None, what is wrong or None): a dict with a
+remark is kept, None with a remark is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+
+from hourglass.data import decode
+from hourglass.errors import SourceError
+
+Row = tuple[int, dict[str, Any] | None, str | None]
+
+_LONGEST_RECORD = 64 * 2**20
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+
+
+class _Unclosed(Exception):
+    """A quote was opened and not closed."""
+
+
+def delimited(lines: Iterable[tuple[str, bool]], name: str, delimiter: str | None = None) -> Iterator[Row]:
+    """Rows of a csv or tsv; the row number is the line on which the row begins (the header is line 1).
+
+    A quote that is never closed does not swallow the rest of the file: its line is read as plain text, or left out
+    when it has the wrong number of fields then, and reading goes on with the next line.
+    """
+    source = _Lines(lines)
+    first = source.peek()
+    if first is None:
+        raise SourceError(f"{name}: the file is empty; expected a header line and rows")
+    delimiter = delimiter or max(",;\t|", key=first.count)
+    header = _record(source, delimiter)
+    if len(set(header)) < len(header) or not all(column.strip() for column in header):
+        raise SourceError(f"{name}: line 1: expected a header of distinct column names, found {header[:8]}")
+    while source.peek() is not None:
+        line = source.number + 1
+        remark = None
+        try:
+            fields = _record(source, delimiter)
+        except _Unclosed:
+            fields = source.first_as_text(delimiter)
+            remark = "a quote that is never closed, read as plain text"
+        except csv.Error as error:
+            yield line, None, f"not readable as csv ({error})"
+            continue
+        if not fields:  # a blank line
+            continue
+        if len(fields) != len(header):
+            yield line, None, remark or f"with {len(fields)} fields where the header has {len(header)}"
+            continue
+        yield line, dict(zip(header, fields)), remark or source.remark
+
+
+class _Lines:
+    """Physical lines with the power to go back to the beginning of a record."""
+
+    def __init__(self, lines: Iterable[tuple[str, bool]]) -> None:
+        self._lines = iter(lines)
+        self._waiting: deque[tuple[str, bool]] = deque()
+        self._taken: list[tuple[str, bool]] = []
+        self.number = 0
+
+    def peek(self) -> str | None:
+        if not self._waiting:
+            line = next(self._lines, None)
+            if line is None:
+                return None
+            self._waiting.append(line)
+        return self._waiting[0][0]
+
+    def begin(self) -> Iterator[str]:
+        """The lines of one record, as the csv reader asks for them."""
+        self._taken = []
+        size = 0
+        while True:
+            if self.peek() is None or size > _LONGEST_RECORD:
+                if self._taken:
+                    raise _Unclosed
+                return
+            line = self._waiting.popleft()
+            self._taken.append(line)
+            self.number += 1
+            size += len(line[0])
+            yield line[0]
+
+    def first_as_text(self, delimiter: str) -> list[str]:
+        """Give back all but the first line of the record, and read that one without quotes."""
+        first, *rest = self._taken
+        self._waiting.extendleft(reversed(rest))
+        self.number -= len(rest)
+        self._taken = [first]
+        return next(csv.reader([first[0]], delimiter=delimiter, quoting=csv.QUOTE_NONE), [])
+
+    @property
+    def remark(self) -> str | None:
+        return None if all(utf8 for _, utf8 in self._taken) else decode.NOT_UTF8
+
+
+def _record(source: _Lines, delimiter: str) -> list[str]:
+    return next(csv.reader(source.begin(), delimiter=delimiter), [])
+
+
+def json_lines(lines: Iterable[tuple[str, bool]]) -> Iterator[Row]:
+    """Rows of a file with a JSON object on each line."""
+    for number, (line, utf8) in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            yield number, None, f"not valid JSON ({getattr(error, 'msg', error)})"
+            continue
+        if not isinstance(value, dict):
+            yield number, None, f"a JSON {type(value).__name__} where an object was expected"
+            continue
+        yield number, value, None if utf8 else decode.NOT_UTF8
+
+
+def json_array(raw: bytes, name: str) -> Iterator[Row]:
+    """Rows of a file that is one JSON array of objects; it is read whole (use .jsonl for files that do not fit)."""
+    content, utf8 = decode.whole(raw)
+    try:
+        values = json.loads(content)
+    except json.JSONDecodeError as error:
+        raise SourceError(f"{name}: line {error.lineno}: not valid JSON ({error.msg})") from None
+    if not isinstance(values, list):
+        raise SourceError(f"{name}: a JSON {type(values).__name__}; expected an array of objects, or one object a line")
+    for number, value in enumerate(values, 1):
+        if isinstance(value, dict):
+            yield number, value, None if utf8 else decode.NOT_UTF8
+        else:
+            yield number, None, f"a JSON {type(value).__name__} where an object was expected"
+
+
+def plain_lines(lines: Iterable[tuple[str, bool]]) -> Iterator[Row]:
+    """A text a line."""
+    for number, (line, utf8) in enumerate(lines, 1):
+        yield number, {"text": line.rstrip("\r\n")}, None if utf8 else decode.NOT_UTF8
+
+
+def text_files(folder: Path) -> Iterator[Row]:
+    """A text a file, in the order of their names."""
+    for number, path in enumerate(sorted(folder.rglob("*.txt")), 1):
+        try:
+            content, utf8 = decode.whole(path.read_bytes())
+        except OSError as error:
+            yield number, None, f"{path.name} cannot be read ({error.strerror})"
+            continue
+        yield number, {"file": str(path.relative_to(folder)), "text": content}, None if utf8 else decode.NOT_UTF8
+
+
+def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    """Rows of Arrow record batches."""
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row, None
+
+
+def parquet(path: Path) -> Iterator[Row]:
+    """Rows of a parquet file."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from None
+    return arrow_batches(file.iter_batches(1024))
+
+
+def arrow_file(path: Path) -> Iterator[Row]:
+    """Rows of an Arrow IPC (feather) file."""
+    try:
+        table = feather.read_table(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(f"{path}: not an Arrow file ({str(error).splitlines()[0]})") from None
+    return arrow_batches(table.to_batches(max_chunksize=1024))
+
+
+def dicts(items: Iterable[Any]) -> Iterator[Row]:
+    """Rows of an iterable of dicts or of texts."""
+    for number, item in enumerate(items, 1):
+        if isinstance(item, str):
+            yield number, {"text": item}, None
+        elif isinstance(item, dict):
+            yield number, item, None
+        else:
+            yield number, None, f"a {type(item).__name__} where a text or a dict was expected"
