@@ -68,9 +68,8 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
     manifest = {
         "format": FORMAT,
         "stage": "done",
-        "settings": {"by": None},
+        "settings": {"by": None, "text": None, "id": None},
         "text_column": "text",
-        "id_column": None,
         "sources": [{"name": "made", "trouble": []}],
         "shards": shards,
         "width": WIDTH,
