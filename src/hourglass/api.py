@@ -71,6 +71,8 @@ def explore(
         texts = texts.limited(limit)
     settings = {
         "source": texts.name,
+        "text": text,
+        "id": id,
         "by": by,
         "encoder": encoder,
         "layer": layer,

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from hourglass.errors import ConfigError, FolderError, nearest
@@ -124,7 +125,7 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
     def _save_pretrained(self, save_directory: Path) -> None:
         config = {"system": self.system_name(), **self.config.to_dict()}
         (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_file({name: t.contiguous() for name, t in self.state_dict().items()}, save_directory / "model.safetensors")
+        save_model(self, str(save_directory / "model.safetensors"))
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, config: Any = None, **hub: Any) -> Self:
@@ -145,8 +146,8 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
             raise FolderError(f"{config_file}: holds the system {system!r}, expected {cls.system_name()!r}")
         model = cls(cls.Config.from_dict(values))
         try:
-            model.load_state_dict(load_file(weights_file))
-        except (OSError, RuntimeError) as error:
+            load_model(model, weights_file)
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise FolderError(
                 f"{weights_file}: does not fit {config_file}: {str(error).splitlines()[-1].strip()}"
             ) from None

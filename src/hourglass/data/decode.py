@@ -27,8 +27,10 @@ def lines(stream: BinaryIO) -> Iterator[tuple[str, bool]]:
     buffered = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, stream))
     start = buffered.peek(4)[:4]
     if start.startswith(_UTF16):
-        for line in io.TextIOWrapper(buffered, "utf-16", newline=""):
+        wrapper = io.TextIOWrapper(buffered, "utf-16", newline="")
+        for line in wrapper:
             yield line.replace("\0", ""), True
+        wrapper.detach()  # or it would close the stream, which is its opener's to close
         return
     for number, raw in enumerate(buffered):
         yield text(raw[3:] if number == 0 and raw.startswith(codecs.BOM_UTF8) else raw)

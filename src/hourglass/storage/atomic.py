@@ -28,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _disk_errors(path):
+        with disk_errors(path):
             yield temporary
             _sync(temporary)
             temporary.replace(path)
@@ -44,7 +44,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
-        with _disk_errors(path):
+        with disk_errors(path):
             yield temporary
             for entry in temporary.rglob("*"):
                 if entry.is_file():
@@ -66,6 +66,15 @@ def replace_folder(new: Path, old: Path) -> None:
     _sync(old.parent)
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Remove what writes that were killed have left in `folder`. Only for a caller that keeps other writers out."""
+    for path in folder.rglob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_file(Path(path)) as temporary:
@@ -83,15 +92,18 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """A full disk becomes a FolderError that says what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise FolderError(
-                f"{path}: the disk is full; what was there before is intact. Free some room and run the same command again"
-            ) from None
-        raise
+    except Exception as error:
+        # Not every library says so by an errno: safetensors wraps the message.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+        if not full:
+            raise
+        raise FolderError(
+            f"{path}: the disk is full; what was there before is intact. Free some room and run the same command again"
+        ) from None
 
 
 def _sync(path: Path) -> None:

@@ -29,11 +29,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from hourglass.adapters.huggingface import HuggingFaceReader
-from hourglass.bottlenecks.sparse.sae import SparseAutoencoder, SparseAutoencoderConfig
 from torch import Tensor
 
+from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.bottlenecks.sparse.codes import SparseCodes
+from hourglass.bottlenecks.sparse.sae import SparseAutoencoder, SparseAutoencoderConfig
 from hourglass.errors import SourceError
 from hourglass.uses.explore.diff import DiffOptions
 from hourglass.uses.explore.find import FindOptions
@@ -86,6 +86,7 @@ class InterpretableEmbeddings(Waist):
 
     Config = InterpretableEmbeddingsConfig
     modality = "text"
+    tags = frozenset({"batch-coupled"})  # the loss is a mean over tokens, and texts differ in length
 
     def __init__(self, config: InterpretableEmbeddingsConfig) -> None:
         super().__init__(config)

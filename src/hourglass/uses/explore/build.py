@@ -25,8 +25,8 @@ from hourglass.bottlenecks.sparse.sae import recipe
 from hourglass.data import TextSource
 from hourglass.errors import FolderError, SourceError
 from hourglass.metrics.reconstruction import fvu
-from hourglass.storage.atomic import atomic_file, write_json
-from hourglass.storage.rows import RowFile
+from hourglass.storage.atomic import atomic_file, clear_leftovers, write_json
+from hourglass.storage.rows import RowFile, RowWriter
 from hourglass.training import fit
 from hourglass.uses.explore.labels import TokenSample, name_features
 from hourglass.uses.explore.overview import write_report
@@ -88,7 +88,6 @@ def begin(
         "stage": "reading",
         "settings": settings,
         "text_column": source.text_column,
-        "id_column": source.id_column,
         "sources": [],
         "shards": [],
     }
@@ -101,6 +100,7 @@ def run(workspace: Workspace, source: TextSource, make_coder: MakeCoder, seed: i
     """Carry out the stages that are not done yet."""
     manifest = workspace.manifest
     with workspace.writing(), Progress(progress) as bar:
+        clear_leftovers(workspace.folder)
         if manifest["stage"] == "reading":
             read(workspace, source, bar)
             _advance(workspace, "learning")
@@ -127,6 +127,7 @@ def embed(workspace: Workspace, source: TextSource, progress: bool) -> int:
     """
     before = len(workspace)
     with workspace.writing(), Progress(progress) as bar:
+        clear_leftovers(workspace.folder)
         read(workspace, source, bar)
         code(workspace, bar)
         _refresh_frequencies(workspace)
@@ -157,7 +158,7 @@ def read(workspace: Workspace, source: TextSource, bar: Progress) -> None:
         if number > 0:
             table = _same_text_column(table, source, workspace.text_column)
             if source.id_column is None:  # row numbers are ids: keep those of several sources apart
-                ids = pc.binary_join_element_wise(str(number + 1), table["_id"], ":")
+                ids = pa.array([f"{number + 1}:{id}" for id in table["_id"].to_pylist()])
                 table = table.set_column(table.column_names.index("_id"), "_id", ids)
             fresh = pa.array([id not in known for id in table["_id"].to_pylist()])
             passed_over += table.num_rows - pc.sum(fresh).as_py()
@@ -205,7 +206,7 @@ def _learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress
     sample = _sample(lengths, seed)
     coder = make_coder(min(LEARN_TOKENS, int(lengths[sample].sum() / CHARACTERS_PER_TOKEN)))
     _store_states(workspace, coder, sample, lengths, bar)
-    rows = RowFile.open(folder / "sample")
+    rows = RowFile(folder / "sample")
     if len(rows.rows) == 0:
         raise SourceError(
             f"{workspace.manifest['sources'][0]['name']}: the encoder found no token in {len(lengths):,} documents"
@@ -248,10 +249,10 @@ def _sample(lengths: Array, seed: int) -> Array:
 def _store_states(workspace: Workspace, coder: TextCoder, sample: Array, lengths: Array, bar: Progress) -> None:
     """Read the sampled documents and keep their token states; after a crash, those that lack."""
     folder = workspace.folder / "sample"
-    stored = RowFile.open(folder) if RowFile.exists(folder) else None
+    stored = RowFile(folder) if RowFile.exists(folder) else None
     done = int(stored.documents[-1]) + 1 if stored is not None and len(stored.documents) else 0
     task = bar.start("Encoding", int(lengths[sample].sum()), "characters")
-    with RowFile.append_to(folder, coder.reader.width) as rows:
+    with RowWriter(folder, coder.reader.width) as rows:
         start = 0
         for texts in workspace.texts():
             inside = sample[(sample >= max(start, done)) & (sample < start + len(texts))]
@@ -259,7 +260,7 @@ def _store_states(workspace: Workspace, coder: TextCoder, sample: Array, lengths
             for window in _windows(lengths, inside):
                 states = coder.reader.read([texts[i - start] for i in window])
                 documents = np.repeat(window, states.lengths.numpy())
-                rows.append(states.states, documents, states.spans)
+                rows.append(states.states, documents, states.spans.numpy())
                 bar.advance(task, int(lengths[window].sum()))
             start += len(texts)
 
@@ -321,7 +322,7 @@ def code(workspace: Workspace, bar: Progress) -> None:
 def _stored_states(workspace: Workspace) -> RowFile | None:
     """The states kept for learning, where they are those of the whole corpus."""
     if workspace.manifest["stage"] == "coding" and workspace.manifest["learning"]["whole_corpus"]:
-        return RowFile.open(workspace.folder / "sample")
+        return RowFile(workspace.folder / "sample")
     return None
 
 
@@ -364,7 +365,7 @@ def _name(workspace: Workspace, seed: int, bar: Progress) -> None:
 
 def _token_sample(workspace: Workspace, seed: int) -> TokenSample:
     """The documents on which features are named, with their codes token by token; copies of a text count once."""
-    stored = RowFile.open(workspace.folder / "sample")
+    stored = RowFile(workspace.folder / "sample")
     lengths = np.concatenate(
         [pc.utf8_length(t.column(0)).to_numpy() for t in workspace.tables([workspace.text_column])]
     )

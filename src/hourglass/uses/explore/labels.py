@@ -46,6 +46,8 @@ _SHAPES = ("a number", "a CAPITAL word", "a Capitalised word", "a code_name", "p
 _PLACES = ("the first word", "a line's first word")
 TOPIC_TERMS = 24
 """Words of a topic; the name shows the first TERMS of them."""
+TOPIC_DOCUMENTS = 240
+"""Most documents in which a feature fires that are looked at for its topic: weak signals need more of them."""
 SHAPE_SCORE = 0.85
 """A shape says little about a text, so it must be nearly sure to be worth telling."""
 TELLING = 0.25
@@ -97,8 +99,7 @@ def name_features(sample: TokenSample, p90: Array, seed: int = 0) -> tuple[pd.Da
         split = _Split(words, picked, _silent(picked, tokens, words, shuffled, random))
         tried = [_by_words(words, split, len(firing))]
         if tried[-1].label is None:
-            fired_in = words.token_document[firing]
-            tried.append(_by_topic(words, words.token_document[picked], fired_in, random, len(firing)))
+            tried.append(_by_topic(words, words.token_document[firing], random))
         if tried[-1].label is None:
             tried.append(_by_shape(words, split, len(firing)))
         names.append(tried[-1] if tried[-1].label else max(tried, key=lambda n: n.score if n.score == n.score else -1))
@@ -347,11 +348,10 @@ def _by_any_of(words: _Words, split: _Split, terms_of: Callable[[Array], Array],
     return _Name([words.readable(t) for t in terms], float(0.5 + (right - wrong) / 2), contexts, common)
 
 
-def _by_topic(words: _Words, firing: Array, fired_in: Array, random: np.random.Generator, contexts: int) -> _Name:
-    """Words whose presence in a document tells whether the feature fires there.
-
-    `firing` are the documents picked, `fired_in` all in which it fires. The rule is "at least so many of the words".
-    """
+def _by_topic(words: _Words, fired_in: Array, random: np.random.Generator) -> _Name:
+    """Words whose presence in a document tells whether the feature fires there: "at least so many of the words"."""
+    contexts = len(fired_in)
+    firing = random.permutation(fired_in)[:TOPIC_DOCUMENTS]
     silent = np.setdiff1d(np.arange(words.in_document.shape[0]), fired_in)
     if len(silent) < 2 * FEWEST:
         return _Name([], np.nan, contexts)
@@ -391,7 +391,7 @@ def _examples(
 ) -> list[dict[str, Any]]:
     """Marked contexts: half the strongest, half spread over the rest, so that the name is not judged by extremes."""
     top = list(range(min(len(firing), EXAMPLES // 2)))
-    rest = np.linspace(len(top), len(firing) - 1, EXAMPLES - len(top)).astype(int) if len(firing) > len(top) else []
+    rest = np.linspace(len(top), len(firing) - 1, EXAMPLES - len(top)).astype(int) if len(firing) > len(top) else top
     tokens, values = by_feature.of(feature)
     rows = []
     for rank, i in enumerate(dict.fromkeys([*top, *map(int, rest)])):

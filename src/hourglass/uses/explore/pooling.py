@@ -51,7 +51,8 @@ class PooledCodes:
         sizes = np.cumsum([0, *(part.indptr[-1] for part in parts)])
         indptr = np.concatenate([[0], *(part.indptr[1:] + size for part, size in zip(parts, sizes))])
         columns = ("indices", "maximum", "total", "count", "tokens")
-        return cls(indptr, *(np.concatenate([getattr(p, c) for p in parts]) for c in columns), parts[0].width)
+        together = {c: np.concatenate([getattr(part, c) for part in parts]) for c in columns}
+        return cls(indptr=indptr, **together, width=parts[0].width)
 
     def matrix(self, pooling: Pooling = "max") -> csr_matrix:
         """Documents x features, pooled as asked; binarize is 1 where the feature passes the threshold."""
@@ -99,7 +100,7 @@ def pool(codes: SparseCodes, offsets: Array, threshold: float = 0.0) -> PooledCo
         codes.indices.numpy().astype(np.int32, copy=False),
         codes.values.float().numpy(),
         starts[offsets],
-        np.float32(threshold),
+        float(threshold),
         codes.width,
     )
     # Above half precision's range a value would become infinite; no feature is told apart up there.

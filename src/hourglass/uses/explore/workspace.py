@@ -306,7 +306,9 @@ class Workspace:
         """
         from hourglass.uses.explore import build  # build makes workspaces, so it cannot be imported above
 
-        columns = {"text": text or self.text_column, "id": id or self.manifest["id_column"]}
+        # A list of texts has no columns to choose from.
+        bare = isinstance(source, (list, tuple)) and all(isinstance(item, str) for item in source[:1])
+        columns = {} if bare else {"text": text or self.settings["text"], "id": id or self.settings["id"]}
         return build.embed(self, open_texts(source, **columns), progress)
 
     # Writing -----------------------------------------------------------------------------------------

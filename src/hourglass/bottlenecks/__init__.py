@@ -1,0 +1,1 @@
+"""The waists proper: bottlenecks that several systems share."""

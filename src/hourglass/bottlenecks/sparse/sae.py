@@ -1,0 +1,294 @@
+"""The sparse autoencoder: a vector as a sum of a few directions out of very many.
+
+In:  rows x [n, d_in] (sentence embeddings, token states, image patches: any vectors).
+Out: codes [n, width], at most k active per row on average, all >= 0; x is about codes @ W_dec + offset.
+
+How it is learned
+1. Rows are shifted to their geometric median and scaled so that their mean distance from it is sqrt(d_in).
+2. W_dec starts as random unit rows, the encoder as its transpose, biases at zero.
+3. Each step encodes, keeps the k largest latents (of a row, or k per row over the batch), decodes, and takes the
+   mean squared error; its gradients touch the active latents only.
+4. Decoder rows stay on the unit sphere: gradients are tangent to it, and rows are renormalised after the step.
+5. Once more than 1 % of the latents have been silent for `dead_after` rows, the `aux_k` largest of those
+   reconstruct what the others left over (AuxK), which brings them back.
+
+Gao et al., "Scaling and evaluating sparse autoencoders" (2024); Bussmann et al., "BatchTopK sparse autoencoders" (2024).
+
+Differences from the paper
+- The loss is the mean over rows and columns of scaled inputs, not divided by the variance of each batch.
+- AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time.
+- Pre-activations are bfloat16 where the hardware multiplies it faster; weights, gradients and the activations that
+  `codes` returns are float32.
+- No weight averaging (EMA).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hourglass.bottlenecks.sparse.activations import Activation, BatchTopK, TopK
+from hourglass.bottlenecks.sparse.codes import SparseCodes
+from hourglass.bottlenecks.sparse.geometric_median import geometric_median
+from hourglass.bottlenecks.sparse.reconstruction import decode, exact_values, squared_error, unit_rows_
+from hourglass.bottlenecks.sparse.selection import largest_per_row
+from hourglass.errors import ConfigError, SourceError
+from hourglass.waist import Batch, Losses, Waist, WaistConfig
+
+_SAMPLE_ROWS = 8192
+_CHUNK_NUMBERS = 2**24
+_DEAD_SHARE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseAutoencoderConfig(WaistConfig):
+    """Settings of a sparse autoencoder.
+
+    d_in        width of a row
+    width       number of latents
+    k           active latents per row (on average, for "batchtopk")
+    activation  "topk": the k largest of each row; "batchtopk": the k * n largest of a batch of n rows
+    normalize   scale rows to mean distance sqrt(d_in) from their centre, so that learning rates carry over
+    aux_k       dead latents that reconstruct what is left over; None: d_in / 2, as in the paper; 0: never
+    aux_weight  weight of that loss
+    dead_after  rows without firing after which a latent counts as dead
+    precision   of the encoder's products: "auto" takes bfloat16 where the hardware has it
+    """
+
+    d_in: int
+    width: int
+    k: int
+    activation: Literal["topk", "batchtopk"] = "topk"
+    normalize: bool = True
+    aux_k: int | None = None
+    aux_weight: float = 1 / 32
+    dead_after: int = 200_000
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {"d_in": 16, "width": 64, "k": 4},
+        "base": {"d_in": 384, "width": 4096, "k": 32},
+        "paper": {"d_in": 4096, "width": 65_536, "k": 64, "activation": "batchtopk"},
+    }
+
+    def __post_init__(self) -> None:
+        if min(self.d_in, self.width, self.k) < 1:
+            raise ConfigError(f"d_in {self.d_in}, width {self.width} and k {self.k} must be at least 1")
+        if self.k > self.width:
+            raise ConfigError(f"k {self.k} is larger than width {self.width}; at most all latents can be active")
+        if self.activation not in _ACTIVATIONS:
+            raise ConfigError(f"no activation {self.activation!r} (there are: {', '.join(_ACTIVATIONS)})")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"no precision {self.precision!r} (there are: auto, float32, bfloat16)")
+
+
+_ACTIVATIONS: dict[str, type[TopK] | type[BatchTopK]] = {"topk": TopK, "batchtopk": BatchTopK}
+
+
+class SparseAutoencoder(Waist):
+    """A sparse autoencoder over rows of numbers.
+
+    Weights, in scaled units: `encoder.weight` [width, d_in], `encoder.bias` [width], `W_dec` [width, d_in] with unit
+    rows, `b_dec` [d_in], and the scalar `scale`. Both matrices keep a latent's direction contiguous, which is what
+    sparse gradients need; `W_enc` is the transposed view under the usual name. Codes and reconstructions are in the
+    units of the data.
+    """
+
+    Config = SparseAutoencoderConfig
+    modality = "vectors"
+    tags = frozenset({"decodes"})
+
+    config: SparseAutoencoderConfig
+    scale: Tensor
+    since_fired: Tensor
+
+    def __init__(self, config: SparseAutoencoderConfig) -> None:
+        super().__init__(config)
+        self.encoder = nn.Linear(config.d_in, config.width)
+        self.W_dec = nn.Parameter(F.normalize(torch.randn(config.width, config.d_in), dim=1))
+        self.b_dec = nn.Parameter(torch.zeros(config.d_in))
+        self.activation: Activation = _ACTIVATIONS[config.activation](config.k)
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("since_fired", torch.zeros(config.width, dtype=torch.int64))
+        with torch.no_grad():
+            self.encoder.weight.copy_(self.W_dec)
+            self.encoder.bias.zero_()
+        self._fired: Tensor | None = None
+        self._rows_seen = 0
+
+    @property
+    def W_enc(self) -> Tensor:
+        """[d_in, width], a view."""
+        return self.encoder.weight.T
+
+    @property
+    def b_enc(self) -> Tensor:
+        """[width]"""
+        return self.encoder.bias
+
+    @property
+    def dead(self) -> Tensor:
+        """[width] bool: latents that have not fired for `dead_after` rows of training."""
+        return self.since_fired > self.config.dead_after
+
+    @property
+    def offset(self) -> Tensor:
+        """[d_in] what a row without active latents decodes to, in the units of the data."""
+        return self.b_dec.detach() / self.scale
+
+    # Learning ---------------------------------------------------------------------------------------
+
+    def collate(self, examples: Sequence[Any] | np.ndarray | Tensor) -> Batch:
+        """Rows (array, tensor, or a list of 1-D rows, any float type) to {"x": float32 [n, d_in]}."""
+        x = _as_rows(examples, self.config.d_in)
+        if len(x) == 0:
+            raise SourceError(f"no rows: expected at least one row of {self.config.d_in} numbers")
+        if not math.isfinite(x.sum()):
+            # A sum of large finite numbers overflows too, so look before refusing.
+            rows = (~torch.isfinite(x)).any(1).nonzero()
+            if len(rows):
+                raise SourceError(f"row {int(rows[0])} holds NaN or infinity; leave the row out or mend it")
+        return {"x": x}
+
+    @torch.no_grad()
+    def initialize(self, batches: Iterable[Batch]) -> None:
+        """Set centre and scale from the first 8,192 rows."""
+        parts: list[Tensor] = []
+        for batch in batches:
+            parts.append(batch["x"].to(self.W_dec))
+            if sum(map(len, parts)) >= _SAMPLE_ROWS:
+                break
+        if not parts:
+            raise SourceError("no rows to start from: expected at least one batch")
+        x = torch.cat(parts)[:_SAMPLE_ROWS]
+        centre = geometric_median(x)
+        spread = torch.linalg.vector_norm(x - centre, dim=1).mean()
+        if self.config.normalize and spread > 0:
+            self.scale.copy_(math.sqrt(self.config.d_in) / spread)
+        self.b_dec.copy_(centre * self.scale)
+
+    def loss(self, batch: Batch) -> Losses:
+        """{"reconstruction": mean squared error per scaled row and column, "aux": while latents are dead}."""
+        x = batch["x"].to(self.W_dec.dtype) * self.scale
+        with torch.autocast(x.device.type, enabled=False):
+            low = self._low(x)
+            with torch.no_grad():
+                centred = (x - self.b_dec).to(low)
+                pre = F.linear(centred, self.encoder.weight.to(low), self.encoder.bias.to(low))
+                codes = self._as_trained(self.activation.select(pre))
+            self._count(codes)
+            weights = (self.encoder.weight, self.encoder.bias, self.W_dec)
+            reconstruction, error = squared_error(
+                x, self.b_dec, x, codes, *weights, self.b_dec, tangent=True, products=low
+            )
+            losses = {"reconstruction": reconstruction}
+            if self.training and self.config.aux_k != 0:
+                dead = self.dead.nonzero().squeeze(1)
+                if len(dead) > _DEAD_SHARE * self.config.width:
+                    with torch.no_grad():
+                        codes = self._as_trained(self._dead_codes(centred, dead))
+                    aux, _ = squared_error(x, self.b_dec, -error, codes, *weights, None, tangent=True, products=low)
+                    losses["aux"] = self.config.aux_weight * aux
+        return losses
+
+    def _dead_codes(self, centred: Tensor, dead: Tensor) -> SparseCodes:
+        low = centred.dtype
+        pre = F.linear(centred, self.encoder.weight[dead].to(low), self.encoder.bias[dead].to(low))
+        aux_k = self.config.d_in // 2 if self.config.aux_k is None else self.config.aux_k
+        codes = largest_per_row(pre, max(1, min(aux_k, len(dead))))
+        return SparseCodes(dead[codes.indices.long()], codes.values, codes.offsets, self.config.width)
+
+    def _as_trained(self, codes: SparseCodes) -> SparseCodes:
+        return SparseCodes(codes.indices, codes.values.to(self.W_dec.dtype), codes.offsets, codes.width)
+
+    def _count(self, codes: SparseCodes) -> None:
+        if not self.training:
+            return
+        if self._fired is None:
+            self._fired = torch.zeros_like(self.since_fired, dtype=torch.bool)
+        self._fired[codes.indices.long()] = True
+        self._rows_seen += len(codes)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Decoder rows back to norm 1; counters of silence and the threshold move on."""
+        unit_rows_(self.W_dec)
+        self.activation.after_step()
+        if self._fired is None:
+            return
+        rows = self._rows_seen
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            counts = torch.cat([self._fired.long(), self._fired.new_tensor([rows], dtype=torch.int64)])
+            torch.distributed.all_reduce(counts)
+            self._fired, rows = counts[:-1] > 0, int(counts[-1])
+        self.since_fired += rows
+        self.since_fired.masked_fill_(self._fired, 0)
+        self._fired, self._rows_seen = None, 0
+
+    # Use --------------------------------------------------------------------------------------------
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Dense codes [n, width], in the units of the data; `codes` is the sparse door for many rows."""
+        return self.codes(batch["x"]).to_dense()
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> SparseCodes:
+        """Sparse codes of x [n, d_in] (any float type). A row's code does not depend on the other rows."""
+        if x.ndim != 2 or x.shape[1] != self.config.d_in:
+            raise SourceError(f"rows of shape {tuple(x.shape)}: expected [n, {self.config.d_in}]")
+        low = self._low(x)
+        weight, bias = self.encoder.weight.to(low), self.encoder.bias.to(low)
+        parts = []
+        with torch.autocast(self.W_dec.device.type, enabled=False):
+            for rows in x.split(max(64, _CHUNK_NUMBERS // self.config.width)) if len(x) else (x,):
+                centred = torch.addcmul(-self.b_dec, rows.to(self.W_dec), self.scale)
+                chosen = self.activation.infer(F.linear(centred.to(low), weight, bias))
+                exact = exact_values(chosen, centred, self.encoder.weight, self.encoder.bias)
+                parts.append(SparseCodes(exact.indices, exact.values / self.scale, exact.offsets, exact.width))
+        return parts[0] if len(parts) == 1 else SparseCodes.concatenate(parts)
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor | SparseCodes) -> Tensor:
+        """Codes, dense [n, width] or sparse, to rows [n, d_in] in the units of the data."""
+        if isinstance(latent, Tensor):
+            return latent.to(self.W_dec) @ self.W_dec + self.offset
+        return decode(latent, self.W_dec, self.offset)
+
+    def _low(self, x: Tensor) -> torch.dtype:
+        """The number format of the encoder's products."""
+        if self.W_dec.dtype != torch.float32 or self.config.precision == "float32":
+            return self.W_dec.dtype
+        if self.config.precision == "bfloat16" or _has_fast_bfloat16(self.W_dec.device):
+            return torch.bfloat16
+        return torch.float32
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _as_rows(examples: Sequence[Any] | np.ndarray | Tensor, d_in: int) -> Tensor:
+    """[n, d_in] float32; the first row of another width is named."""
+    if isinstance(examples, Sequence):
+        rows = [torch.as_tensor(row) for row in examples]
+        for i, row in enumerate(rows):
+            if row.shape != (d_in,):
+                raise SourceError(f"row {i} has shape {tuple(row.shape)}: expected {d_in} numbers")
+        return torch.stack(rows).float() if rows else torch.empty(0, d_in)
+    if isinstance(examples, np.ndarray):
+        # A copy: the array may be a read-only memory map.
+        x = torch.from_numpy(np.array(examples, dtype=np.float32))
+    else:
+        x = examples.detach().float()
+    if x.ndim != 2 or x.shape[1] != d_in:
+        raise SourceError(f"rows of shape {tuple(x.shape)}: expected [n, {d_in}]")
+    return x

@@ -1,0 +1,1 @@
+"""Network parts that two systems share, one idea per file."""

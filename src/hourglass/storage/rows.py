@@ -1,0 +1,97 @@
+"""Rows of numbers on disk, in half precision: what a model learns from, when it does not fit into memory.
+
+    rows.f16       [N, width] float16
+    documents.i64  [N] the document each row is of
+    spans.i32      [N, 2] where in the document
+    rows.json      width and the number of rows that count
+
+Appending writes and syncs the three files, then replaces rows.json: after a kill the file is as it was at the last
+append that returned. float16 keeps 11 bits of each number up to 65,504.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hourglass.errors import FolderError
+from hourglass.storage.atomic import disk_errors, read_json, write_json
+
+Array = np.ndarray[Any, Any]
+
+
+class RowFile:
+    """Rows that can be read by any index without reading the rest.
+
+    rows       [N, width] float16 memory map
+    documents  [N] int64, in rising order
+    spans      [N, 2] int32
+    """
+
+    def __init__(self, folder: Path) -> None:
+        state = read_json(folder / "rows.json")
+        number, width = int(state["rows"]), int(state["width"])
+        self.rows = _map(folder / "rows.f16", np.float16, (number, width))
+        self.documents = _map(folder / "documents.i64", np.int64, (number,))
+        self.spans = _map(folder / "spans.i32", np.int32, (number, 2))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        return (folder / "rows.json").is_file()
+
+
+class RowWriter:
+    """Appends to the rows in `folder`, which it makes when there is none.
+
+    Raises FolderError for rows of another width, for numbers that float16 cannot hold, and for a full disk.
+    """
+
+    def __init__(self, folder: Path, width: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._width, self._number = folder, width, 0
+        if RowFile.exists(folder):
+            state = read_json(folder / "rows.json")
+            if state["width"] != width:
+                raise FolderError(f"{folder}: rows of width {state['width']}, now {width}; choose another folder")
+            self._number = int(state["rows"])
+        self._files = [(folder / name).open("ab") for name in ("rows.f16", "documents.i64", "spans.i32")]
+        for file, size in zip(self._files, (2 * width, 8, 8)):
+            file.truncate(self._number * size)  # what a killed append had already written
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files:
+            file.close()
+
+    def append(self, rows: Tensor, documents: Array, spans: Array) -> None:
+        """Add rows [n, width] of `documents` [n] (rising) at `spans` [n, 2]."""
+        if not len(rows):
+            return
+        half = rows.to(torch.float16).numpy()
+        if not np.isfinite(half).all():
+            raise FolderError(f"{self._folder}: states too large for half precision; read an earlier layer")
+        with disk_errors(self._folder):
+            for file, array in zip(self._files, (half, documents.astype(np.int64), spans.astype(np.int32))):
+                file.write(np.ascontiguousarray(array).data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._number += len(half)
+            write_json(self._folder / "rows.json", {"width": self._width, "rows": self._number})
+
+
+def _map(path: Path, kind: type, shape: tuple[int, ...]) -> Any:
+    """A read-only memory map; an empty file cannot be mapped."""
+    return np.memmap(path, kind, "r", shape=shape) if shape[0] else np.zeros(shape, kind)

@@ -1,0 +1,30 @@
+"""The learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+
+from hourglass.training.config import TrainConfig
+
+
+def factor(step: int, config: TrainConfig) -> float:
+    """The share of `config.lr` with which step `step` (1, 2, ... config.steps) is made.
+
+    It rises linearly to 1 over the warm-up and is never 0 there; the decay starts at 1 on the step after it and would
+    reach `min_lr` one step past the end, so that no step is spent on a learning rate of 0.
+    """
+    done = step - 1
+    warm = round(config.warmup * config.steps)
+    if done < warm:
+        return step / warm
+    match config.schedule:
+        case "constant":
+            fall = 0.0
+        case "cosine":
+            fall = (1 - math.cos(math.pi * (done - warm) / (config.steps - warm))) / 2
+        case "linear":
+            fall = (done - warm) / (config.steps - warm)
+        case "wsd":
+            tail = round(config.decay * config.steps)
+            fall = max(0, done - (config.steps - tail)) / max(1, tail)
+    return 1 - (1 - config.min_lr) * fall
