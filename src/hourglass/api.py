@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from huggingface_hub import hf_hub_download
 
 from hourglass import systems
@@ -21,6 +22,7 @@ from hourglass.storage.atomic import read_json, replace_folder
 from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
 from hourglass.training import FitResult, TrainConfig
 from hourglass.training import fit as fit_waist
+from hourglass.training.randomness import seeded
 from hourglass.uses.explore import Workspace, build
 from hourglass.uses.explore.workspace import is_workspace
 from hourglass.waist import Waist
@@ -98,7 +100,8 @@ def explore(
             activation=activation,
             threshold=threshold,
         )
-        return InterpretableEmbeddings(config)
+        with seeded(torch.device("cpu"), seed):  # the weights it starts from are part of the run
+            return InterpretableEmbeddings(config)
 
     target = folder
     if force and folder.exists():

@@ -11,7 +11,7 @@ import torch
 from dense import DenseAutoencoder, DenseConfig
 
 from hourglass import systems, testing
-from hourglass.errors import ConfigError
+from hourglass.errors import ConfigError, SourceError
 from hourglass.testing import SYSTEM_CHECKS, CheckFailed, check_system, tiny_examples
 
 
@@ -136,6 +136,18 @@ class Untagged(DenseAutoencoder):
     tags = frozenset()
 
 
+class Letters(DenseAutoencoder):
+    """Texts as counts of letters."""
+
+    modality = "text"
+
+    def collate(self, examples):
+        for text in examples:
+            if not isinstance(text, str):
+                raise SourceError(f"expected a text, found {type(text).__name__}")
+        return super().collate([[text.count(letter) / 10 for letter in "aeinorst"] for text in examples])
+
+
 BROKEN = [
     (WithoutDocstring, "check_docstring", "has no docstring"),
     (WithoutPreset, "check_presets", "preset 'paper' cannot be built"),
@@ -155,8 +167,9 @@ BROKEN = [
 ]
 
 
-def test_a_sound_system_passes():
-    assert check_system(DenseAutoencoder) == {check.__name__: "passed" for check in SYSTEM_CHECKS}
+@pytest.mark.parametrize("sound", [DenseAutoencoder, Letters])
+def test_a_sound_system_passes(sound):
+    assert check_system(sound) == {check.__name__: "passed" for check in SYSTEM_CHECKS}
 
 
 @pytest.mark.parametrize(("broken", "check", "message"), BROKEN, ids=lambda value: getattr(value, "__name__", None))

@@ -63,6 +63,8 @@ class RowWriter:
             if state["width"] != width:
                 raise FolderError(f"{folder}: rows of width {state['width']}, now {width}; choose another folder")
             self._number = int(state["rows"])
+        else:
+            write_json(folder / "rows.json", {"width": width, "rows": 0})
         self._files = [(folder / name).open("ab") for name in ("rows.f16", "documents.i64", "spans.i32")]
         for file, size in zip(self._files, (2 * width, 8, 8)):
             file.truncate(self._number * size)  # what a killed append had already written

@@ -49,7 +49,7 @@ def environment():
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
         "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
+        "ACCELERATE_USE_CPU": "true",  # gloo
     }
 
 

@@ -279,8 +279,13 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 def _as_rows(examples: Sequence[Any] | np.ndarray | Tensor, d_in: int) -> Tensor:
     """[n, d_in] float32; the first row of another width is named."""
     if isinstance(examples, Sequence):
-        rows = [torch.as_tensor(row) for row in examples]
-        for i, row in enumerate(rows):
+        rows = []
+        for i, example in enumerate(examples):
+            try:
+                row = torch.as_tensor(example)
+            except (TypeError, ValueError, RuntimeError):
+                raise SourceError(f"row {i} is a {type(example).__name__}: expected {d_in} numbers") from None
+            rows.append(row)
             if row.shape != (d_in,):
                 raise SourceError(f"row {i} has shape {tuple(row.shape)}: expected {d_in} numbers")
         return torch.stack(rows).float() if rows else torch.empty(0, d_in)

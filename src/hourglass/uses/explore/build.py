@@ -21,7 +21,7 @@ import torch
 from safetensors.numpy import save_file
 
 import hourglass
-from hourglass.bottlenecks.sparse.sae import recipe
+from hourglass.bottlenecks.sparse.recipe import recipe
 from hourglass.data import TextSource
 from hourglass.errors import FolderError, SourceError
 from hourglass.metrics.reconstruction import fvu
@@ -145,12 +145,14 @@ def _advance(workspace: Workspace, stage: str) -> None:
 def read(workspace: Workspace, source: TextSource, bar: Progress) -> None:
     """Write the source's documents into shards; a source that was read half-way is read on."""
     manifest = workspace.manifest
-    entry = next((s for s in manifest["sources"] if s["name"] == source.name and not s["complete"]), None)
+    entry = next((s for s in manifest["sources"] if s["name"] == source.name and not s["coded"]), None)
     if entry is None:
-        entry = {"name": source.name, "rows": 0, "documents": 0, "complete": False, "trouble": []}
+        entry = {"name": source.name, "rows": 0, "documents": 0, "read": False, "coded": False, "trouble": []}
         manifest["sources"].append(entry)
+    if entry["read"]:  # the stop came while its documents were being coded
+        return
     number = manifest["sources"].index(entry)
-    known = set() if number == 0 else set(workspace.column("_id")) if manifest["shards"] else set()
+    known = _known_ids(workspace) if number else set()
     task = bar.start("Reading", None)
     passed_over = 0
     for batch in source.batches(rows=SHARD, skip=entry["rows"]):
@@ -172,7 +174,7 @@ def read(workspace: Workspace, source: TextSource, bar: Progress) -> None:
             entry["documents"] += table.num_rows
         workspace.commit()
         bar.advance(task, table.num_rows)
-    entry["complete"] = True
+    entry["read"] = True
     entry["trouble"] = source.report.lines()
     if passed_over:
         entry["trouble"].append(
@@ -181,6 +183,12 @@ def read(workspace: Workspace, source: TextSource, bar: Progress) -> None:
     if not manifest["shards"]:
         raise SourceError(f"{source.name}: no document to explore")
     workspace.commit()
+
+
+def _known_ids(workspace: Workspace) -> set[str]:
+    """Ids of all documents read so far, coded or not."""
+    files = [workspace.document_file(shard) for shard in workspace.manifest["shards"]]
+    return {id for file in files for id in pq.read_table(file, columns=["_id"]).column(0).to_pylist()}
 
 
 def _same_text_column(table: pa.Table, source: TextSource, name: str) -> pa.Table:
@@ -227,7 +235,7 @@ def _learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress
         "documents": len(sample),
         "whole_corpus": len(sample) == len(lengths),
         "steps": result.steps,
-        "fvu": float(fvu(held, restored)),
+        "fvu": fvu(held, restored),
     }
     coder.save_pretrained(folder / "coder")
     words = _first_texts(workspace, sample, lengths)
@@ -317,6 +325,9 @@ def code(workspace: Workspace, bar: Progress) -> None:
         shard["tokens"] = int(coded.codes.tokens.sum())
         workspace.commit()
         start += len(texts)
+    for source in manifest["sources"]:
+        source["coded"] = source["read"]
+    workspace.commit()
 
 
 def _stored_states(workspace: Workspace) -> RowFile | None:

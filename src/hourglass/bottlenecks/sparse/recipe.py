@@ -1,0 +1,34 @@
+"""Settings that train a sparse autoencoder well on the rows at hand.
+
+Measured on 236,000 MiniLM token states held apart from 12,000 others, width 4096, k 32, three passes: batch 1024 and
+lr 2e-3 left 24.8 % of the variance unexplained, 1e-3 27.1 %; batch 2048 at 2e-3 26.1 %.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+from hourglass.training import TrainConfig
+
+PASSES = 3
+MOST_ROWS = 1_500_000
+"""Rows seen at most: more passes over a large sample no longer pay on a laptop."""
+FEWEST_STEPS = 200
+
+
+def recipe(config: SparseAutoencoderConfig, rows: int, *, seed: int = 0) -> TrainConfig:
+    """How to train an autoencoder of this `config` on so many rows.
+
+    The learning rate falls with the square root of the width, stays constant, and falls to 0 over the last 30 %.
+    """
+    batch_size = min(1024, max(32, rows // 8))
+    return TrainConfig(
+        steps=max(FEWEST_STEPS, min(PASSES * rows, MOST_ROWS) // batch_size),
+        batch_size=batch_size,
+        lr=min(4e-3, 2e-3 * math.sqrt(4096 / config.width)),
+        schedule="wsd",
+        warmup=0.02,
+        decay=0.3,
+        seed=seed,
+    )

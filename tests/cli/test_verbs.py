@@ -1,0 +1,134 @@
+"""Every verb as a person types it: tables, JSON with the documented keys, and one line for every mistake."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from corpus import documents, write_csv
+from hourglass.cli import app, main
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fails(capsys, monkeypatch, *arguments):
+    """(exit code, the one line on standard error)."""
+    monkeypatch.setattr(sys, "argv", ["hourglass", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return exit.value.code, lines[0]
+
+
+def documented(verb):
+    """The keys that docs/json.md names for a verb."""
+    line = next(x for x in (DOCS / "json.md").read_text().splitlines() if x.startswith(f"| `{verb}` "))
+    return set(re.findall(r"[a-z_0-9]{2,}", line.split("|", 2)[2])) | {"p", "q", "a", "b"}
+
+
+def keys_of(value):
+    if isinstance(value, dict):
+        return set(value) | {k for v in value.values() for k in keys_of(v)}
+    return {k for v in value for k in keys_of(v)} if isinstance(value, list) else set()
+
+
+def test_explore_ends_with_the_report(tmp_path):
+    source = write_csv(tmp_path / "texts.csv", documents(60))
+    printed = run(
+        "explore", source, "--text", "body", "--by", "topic", "--out", tmp_path / "ws", "--width", 64, "--k", 8
+    )
+    path = Path(printed.rsplit("Report: ", 1)[1].strip().replace("\n", ""))
+    assert path == tmp_path / "ws" / "report.html"
+    assert "topic" in path.read_text() or "cooking" in path.read_text()
+    assert not (tmp_path / "ws" / "sample").exists()
+
+
+def test_json_has_the_documented_keys(explored, tmp_path):
+    more = write_csv(tmp_path / "more.csv", [{**d, "id": f"new{d['id']}"} for d in documents(4, seed=5)])
+    calls = {
+        "diff": ("diff", explored, "--by", "topic"),
+        "find": ("find", explored, "penalty in the match"),
+        "features DIR": ("features", explored, "--unnamed"),
+        "features DIR N": ("features", explored, 3),
+        "report": ("report", explored),
+        "embed": ("embed", explored, more),
+    }
+    for verb, call in calls.items():
+        got = json.loads(run(*call, "--json"))
+        extra = keys_of(got) - documented(verb) - documented("features DIR")
+        assert not extra, (verb, extra)
+    source = write_csv(tmp_path / "texts.csv", documents(30))
+    got = json.loads(
+        run("explore", source, "--out", tmp_path / "ws", "--text", "body", "--width", 32, "--k", 4, "--json")
+    )
+    assert keys_of(got) <= documented("explore")
+
+
+def test_tables_are_for_people(explored):
+    assert "football" in run("diff", explored, "--by", "topic")
+    assert "Documents" in run("find", explored, "penalty in the match", "--top", 3)
+    assert "Feature 3" in run("features", explored, 3)
+    run("features", explored, "--search", "goal")
+
+
+def test_find_by_examples_and_features(explored):
+    found = json.loads(run("find", explored, "--like", "d0", "--like", "d2", "--unlike", "d1", "--top", 10, "--json"))
+    assert all(int(d["id"].removeprefix("d").removeprefix("newd")) % 2 == 0 for d in found["documents"][:5])
+    found = json.loads(run("find", explored, "--feature", "3=0.5", "--feature", "4", "--json"))
+    assert [f["weight"] for f in found["features"]] == [0.5, 1.0]
+
+
+def test_every_mistake_is_one_line_and_exit_code_2(explored, tmp_path, capsys, monkeypatch):
+    source = write_csv(tmp_path / "texts.csv", documents(10))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    cases = [
+        (("explore", source, "--text", "bdy", "--out", tmp_path / "x"), "no column 'bdy' (did you mean 'body'?)"),
+        (("explore", source, "--by", "topci", "--text", "body", "--out", tmp_path / "x"), "did you mean 'topic'"),
+        (("explore", tmp_path / "gone.csv", "--out", tmp_path / "x"), "no such file"),
+        (("explore", source, "--text", "body", "--out", explored), "holds a finished workspace"),
+        (("explore", source, "--text", "body", "--out", tmp_path / "taken"), "exists and is not a workspace"),
+        (("explore", source, "--text", "body", "--out", tmp_path / "taken", "--force"), "--force will not replace it"),
+        (("explore", source, "--text", "body", "--out", tmp_path / "x", "--k", "9", "--width", "4"), "expected 1 <= k"),
+        (("diff", tmp_path, "--by", "topic"), "not a workspace"),
+        (("diff", explored, "--by", "tpic"), "did you mean 'topic'"),
+        (("diff", explored, "--by", "topic", "--a", "x"), "no group 'x'"),
+        (("find", explored), "exactly one of"),
+        (("find", explored, "--feature", "x=1"), "expected a feature's number"),
+        (("find", explored, "--like", "nobody"), "no document with id 'nobody'"),
+        (("features", explored, "9999"), "no feature 9999"),
+        (("claim", "x", "--budget", "huge"), "no budget 'huge'"),
+    ]
+    for arguments, said in cases:
+        code, line = fails(capsys, monkeypatch, *arguments)
+        assert code == 2, line
+        assert said in line, line
+    assert (tmp_path / "taken" / "file").exists()
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = "import sys, hourglass.cli; print([m for m in ('torch', 'transformers', 'numpy', 'pandas') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+    code = "import sys, hourglass; hourglass.__all__; print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "False"
+    )
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "hourglass", "--help"], capture_output=True, check=True)
+    assert time.perf_counter() - started < 3  # the benchmark holds it to 0.3 s on a quiet machine
