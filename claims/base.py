@@ -68,8 +68,8 @@ def verdict(rows: Sequence[Row], margin: float) -> dict[str, Any]:
     said = "holds" if low > margin else "does not hold" if high < margin else "inconclusive"
     return {
         "units": len(units),
-        "ours": float(np.mean([r.ours for r in rows])),
-        "baseline": float(np.mean([r.baseline for r in rows])),
+        "mean_ours": float(np.mean([r.ours for r in rows])),
+        "mean_baseline": float(np.mean([r.baseline for r in rows])),
         "difference": float(gaps.mean()),
         "low": low,
         "high": high,

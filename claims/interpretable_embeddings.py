@@ -208,6 +208,8 @@ def _planted(ws: hg.Workspace, ranked: Array, truths: dict[str, Array], seed: in
     words = _rows([c.words for c in coded], ranked)
     dense = ws.dense[ranked]
     dimensions = csr_matrix((np.abs(dense) > np.quantile(np.abs(dense), 0.9, axis=0)).astype(np.float32))
+    by_column = {"relative": relative.tocsc(), "anything": anything.tocsc(), "dense": dimensions.tocsc()}
+    by_column |= dict.fromkeys(("words5", "words10"), words.tocsc())
     for number, (name, has) in enumerate(truths.items()):
         best: dict[str, list[float]] = {k: [] for k in ("relative", "anything", "dense", "words5", "words10")}
         size = min(PLANTED["size"], int(has.sum() / (PLANTED["a"] + PLANTED["b"]) / 2))
@@ -227,7 +229,8 @@ def _planted(ws: hg.Workspace, ranked: Array, truths: dict[str, Array], seed: in
             ):
                 gap = np.asarray(matrix[a].mean(0) - matrix[b].mean(0)).ravel()
                 candidates = np.argsort(-gap, kind="stable")[:top]
-                best[kind].append(max(_f1(matrix[rest][:, [c]].toarray().ravel() > 0, has[rest]) for c in candidates))
+                said = by_column[kind][:, candidates].toarray()[rest] > 0
+                best[kind].append(max(_f1(said[:, i], has[rest]) for i in range(len(candidates))))
         m = {kind: float(np.mean(values)) for kind, values in best.items()}
         both = float(np.mean(np.maximum(best["relative"], best["words5"])))
         detail = {"prevalence": float(has.mean()), **m, "features_and_words": both}

@@ -48,8 +48,8 @@ def claim(
             [
                 (
                     str(found["units"]),
-                    f"{found['ours']:.3f}",
-                    f"{found['baseline']:.3f}",
+                    f"{found['mean_ours']:.3f}",
+                    f"{found['mean_baseline']:.3f}",
                     f"{found['difference']:+.3f}",
                     f"{found['low']:+.3f} … {found['high']:+.3f}",
                     f"{found['margin']:+.3f}",

@@ -178,8 +178,8 @@ class _Words:
         pairs = np.unique(self.document * self.size + self.ids)
         holders = np.bincount(pairs % self.size, minlength=self.size)
         self._share = holders / max(len(sample.texts), 1)
-        alphabetic = np.array([w[:1].isalpha() and len(w) > 1 for w in self.vocabulary] + [False])
-        self._tells = alphabetic & (self._share <= TELLING)
+        self._letters = np.array([w[:1].isalpha() and len(w) > 1 for w in self.vocabulary] + [False])
+        self._tells = self._letters & (self._share <= TELLING)
         self.telling = np.flatnonzero(self._tells & (holders >= 3))
         column = np.full(self.size, -1)
         column[self.telling] = np.arange(len(self.telling))
@@ -222,11 +222,12 @@ class _Words:
         return np.where(columns >= 0, (3 + np.arange(3)) * self.size * self.size + columns, -1)
 
     def share(self, term: int) -> float:
-        """Share of the documents that have the term's (rarer) word; 1 for a shape."""
+        """Share of the documents that have the term's (rarer) word; 1 for a shape or a sign."""
         kind, rest = divmod(int(term), self.size * self.size)
-        if kind >= 3:
+        words = list(divmod(rest, self.size)) if kind == 1 else [rest]
+        if kind >= 3 or not any(self._letters[words]):
             return 1.0
-        return float(self._share[list(divmod(rest, self.size)) if kind == 1 else [rest]].min())
+        return float(self._share[words].min())
 
     def tokens_of(self, words: Array) -> Array:
         """All tokens of the words with these ids."""

@@ -47,7 +47,7 @@ def strongest(features: pd.DataFrame) -> pd.DataFrame:
     named = features[features["label"].notna() & (features["documents"] > 0)]
     share = named["frequency"].clip(0, 1)
     # `common` is high for names made of words that nearly every document has, such as "the".
-    worth = (2 * named["score"] - 1) * np.sqrt(share * (1 - share)) * (1 - named["common"])
+    worth = (2 * named["score"] - 1) * np.sqrt(share * (1 - share)) * (1 - named["common"]) ** 2
     ordered = named.loc[worth.sort_values(ascending=False, kind="stable").index]
     # Several features often share their first term; the best of them stands for all.
     return ordered[~ordered["terms"].map(lambda terms: terms[0]).duplicated()]
