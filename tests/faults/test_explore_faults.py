@@ -53,7 +53,7 @@ def test_a_kill_at_any_stage_then_the_same_call(source, whole, tmp_path, stage):
     assert (again.codes != whole.codes).nnz == 0
     assert again.documents.equals(whole.documents)
     assert again.features["label"].tolist() == whole.features["label"].tolist()
-    assert not [p for p in folder.rglob("*.tmp")]
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_other_settings_do_not_take_over_an_unfinished_run(source, tmp_path):

@@ -105,6 +105,7 @@ def make_report(workspace: Workspace, by: str | None) -> Report:
             group_column=by,
             groups=[Group(n, int(sizes[n]), float(np.median(tokens[groups == n]))) for n in names],
         ),
+        named=int(workspace.features["label"].notna().sum()),
         concepts=_concepts(workspace, best, groups, names),
         map=_map(workspace, best, groups, names),
         differences=compared,
@@ -114,6 +115,9 @@ def make_report(workspace: Workspace, by: str | None) -> Report:
 
 
 def _title(source: str) -> str:
+    if source.startswith("docstrings:"):
+        picked = source.removeprefix("docstrings:").replace(",", ", ")
+        return f"What is in the docstrings of {picked or 'the installed packages'}"
     return f"What is in {Path(source).name or source}"
 
 
@@ -189,6 +193,9 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
     try:
         for difference in differences(workspace, by, DiffOptions(), list(map(str, sizes.index[:GROUPS]))):
             table = difference.table[difference.table["label"].notna()]
+            # Of features that share their first term, the most different stands for all.
+            first = table["label"].str.split(",").str[0] + table["kind"]
+            table = table[~first.duplicated()]
             rows = pd.concat([table[table["kind"] == kind].head(ROWS // 2) for kind in ("feature", "word")])
             rows = rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index]
             found.append(

@@ -95,10 +95,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Report:
+    """`named` counts all concepts with a name, of which `concepts` are the ones shown."""
+
     title: str
     source: str
     created: str
     corpus: Corpus
+    named: int
     concepts: list[Concept]
     map: Map | None
     differences: list[Difference]
