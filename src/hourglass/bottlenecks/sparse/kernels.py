@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
-# mypy: compiled functions take arrays of any float type, which no annotation says well.
+# Untyped, because compiled functions take arrays of any float type, which no annotation says well.
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)

@@ -52,7 +52,7 @@ def squared_error(
 
     `error` [n, d] is decoded - target, outside the graph.
     """
-    loss, error = _SquaredError.apply(  # type: ignore[no-untyped-call]
+    loss, error = _SquaredError.apply(
         x, centre, target, encoder, encoder_bias, decoder, bias, codes, tangent, products or x.dtype
     )
     return loss, error
