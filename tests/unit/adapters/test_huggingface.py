@@ -1,0 +1,153 @@
+"""Token states against the models' own output: layers, windows, masks, roles, spans."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel, AutoTokenizer
+
+from hourglass.adapters.huggingface import HuggingFaceReader
+from hourglass.errors import ConfigError, FolderError
+
+TEXTS = ["the quick brown fox", "", "héllo wörld, 12345", "one two three four the lazy dog jumps over", "fox"]
+
+
+def full_states(folder, text, layer):
+    """hidden_states[layer] of the whole model on one text, special tokens left out."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    encoded = tokenizer(text, return_tensors="pt", return_special_tokens_mask=True)
+    special = encoded.pop("special_tokens_mask")[0].bool()
+    encoded.pop("token_type_ids", None)
+    with torch.no_grad():
+        states = model(**encoded, output_hidden_states=True)
+    chosen = states.last_hidden_state if layer is None else states.hidden_states[layer]
+    return chosen[0][~special]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("layer", [None, 0, 1, 2, -2])
+def test_states_are_those_of_the_whole_model(models_folder, name, layer):
+    folder = str(models_folder / name)
+    reader = HuggingFaceReader(folder, layer=layer, dtype="float32")
+    read = reader.read(TEXTS)
+    assert read.offsets[2] == read.offsets[1]  # the empty text
+    for i, text in enumerate(TEXTS):
+        if text:
+            expected = full_states(folder, text, 2 if layer == -2 else layer)
+            got = read.states[read.offsets[i] : read.offsets[i + 1]]
+            torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_later_blocks_are_dropped(models_folder):
+    whole = HuggingFaceReader(str(models_folder / "bert"), dtype="float32")
+    cut = HuggingFaceReader(str(models_folder / "bert"), layer=1, dtype="float32")
+    count = [sum(p.numel() for p in r._network.parameters()) for r in (whole, cut)]
+    assert count[1] < count[0]
+
+
+def test_order_and_batching_do_not_matter(models_folder):
+    texts = [" ".join(["fox", "dog", "two"][: 1 + i % 3] * (1 + i % 7)) for i in range(40)]
+    one = HuggingFaceReader(str(models_folder / "bert"), dtype="float32", tokens_per_batch=1).read(texts)
+    many = HuggingFaceReader(str(models_folder / "bert"), dtype="float32", tokens_per_batch=2000).read(texts)
+    assert torch.equal(one.offsets, many.offsets)
+    torch.testing.assert_close(one.states, many.states, atol=1e-5, rtol=1e-4)
+
+
+def test_a_long_text_has_one_state_a_token_from_the_window_that_sees_most(models_folder):
+    folder = str(models_folder / "bert")
+    reader = HuggingFaceReader(folder, dtype="float32", max_tokens=22, overlap=8)
+    text = " ".join(f"one two three {i}" for i in range(60))
+    read = reader.read([text])
+    ids = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
+    assert len(read.states) == len(ids)
+    assert (np.diff(read.spans[:, 0].numpy()) >= 0).all()
+    # Window 2 begins at token 12 and keeps from the middle of its overlap, token 16.
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    window = [tokenizer.cls_token_id, *ids[12:32], tokenizer.sep_token_id]
+    with torch.no_grad():
+        expected = model(torch.tensor([window])).last_hidden_state[0, 1:-1]
+    torch.testing.assert_close(read.states[16:28], expected[4:16], atol=2e-5, rtol=1e-4)
+
+
+def test_pieces_of_a_very_long_text_keep_their_places(models_folder):
+    reader = HuggingFaceReader(str(models_folder / "bert"), dtype="float32")
+    text = "one two three four " * 12_000
+    read = reader.read([text])
+    spans = read.spans.numpy()
+    assert spans[-1, 1] >= len(text.rstrip())
+    assert "".join(text[a:b] for a, b in spans[-6:]).strip() == text[spans[-6, 0] :].strip()
+
+
+def test_a_role_wraps_the_text_and_is_left_out(models_folder):
+    folder = str(models_folder / "llama")
+    read = HuggingFaceReader(folder, dtype="float32", role="user").read(["one two"])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rendered = "<s><|user|>one two<|end|>"
+    ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    assert ids.count(tokenizer.bos_token_id) == 1
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).last_hidden_state[0]
+    inner = len(tokenizer("one two", add_special_tokens=False)["input_ids"])
+    torch.testing.assert_close(read.states, expected[2 : 2 + inner], atol=2e-5, rtol=1e-4)
+    with pytest.raises(ConfigError, match="no chat template"):
+        HuggingFaceReader(str(models_folder / "bert"), role="user")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"layer": 9}, ConfigError, "layer 9: the model has 3 blocks"),
+        ({"layer": -9}, ConfigError, "the model has 3 blocks"),
+        ({"dtype": "int8"}, ConfigError, "expected auto, float32 or bfloat16"),
+        ({"max_tokens": 2}, ConfigError, "no room for a text"),
+    ],
+)
+def test_settings_that_do_not_fit(models_folder, arguments, error, said):
+    with pytest.raises(error, match=said):
+        HuggingFaceReader(str(models_folder / "bert"), **arguments)
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FolderError, match="no model that can be read") as error:
+        HuggingFaceReader(str(tmp_path / "nothing"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_sentence_transformers_folder(models_folder, tmp_path):
+    import json
+    import shutil
+
+    shutil.copytree(models_folder / "bert", tmp_path / "st" / "0_Transformer")
+    (tmp_path / "st" / "modules.json").write_text(
+        json.dumps([{"idx": 0, "name": "0", "path": "0_Transformer", "type": "x"}])
+    )
+    read = HuggingFaceReader(str(tmp_path / "st"), dtype="float32").read(["fox"])
+    direct = HuggingFaceReader(str(models_folder / "bert"), dtype="float32").read(["fox"])
+    assert torch.equal(read.states, direct.states)
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return HuggingFaceReader("minilm")
+
+
+def test_half_precision_changes_next_to_nothing(minilm):
+    full = HuggingFaceReader("minilm", dtype="float32")
+    texts = ["A short one.", "Something a little longer, with numbers like 42 and names like Ada Lovelace."]
+    a, b = full.read(texts).states, minilm.read(texts).states.float()
+    assert torch.nn.functional.cosine_similarity(a, b).mean() > 0.999
+
+
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=60))
+def test_spans_point_at_the_text(minilm, text):
+    read = minilm.read([text])
+    spans = read.spans.numpy()
+    assert len(spans) == len(read.states)
+    assert ((spans >= 0) & (spans <= len(text))).all()
+    assert (spans[:, 0] <= spans[:, 1]).all()

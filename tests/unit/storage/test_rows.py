@@ -1,0 +1,55 @@
+"""Rows on disk: read back as written, and whole after a kill between any two writes."""
+
+import numpy as np
+import pytest
+import torch
+
+from hourglass.errors import FolderError
+from hourglass.storage.rows import RowFile, RowWriter
+
+
+def rows(n, start=0, width=5):
+    states = torch.arange(start, start + n * width).reshape(n, width) / 8
+    return states, np.arange(start, start + n), np.stack([np.arange(n), np.arange(n) + 1], 1)
+
+
+def test_appends_are_read_back(tmp_path):
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(3))
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(2, 3))
+        writer.append(*rows(0))
+    file = RowFile(tmp_path / "r")
+    assert len(file) == 5
+    assert file.rows[[4, 0]].tolist() == [[*(torch.arange(8, 13) / 8).tolist()], [0, 0.125, 0.25, 0.375, 0.5]]
+    assert file.documents.tolist() == [0, 1, 2, 3, 4]
+    assert file.spans.shape == (5, 2)
+
+
+def test_nothing_yet_is_a_file_without_rows(tmp_path):
+    with RowWriter(tmp_path / "r", 5):
+        pass
+    assert RowFile.exists(tmp_path / "r")
+    assert len(RowFile(tmp_path / "r")) == 0
+
+
+def test_what_a_killed_append_left_is_forgotten(tmp_path):
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(3))
+    for name in ("rows.f16", "documents.i64"):  # data written, rows.json not yet
+        with (tmp_path / "r" / name).open("ab") as file:
+            file.write(b"xyz" * 7)
+    assert len(RowFile(tmp_path / "r")) == 3
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(2, 3))
+    assert RowFile(tmp_path / "r").documents.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(3))
+        with pytest.raises(FolderError, match="too large for half precision"):
+            writer.append(torch.full((1, 5), 1e6), np.array([9]), np.zeros((1, 2)))
+    with pytest.raises(FolderError, match="rows of width 5, now 6"):
+        RowWriter(tmp_path / "r", 6)
+    assert len(RowFile(tmp_path / "r")) == 3
