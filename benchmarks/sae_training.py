@@ -37,7 +37,7 @@ import numpy as np
 BATCH, K = 1024, 32
 WARM, TIMED = 8, 40
 TRAIN_ROWS, CHECK_ROWS = 32_768, 8_192
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (3e-3, 1e-2)
 DISTRIBUTIONS = {
     "ours": "hourglass-ai",
     "saelens": "sae-lens",
@@ -111,24 +111,12 @@ def ours(x: Any, width: int, rate: float, steps: int) -> Model:
     import torch
 
     from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseAutoencoderConfig
+    from hourglass.training import TrainConfig, fit
 
     torch.manual_seed(0)
     model = SparseAutoencoder(SparseAutoencoderConfig(d_in=x.shape[1], width=width, k=K))
-    stream = batches(x)
-    model.initialize(model.collate(next(stream)) for _ in range(8))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warm_up(steps), 1.0, (steps - s) / max(1, decay(steps)))
-    )
-    for step, batch in zip(range(steps), stream):
-        optimizer.zero_grad()
-        loss = sum(model.loss(model.collate(batch)).values())
-        loss.backward()
-        model.before_step(step)
-        optimizer.step()
-        model.after_step(step)
-        schedule.step()
-    model.eval()
+    config = TrainConfig(steps=steps, batch_size=BATCH, lr=rate, schedule="wsd", warmup=0.05, decay=0.2)
+    fit(model, x, config, progress=False)
 
     def apply(rows: Any) -> tuple[Any, Any]:
         codes = model.codes(rows)
@@ -443,7 +431,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="a .npy file of rows [N, d] (float16 or float32)")
     parser.add_argument("--widths", type=int, nargs="+", default=[2048, 8192])
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
-    parser.add_argument("--steps", type=int, default=192, help="steps before FVU is measured; a multiple of 32")
+    parser.add_argument("--steps", type=int, default=96, help="steps before FVU is measured; a multiple of 32")
     parser.add_argument("--rounds", type=int, default=3, help="timings of each library")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=sorted(LIBRARIES), default=[], help="peers to run")

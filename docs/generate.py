@@ -52,8 +52,18 @@ def _claim(result: dict[str, Any]) -> list[str]:
 def _benchmark(name: str, result: dict[str, Any]) -> list[str]:
     rows = ["| what | value |", "|---|---|"]
     for part in ("ours", "peers", "ratio", "floor"):
-        rows += [f"| {part}: {key} | {value} |" for key, value in _flat(result[part])]
-    return [f"### {name}", result["work"], f"`{result['command']}`, {result['machine']}", "\n".join(rows)]
+        rows += [
+            f"| {part}: {key} | {value} |"
+            for key, value in _flat(result[part])
+            if "versions" not in key and "rounds" not in key
+        ]
+    work, machine = (", ".join(f"{k} {v}".strip() for k, v in _flat(result[key])) for key in ("work", "machine"))
+    return [
+        f"### {name}",
+        work.removeprefix("value "),
+        f"`{result['command']}`, {machine.removeprefix('value ')}",
+        "\n".join(rows),
+    ]
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

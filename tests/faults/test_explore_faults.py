@@ -143,7 +143,10 @@ def test_texts_without_a_token(tmp_path):
     assert np.isfinite(ws.dense).all()
 
 
-def test_one_long_document_is_not_cut(tmp_path):
+def test_one_long_document_is_not_cut(tmp_path, monkeypatch):
+    from hourglass.uses.explore import build
+
+    monkeypatch.setattr(build, "WINDOW_CHARACTERS", 10_000)
     filler = " ".join(d["body"] for d in documents(400))
     ws = hg.explore([*(d["body"] for d in documents(40)), filler], out=tmp_path / "ws", width=32, k=4, progress=False)
     tokens = np.concatenate([coded.codes.tokens for coded in ws.coded()])

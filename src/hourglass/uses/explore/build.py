@@ -21,6 +21,7 @@ import torch
 from safetensors.numpy import save_file
 
 import hourglass
+from hourglass.adapters.huggingface import pieces
 from hourglass.bottlenecks.sparse.recipe import recipe
 from hourglass.data import TextSource
 from hourglass.errors import FolderError, SourceError
@@ -45,7 +46,7 @@ LEARN_TOKENS = 1_000_000
 NAME_TOKENS = 300_000
 """Tokens on which features are named and shown."""
 WINDOW_CHARACTERS = 400_000
-"""Characters of documents that are read at once."""
+"""Characters of documents that are read at once; a longer document is coded in parts, and learned from its first."""
 MAP_DOCUMENTS = 4_000
 """Documents that get a place on the map."""
 
@@ -211,6 +212,8 @@ def _learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress
     lengths = np.concatenate(
         [pc.utf8_length(t.column(0)).to_numpy() for t in workspace.tables([workspace.text_column])]
     )
+    whole = int(lengths.max()) <= WINDOW_CHARACTERS
+    lengths = np.minimum(lengths, WINDOW_CHARACTERS)
     sample = _sample(lengths, seed)
     coder = make_coder(min(LEARN_TOKENS, int(lengths[sample].sum() / CHARACTERS_PER_TOKEN)))
     _store_states(workspace, coder, sample, lengths, bar)
@@ -233,7 +236,7 @@ def _learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress
     workspace.manifest["learning"] = {
         "tokens": len(rows.rows),
         "documents": len(sample),
-        "whole_corpus": len(sample) == len(lengths),
+        "whole_corpus": whole and len(sample) == len(lengths),
         "steps": result.steps,
         "fvu": fvu(held, restored),
     }
@@ -241,6 +244,12 @@ def _learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress
     words = _first_texts(workspace, sample, lengths)
     write_json(folder / "words.json", vocabulary(words))
     return coder
+
+
+def _lengths(workspace: Workspace) -> Array:
+    """Characters of every document."""
+    columns = (table.column(0) for table in workspace.tables([workspace.text_column]))
+    return np.concatenate([pc.utf8_length(column).to_numpy() for column in columns])
 
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -266,7 +275,7 @@ def _store_states(workspace: Workspace, coder: TextCoder, sample: Array, lengths
             inside = sample[(sample >= max(start, done)) & (sample < start + len(texts))]
             bar.advance(task, int(lengths[sample[(sample >= start) & (sample < min(done, start + len(texts)))]].sum()))
             for window in _windows(lengths, inside):
-                states = coder.reader.read([texts[i - start] for i in window])
+                states = coder.reader.read([texts[i - start][:WINDOW_CHARACTERS] for i in window])
                 documents = np.repeat(window, states.lengths.numpy())
                 rows.append(states.states, documents, states.spans.numpy())
                 bar.advance(task, int(lengths[window].sum()))
@@ -283,7 +292,8 @@ def _windows(lengths: Array, positions: Array) -> Iterator[Array]:
 
 def _first_texts(workspace: Workspace, sample: Array, lengths: Array) -> list[str]:
     """The texts of sampled documents up to NAME_TOKENS tokens."""
-    return workspace.rows(_for_names(sample, lengths).tolist(), [workspace.text_column]).column(0).to_pylist()
+    rows = workspace.rows(_for_names(sample, lengths).tolist(), [workspace.text_column])
+    return [text[:WINDOW_CHARACTERS] for text in rows.column(0).to_pylist()]
 
 
 def _for_names(sample: Array, lengths: Array) -> Array:
@@ -310,12 +320,13 @@ def code(workspace: Workspace, bar: Progress) -> None:
         dense: list[Array] = []
         for window in _windows(lengths, np.arange(len(texts))):
             if stored is not None:
-                states, offsets = _states_of(stored, window + start)
+                pooled, means = _coded(workspace, *_states_of(stored, window + start))
+            elif lengths[window[0]] > WINDOW_CHARACTERS:
+                pooled, means = _coded_in_parts(workspace, texts[window[0]])
             else:
-                read = workspace.coder.reader.read([texts[i] for i in window])
-                states, offsets = read.states.half(), read.offsets.numpy()
-            codes.append(pool(workspace.coder.codes(states), offsets, manifest["settings"]["threshold"]))
-            dense.append(_means(states, offsets))
+                pooled, means = _read_and_coded(workspace, [texts[i] for i in window])
+            codes.append(pooled)
+            dense.append(means)
             bar.advance(task, len(window))
         coded = CodedDocuments(
             PooledCodes.concatenate(codes), word_presence(texts, workspace.words), np.concatenate(dense)
@@ -328,6 +339,27 @@ def code(workspace: Workspace, bar: Progress) -> None:
     for source in manifest["sources"]:
         source["coded"] = source["read"]
     workspace.commit()
+
+
+def _coded(workspace: Workspace, states: torch.Tensor, offsets: Array) -> tuple[PooledCodes, Array]:
+    """Pooled codes and mean states of the documents that own `states` [T, d] by `offsets`."""
+    codes = pool(workspace.coder.codes(states), offsets, workspace.settings["threshold"])
+    return codes, _means(states, offsets)
+
+
+def _read_and_coded(workspace: Workspace, texts: list[str]) -> tuple[PooledCodes, Array]:
+    read = workspace.coder.reader.read(texts)
+    # Half precision as in the stored states, so that a document's code does not depend on where it came from.
+    return _coded(workspace, read.states.half(), read.offsets.numpy())
+
+
+def _coded_in_parts(workspace: Workspace, text: str) -> tuple[PooledCodes, Array]:
+    """The same for one document whose states would not fit into memory at once."""
+    parts = [_read_and_coded(workspace, [piece]) for _, piece in pieces(text, WINDOW_CHARACTERS)]
+    tokens = np.array([codes.tokens[0] for codes, _ in parts], np.float64)
+    means = np.concatenate([means for _, means in parts]).astype(np.float64)
+    mean = (tokens @ means / max(tokens.sum(), 1)).astype(np.float16)
+    return PooledCodes.of_one_document([codes for codes, _ in parts]), mean[None]
 
 
 def _stored_states(workspace: Workspace) -> RowFile | None:
@@ -382,7 +414,7 @@ def _token_sample(workspace: Workspace, seed: int) -> TokenSample:
     )
     chosen = _for_names(np.unique(stored.documents), lengths)
     rows = workspace.rows(chosen.tolist(), [workspace.text_column, "_id"])
-    texts = rows.column(0).to_pylist()
+    texts = [text[:WINDOW_CHARACTERS] for text in rows.column(0).to_pylist()]
     first = np.sort(np.unique(np.array(texts, object), return_index=True)[1])
     chosen, texts = chosen[first], [texts[i] for i in first]
     ids = [rows.column(1)[int(i)].as_py() for i in first]

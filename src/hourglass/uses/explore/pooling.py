@@ -54,6 +54,19 @@ class PooledCodes:
         together = {c: np.concatenate([getattr(part, c) for part in parts]) for c in columns}
         return cls(indptr=indptr, **together, width=parts[0].width)
 
+    @classmethod
+    def of_one_document(cls, parts: Sequence[PooledCodes]) -> PooledCodes:
+        """The codes of one document that was read in `parts`, each pooled as a document of its own."""
+        features, where = np.unique(np.concatenate([part.indices for part in parts]), return_inverse=True)
+        maximum = np.zeros(len(features), np.float16)
+        total, count = np.zeros(len(features), np.float32), np.zeros(len(features), np.int32)
+        np.maximum.at(maximum, where, np.concatenate([part.maximum for part in parts]))
+        np.add.at(total, where, np.concatenate([part.total for part in parts]))
+        np.add.at(count, where, np.concatenate([part.count for part in parts]))
+        tokens = np.array([sum(int(part.tokens.sum()) for part in parts)], np.int32)
+        indptr = np.array([0, len(features)], np.int64)
+        return cls(indptr, features.astype(np.int32), maximum, total, count, tokens, parts[0].width)
+
     def matrix(self, pooling: Pooling = "max") -> csr_matrix:
         """Documents x features, pooled as asked; binarize is 1 where the feature passes the threshold."""
         if pooling not in get_args(Pooling):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
+
+from hourglass.adapters.huggingface import pieces
 
 _WORD = r"(?u)\b\w[\w'’-]*\w\b"
 
@@ -27,4 +30,12 @@ def word_presence(texts: Sequence[str], words: Sequence[str]) -> csr_matrix:
     if not words:
         return csr_matrix((len(texts), 0), dtype="float32")
     counter = CountVectorizer(token_pattern=_WORD, ngram_range=(1, 2), binary=True, vocabulary=words, dtype="float32")
-    return counter.transform(texts)
+    # A very long text is counted in pieces: its word pairs, listed at once, would take far more room than itself.
+    parts = [(i, piece) for i, text in enumerate(texts) for _, piece in pieces(text, 400_000)]
+    counts = counter.transform([piece for _, piece in parts])
+    if len(parts) == len(texts):
+        return counts
+    shape = (len(texts), len(parts))
+    together = csr_matrix((np.ones(len(parts), np.float32), ([i for i, _ in parts], range(len(parts)))), shape) @ counts
+    together.data[:] = 1
+    return together
