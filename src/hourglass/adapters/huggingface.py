@@ -75,7 +75,7 @@ class HuggingFaceReader:
         self._tokenizer = loading.backend(tokenizer)
         self._prefix, self._suffix = loading.frame(tokenizer, role)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        self.max_tokens = loading.window(model, tokenizer, network.config, max_tokens)
+        self.max_tokens = loading.window(model, tokenizer, network, max_tokens)
         self._room = self.max_tokens - len(self._prefix) - len(self._suffix)
         if self._room < 1:
             raise ConfigError(
@@ -225,8 +225,13 @@ class HuggingFaceReader:
             mask = np.arange(tokens.shape[1]) < (lengths + before + after)[:, None]
             arguments["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(self.device)
         output = self._network(**arguments)
-        captured = self._captured.pop(threading.get_ident(), None)
-        return output.last_hidden_state if captured is None else captured
+        hidden = self._captured.pop(threading.get_ident(), output.last_hidden_state)
+        if hidden.shape[:2] != tokens.shape:
+            raise ConfigError(
+                f"layer {self.layer}: blocks of {type(self._network).__name__} give {tuple(hidden.shape)} for {tokens.shape} tokens; "
+                "leave it out to take the last state"
+            )
+        return hidden
 
     def _stop_at(self, layer: int | None) -> int | None:
         """Drop the blocks that are not needed and catch the state that is; the layer counted from 0."""

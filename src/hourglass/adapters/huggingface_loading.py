@@ -16,7 +16,6 @@ from hourglass.errors import ConfigError, FolderError, InputError, nearest
 LONGEST_WINDOW = 512
 """Tokens of a window where none are asked for, even if the model could take more."""
 _PROBE = "\u2042"  # stands in for a text in a chat template; a sign that no template has
-_SHIFTED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "longformer")  # the first position is after the padding's
 
 
 def load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -137,14 +136,15 @@ def frame(tokenizer: Any, role: str) -> tuple[list[int], list[int]]:
     return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
 
 
-def window(model: str, tokenizer: Any, config: Any, asked: int | None) -> int:
+def window(model: str, tokenizer: Any, network: Any, asked: int | None) -> int:
     """Tokens of a window: as asked, or what the model was made for, LONGEST_WINDOW at most.
 
     Raises ConfigError when more is asked for than the model has positions.
     """
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if positions and config.model_type in _SHIFTED_POSITIONS:
-        positions -= 2
+    positions = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in network.named_modules():
+        if "position" in name and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            positions = module.num_embeddings - module.padding_idx - 1  # as RoBERTa counts: from after the padding's
     most = min(limit for limit in (tokenizer.model_max_length, positions) if limit and limit > 0)
     if asked is not None:
         if asked > most:

@@ -5,7 +5,7 @@ Out: codes [n, width], at most k active per row on average, all >= 0; x is about
 
 How it is learned
 1. Rows are shifted to their geometric median and scaled so that their mean distance from it is sqrt(d_in).
-2. W_dec starts as random unit rows, the encoder as its transpose, biases at zero.
+2. W_dec starts as random unit rows, the encoder as half its transpose, biases at zero.
 3. Each step encodes, keeps the k largest latents (of a row, or k per row over the batch), decodes, and takes the
    mean squared error; its gradients touch the active latents only.
 4. Decoder rows stay on the unit sphere: gradients are tangent to it, and rows are renormalised after the step.
@@ -16,6 +16,9 @@ Gao et al., "Scaling and evaluating sparse autoencoders" (2024); Bussmann et al.
 
 Differences from the paper
 - The loss is the mean over rows and columns of scaled inputs, not divided by the variance of each batch.
+- The encoder starts as half the decoder's transpose: k directions that overlap overshoot with the whole. On simulated
+  rows that left 15.5 % of the variance unexplained after 96 steps instead of 20.3 %, on MiniLM's states 25.9 % after
+  400 instead of 27.5 %.
 - AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time.
 - Pre-activations are bfloat16 where the hardware multiplies it faster; weights, gradients and the activations that
   `codes` returns are float32.
@@ -118,7 +121,7 @@ class SparseAutoencoder(Waist):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("since_fired", torch.zeros(config.width, dtype=torch.int64))
         with torch.no_grad():
-            self.encoder.weight.copy_(self.W_dec)
+            self.encoder.weight.copy_(0.5 * self.W_dec)
             self.encoder.bias.zero_()
         self._fired: Tensor | None = None
         self._rows_seen = 0
