@@ -1,5 +1,8 @@
 """Token states against the models' own output: layers, windows, masks, roles, spans."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
-from hourglass.adapters.huggingface import HuggingFaceReader
+from hourglass.adapters.huggingface import HuggingFaceReader, pieces, pooled
 from hourglass.errors import ConfigError, FolderError
 
 TEXTS = ["the quick brown fox", "", "héllo wörld, 12345", "one two three four the lazy dog jumps over", "fox"]
@@ -151,3 +154,108 @@ def test_spans_point_at_the_text(minilm, text):
     assert len(spans) == len(read.states)
     assert ((spans >= 0) & (spans <= len(text))).all()
     assert (spans[:, 0] <= spans[:, 1]).all()
+
+
+def test_cores_share_the_batches_and_get_their_threads_back(models_folder):
+    texts = [f"one two three {i} " * (1 + i % 5) for i in range(120)]
+    threads = torch.get_num_threads()
+    reader = HuggingFaceReader(str(models_folder / "llama"), layer=2, dtype="float32", tokens_per_batch=64)
+    try:
+        torch.set_num_threads(1)
+        alone = reader.read(texts)
+        torch.set_num_threads(3)
+        together = reader.read(texts)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(alone.states, together.states, atol=1e-5, rtol=1e-4)
+
+
+def test_reads_from_several_threads_do_not_mix(models_folder):
+    reader = HuggingFaceReader(str(models_folder / "bert"), layer=1, dtype="float32")
+    texts = [["fox"] * 30, ["one two three"] * 30, ["héllo"] * 30]
+    expected = [reader.read(some).states for some in texts]
+    with ThreadPoolExecutor(3) as pool:
+        for got, wanted in zip(pool.map(reader.read, texts * 4), expected * 4):
+            torch.testing.assert_close(got.states, wanted)
+
+
+def test_an_error_in_a_batch_reaches_the_caller(models_folder):
+    reader = HuggingFaceReader(str(models_folder / "bert"), dtype="float32", tokens_per_batch=8)
+    reader._network.embeddings.word_embeddings.weight = torch.nn.Parameter(torch.zeros(2, 32))
+    threads = torch.get_num_threads()
+    with pytest.raises(IndexError):
+        reader.read(TEXTS * 5)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_copy_reads_the_same(models_folder):
+    reader = HuggingFaceReader(str(models_folder / "gpt2"), layer=2, dtype="float32")
+    twin = copy.deepcopy(reader)
+    assert torch.equal(reader.read(TEXTS).states, twin.read(TEXTS).states)
+
+
+def test_states_can_be_learned_from(models_folder):
+    states = HuggingFaceReader(str(models_folder / "bert")).read(TEXTS).states.float()
+    weight = torch.zeros(32, 4, requires_grad=True)
+    (states @ weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_nothing_to_read(models_folder):
+    reader = HuggingFaceReader(str(models_folder / "bert"))
+    for texts, number in (([], 0), ([""], 1), (["", ""], 2)):
+        read = reader.read(texts)
+        assert read.states.shape == (0, 32)
+        assert read.offsets.tolist() == [0] * (number + 1)
+        assert read.spans.shape == (0, 2)
+        assert pooled(read).shape == (number, 32)
+
+
+def test_half_a_surrogate_pair_is_read_as_a_sign_that_is_not_known(minilm):
+    read = minilm.read(["fine", "a \ud800 b"])
+    assert read.spans[read.offsets[1] :].tolist()[0] == [0, 1]
+    assert read.spans.tolist()[-1] == [4, 5]
+
+
+def test_pooled_is_the_mean_of_a_texts_tokens(models_folder):
+    read = HuggingFaceReader(str(models_folder / "bert")).read(TEXTS)
+    means = pooled(read)
+    assert means.dtype == torch.float32
+    assert torch.equal(means[1], torch.zeros(32))
+    for i in (0, 2, 3, 4):
+        expected = read.states[read.offsets[i] : read.offsets[i + 1]].float().mean(0)
+        torch.testing.assert_close(means[i], expected)
+
+
+def test_the_description_makes_the_same_reader_again(models_folder):
+    reader = HuggingFaceReader(str(models_folder / "llama"), layer=-2, role="user", max_tokens=40, overlap=4)
+    described = reader.describe()
+    described.pop("revision")
+    twin = HuggingFaceReader(**described)
+    assert twin.describe() == reader.describe()
+    assert torch.equal(twin.read(TEXTS).states, reader.read(TEXTS).states)
+
+
+@given(text=st.text(" \n\tab", max_size=200), size=st.integers(2, 50))
+def test_pieces_are_the_text(text, size):
+    parts = list(pieces(text, size))
+    assert "".join(piece for _, piece in parts) == text
+    assert all(text[start : start + len(piece)] == piece and len(piece) <= size for start, piece in parts)
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(0, 300), max_size=5), overlap=st.integers(0, 12), room=st.integers(24, 64))
+def test_windows_give_each_token_one_state(minilm, lengths, overlap, room):
+    reader = copy.copy(minilm)
+    reader._room, reader._overlap = room, overlap
+    borders = np.append(0, np.cumsum(np.array(lengths, np.int64)))
+    windows = reader._windows(borders)
+    given = [token for _, _, first, last in windows for token in range(first, last)]
+    assert given == list(range(borders[-1]))
+    for start, stop, first, last in windows:
+        assert start <= first < last <= stop <= start + room
+        inside = set(borders.tolist())
+        # Away from the ends of the text, no state comes from the outer half of an overlap.
+        assert start in inside or first - start >= overlap // 2
+        assert stop in inside or stop - last >= overlap // 2

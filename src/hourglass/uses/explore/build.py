@@ -21,7 +21,7 @@ import torch
 from safetensors.numpy import save_file
 
 import hourglass
-from hourglass.adapters.huggingface import pieces
+from hourglass.adapters.huggingface import pieces, pooled
 from hourglass.bottlenecks.sparse.recipe import recipe
 from hourglass.data import TextSource
 from hourglass.errors import FolderError, SourceError
@@ -320,12 +320,12 @@ def code(workspace: Workspace, bar: Progress) -> None:
         dense: list[Array] = []
         for window in _windows(lengths, np.arange(len(texts))):
             if stored is not None:
-                pooled, means = _coded(workspace, *_states_of(stored, window + start))
+                part, means = _coded(workspace, *_states_of(stored, window + start))
             elif lengths[window[0]] > WINDOW_CHARACTERS:
-                pooled, means = _coded_in_parts(workspace, texts[window[0]])
+                part, means = _coded_in_parts(workspace, texts[window[0]])
             else:
-                pooled, means = _read_and_coded(workspace, [texts[i] for i in window])
-            codes.append(pooled)
+                part, means = _read_and_coded(workspace, [texts[i] for i in window])
+            codes.append(part)
             dense.append(means)
             bar.advance(task, len(window))
         coded = CodedDocuments(
@@ -377,10 +377,8 @@ def _states_of(stored: RowFile, window: Array) -> tuple[torch.Tensor, Array]:
 
 def _means(states: torch.Tensor, offsets: Array) -> Array:
     """[n, d] float16 mean state of each document; zero for one without tokens."""
-    lengths = torch.from_numpy(np.diff(offsets))
-    sums = torch.zeros(len(lengths), states.shape[1])
-    sums.index_add_(0, torch.arange(len(lengths)).repeat_interleave(lengths), states.float())
-    return np.asarray((sums / lengths.clamp(min=1)[:, None]).half().numpy())
+    tokens = TokenStates(states, torch.from_numpy(offsets), torch.empty(0, 2))
+    return np.asarray(pooled(tokens).half().numpy())
 
 
 # Naming ---------------------------------------------------------------------------------------------
@@ -397,7 +395,7 @@ def _name(workspace: Workspace, seed: int, bar: Progress) -> None:
     vectors = np.zeros((len(features), reader.width), np.float32)
     if len(named):
         states = reader.read([text.replace("near ", "") for text in features["label"].iloc[named]])
-        means = _means(states.states, states.offsets.numpy()).astype(np.float32)
+        means = pooled(states).numpy()
         vectors[named] = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     with atomic_file(workspace.folder / "labels.safetensors") as temporary:
         save_file({"vectors": vectors}, temporary)
