@@ -32,6 +32,8 @@ class RowFile:
     rows       [N, width] float16 memory map
     documents  [N] int64, in rising order
     spans      [N, 2] int32
+
+    Raises FolderError when a file holds less than was written to it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +64,7 @@ class RowWriter:
             state = read_json(folder / "rows.json")
             if state["width"] != width:
                 raise FolderError(f"{folder}: rows of width {state['width']}, now {width}; choose another folder")
-            self._number = int(state["rows"])
+            self._number = len(RowFile(folder))
         else:
             write_json(folder / "rows.json", {"width": width, "rows": 0})
         self._files = [(folder / name).open("ab") for name in ("rows.f16", "documents.i64", "spans.i32")]
@@ -96,4 +98,11 @@ class RowWriter:
 
 def _map(path: Path, kind: type, shape: tuple[int, ...]) -> Any:
     """A read-only memory map; an empty file cannot be mapped."""
-    return np.memmap(path, kind, "r", shape=shape) if shape[0] else np.zeros(shape, kind)
+    if not shape[0]:
+        return np.zeros(shape, kind)
+    try:
+        return np.memmap(path, kind, "r", shape=shape)
+    except (FileNotFoundError, ValueError):
+        raise FolderError(
+            f"{path}: missing or shorter than the {shape[0]:,} rows that rows.json counts; remove {path.parent} and read again"
+        ) from None

@@ -53,3 +53,27 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(FolderError, match="rows of width 5, now 6"):
         RowWriter(tmp_path / "r", 6)
     assert len(RowFile(tmp_path / "r")) == 3
+
+
+@pytest.mark.parametrize("name", ["rows.f16", "documents.i64", "spans.i32"])
+def test_rows_that_have_gone_are_missed(tmp_path, name):
+    """By reader and writer alike: a writer that went on would fill the gap with zeros."""
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(3))
+    with (tmp_path / "r" / name).open("r+b") as file:
+        file.truncate(4)
+    for act in (lambda: RowFile(tmp_path / "r"), lambda: RowWriter(tmp_path / "r", 5)):
+        with pytest.raises(FolderError, match=f"{name}: missing or shorter than the 3 rows"):
+            act()
+    (tmp_path / "r" / name).unlink()
+    with pytest.raises(FolderError, match=r"remove .* and read again"):
+        RowFile(tmp_path / "r")
+
+
+def test_half_precision_is_kept_from_any_number_format(tmp_path):
+    with RowWriter(tmp_path / "r", 4) as writer:
+        writer.append(torch.full((2, 4), 0.1, dtype=torch.bfloat16), np.zeros(2), np.zeros((2, 2)))
+        writer.append(torch.full((1, 4), 65504.0), np.ones(1), np.zeros((1, 2)))
+    file = RowFile(tmp_path / "r")
+    assert file.rows.dtype == np.float16
+    assert file.rows[:, 0].tolist() == [np.float16(0.10009765625)] * 2 + [65504.0]
