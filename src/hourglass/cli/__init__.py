@@ -11,7 +11,7 @@ import sys
 import typer
 
 from hourglass.cli import claim, diff, embed, explore, features, find, report
-from hourglass.cli.output import errors
+from hourglass.cli.output import errors, out
 from hourglass.errors import HourglassError
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
     if show:
         from hourglass import __version__
 
-        errors.print(__version__)
+        out.print(__version__)
         raise typer.Exit
 
 
