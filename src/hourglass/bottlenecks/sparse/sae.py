@@ -5,7 +5,7 @@ Out: codes [n, width], at most k active per row on average, all >= 0; x is about
 
 How it is learned
 1. Rows are shifted to their geometric median and scaled so that their mean distance from it is sqrt(d_in).
-2. W_dec starts as random unit rows, the encoder as half its transpose, biases at zero.
+2. Decoder rows start as the directions of random rows of the data, the encoder as half its transpose, biases at zero.
 3. Each step encodes, keeps the k largest latents (of a row, or k per row over the batch), decodes, and takes the
    mean squared error; its gradients touch the active latents only.
 4. Decoder rows stay on the unit sphere: gradients are tangent to it, and rows are renormalised after the step.
@@ -16,9 +16,9 @@ Gao et al., "Scaling and evaluating sparse autoencoders" (2024); Bussmann et al.
 
 Differences from the paper
 - The loss is the mean over rows and columns of scaled inputs, not divided by the variance of each batch.
-- The encoder starts as half the decoder's transpose: k directions that overlap overshoot with the whole. On simulated
-  rows that left 15.5 % of the variance unexplained after 96 steps instead of 20.3 %, on MiniLM's states 25.9 % after
-  400 instead of 27.5 %.
+- The decoder starts at data, not at random directions, and the encoder at half its transpose: k directions that
+  overlap overshoot with the whole. On simulated rows, 96 steps: 9 % of the variance unexplained at width 2048 and 10 %
+  at 8192; from random directions 16 % and 17 %; from those with the whole transpose 20 % at 2048.
 - AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time.
 - Pre-activations are bfloat16 where the hardware multiplies it faster; weights, gradients and the activations that
   `codes` returns are float32.
@@ -162,20 +162,27 @@ class SparseAutoencoder(Waist):
 
     @torch.no_grad()
     def initialize(self, batches: Iterable[Batch]) -> None:
-        """Set centre and scale from the first 8,192 rows."""
+        """Set centre, scale and directions from the first 8,192 rows, or as many as there are latents."""
         parts: list[Tensor] = []
+        wanted = max(_SAMPLE_ROWS, self.config.width)
         for batch in batches:
             parts.append(batch["x"].to(self.W_dec))
-            if sum(map(len, parts)) >= _SAMPLE_ROWS:
+            if sum(map(len, parts)) >= wanted:
                 break
         if not parts:
             raise SourceError("no rows to start from: expected at least one batch")
-        x = torch.cat(parts)[:_SAMPLE_ROWS]
-        centre = geometric_median(x)
-        spread = torch.linalg.vector_norm(x - centre, dim=1).mean()
+        x = torch.cat(parts)[:wanted]
+        centre = geometric_median(x[:_SAMPLE_ROWS])
+        x = x - centre
+        spread = torch.linalg.vector_norm(x, dim=1).mean()
         if self.config.normalize and spread > 0:
             self.scale.copy_(math.sqrt(self.config.d_in) / spread)
         self.b_dec.copy_(centre * self.scale)
+        # Each latent gets a row of its own while there are enough; further ones stay random.
+        chosen = x[torch.randperm(len(x), device=x.device)[: self.config.width]]
+        chosen = chosen[torch.linalg.vector_norm(chosen, dim=1) > 0]
+        self.W_dec[: len(chosen)] = F.normalize(chosen, dim=1)
+        self.encoder.weight.copy_(0.5 * self.W_dec)
 
     def loss(self, batch: Batch) -> Losses:
         """{"reconstruction": mean squared error per scaled row and column, "aux": while latents are dead}."""
