@@ -15,6 +15,8 @@ def geometric_median(x: Tensor, *, iterations: int = 50, tolerance: float = 1e-5
     for _ in range(iterations):
         distances = torch.linalg.vector_norm(x - centre, dim=1)
         spread = distances.mean()
+        if spread == 0:  # all rows are one
+            return centre
         # A row that sits on the centre would get an infinite weight.
         weights = 1 / distances.clamp_min(spread * 1e-6 + torch.finfo(x.dtype).tiny)
         moved = (weights @ x) / weights.sum()
