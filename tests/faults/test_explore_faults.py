@@ -144,9 +144,9 @@ def test_texts_without_a_token(tmp_path):
 
 
 def test_one_long_document_is_not_cut(tmp_path, monkeypatch):
-    from hourglass.uses.explore import build
+    from hourglass.uses.explore import windows
 
-    monkeypatch.setattr(build, "WINDOW_CHARACTERS", 10_000)
+    monkeypatch.setattr(windows, "WINDOW_CHARACTERS", 10_000)
     filler = " ".join(d["body"] for d in documents(400))
     ws = hg.explore([*(d["body"] for d in documents(40)), filler], out=tmp_path / "ws", width=32, k=4, progress=False)
     tokens = np.concatenate([coded.codes.tokens for coded in ws.coded()])

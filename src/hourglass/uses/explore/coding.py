@@ -1,0 +1,95 @@
+"""The third stage: pooled codes, words and dense vectors of every document, shard by shard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from hourglass.adapters.huggingface import pooled
+from hourglass.storage.rows import RowFile
+from hourglass.uses.explore import windows
+from hourglass.uses.explore.pooling import PooledCodes, pool
+from hourglass.uses.explore.progress import Progress
+from hourglass.uses.explore.words import word_presence
+from hourglass.uses.explore.workspace import CodedDocuments, Workspace
+from hourglass.waist import TokenStates
+
+Array = np.ndarray[Any, Any]
+
+
+def code(workspace: Workspace, bar: Progress) -> None:
+    """Compute the pooled codes of every shard that lacks them."""
+    manifest = workspace.manifest
+    waiting = [shard for shard in manifest["shards"] if not shard["coded"]]
+    task = bar.start("Coding", sum(shard["documents"] for shard in waiting), "documents")
+    stored = _stored_states(workspace)
+    start = sum(shard["documents"] for shard in manifest["shards"]) - sum(shard["documents"] for shard in waiting)
+    for shard in waiting:
+        texts = pq.read_table(workspace.document_file(shard), columns=[workspace.text_column]).column(0).to_pylist()
+        lengths = np.array([len(text) for text in texts])
+        codes: list[PooledCodes] = []
+        dense: list[Array] = []
+        for window in windows.runs(lengths, np.arange(len(texts))):
+            if stored is not None:
+                part, means = _coded(workspace, *_states_of(stored, window + start))
+            elif windows.is_long(lengths[window[0]]):
+                part, means = _coded_in_parts(workspace, texts[window[0]])
+            else:
+                part, means = _read_and_coded(workspace, [texts[i] for i in window])
+            codes.append(part)
+            dense.append(means)
+            bar.advance(task, len(window))
+        coded = CodedDocuments(
+            PooledCodes.concatenate(codes), word_presence(texts, workspace.words), np.concatenate(dense)
+        )
+        coded.save(workspace.code_file(shard))
+        shard["coded"] = True
+        shard["tokens"] = int(coded.codes.tokens.sum())
+        workspace.commit()
+        start += len(texts)
+    for source in manifest["sources"]:
+        source["coded"] = source["read"]
+    workspace.commit()
+
+
+def _coded(workspace: Workspace, states: torch.Tensor, offsets: Array) -> tuple[PooledCodes, Array]:
+    """Pooled codes and mean states of the documents that own `states` [T, d] by `offsets`."""
+    codes = pool(workspace.coder.codes(states), offsets, workspace.settings["threshold"])
+    return codes, _means(states, offsets)
+
+
+def _read_and_coded(workspace: Workspace, texts: list[str]) -> tuple[PooledCodes, Array]:
+    read = workspace.coder.reader.read(texts)
+    # Half precision as in the stored states, so that a document's code does not depend on where it came from.
+    return _coded(workspace, read.states.half(), read.offsets.numpy())
+
+
+def _coded_in_parts(workspace: Workspace, text: str) -> tuple[PooledCodes, Array]:
+    """The same for one document whose states would not fit into memory at once."""
+    parts = [_read_and_coded(workspace, [piece]) for piece in windows.parts(text)]
+    tokens = np.array([codes.tokens[0] for codes, _ in parts], np.float64)
+    means = np.concatenate([means for _, means in parts]).astype(np.float64)
+    mean = (tokens @ means / max(tokens.sum(), 1)).astype(np.float16)
+    return PooledCodes.of_one_document([codes for codes, _ in parts]), mean[None]
+
+
+def _stored_states(workspace: Workspace) -> RowFile | None:
+    """The states kept for learning, where they are those of the whole corpus."""
+    if workspace.manifest["stage"] == "coding" and workspace.manifest["learning"]["whole_corpus"]:
+        return RowFile(workspace.folder / "sample")
+    return None
+
+
+def _states_of(stored: RowFile, window: Array) -> tuple[torch.Tensor, Array]:
+    """States [T, d] and offsets of the documents in `window` (consecutive positions)."""
+    bounds = np.searchsorted(stored.documents, np.append(window, window[-1] + 1))
+    return torch.from_numpy(np.array(stored.rows[bounds[0] : bounds[-1]])), bounds - bounds[0]
+
+
+def _means(states: torch.Tensor, offsets: Array) -> Array:
+    """[n, d] float16 mean state of each document; zero for one without tokens."""
+    tokens = TokenStates(states, torch.from_numpy(offsets), torch.empty(0, 2))
+    return np.asarray(pooled(tokens).half().numpy())

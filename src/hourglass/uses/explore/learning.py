@@ -1,0 +1,109 @@
+"""The second stage: token states of (a sample of) the documents, and an autoencoder trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from hourglass.bottlenecks.sparse.recipe import recipe
+from hourglass.errors import SourceError
+from hourglass.metrics.reconstruction import fvu
+from hourglass.storage.atomic import write_json
+from hourglass.storage.rows import RowFile, RowWriter
+from hourglass.training import fit
+from hourglass.uses.explore import windows
+from hourglass.uses.explore.progress import Progress
+from hourglass.uses.explore.words import vocabulary
+from hourglass.uses.explore.workspace import TextCoder, Workspace
+
+Array = np.ndarray[Any, Any]
+
+LEARN_TOKENS = 1_000_000
+"""Token states on which the autoencoder learns; a larger corpus is sampled."""
+NAME_TOKENS = 300_000
+"""Tokens on which features are named and shown."""
+CHARACTERS_PER_TOKEN = 4.0
+"""Rule of thumb by which a sample is sized before anything is tokenised."""
+
+MakeCoder = Callable[[int], TextCoder]
+"""From the number of tokens in the corpus (or its sample) to an untrained coder."""
+
+
+def learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress) -> TextCoder:
+    """Train the autoencoder on token states of (a sample of) the documents."""
+    folder = workspace.folder
+    lengths = windows.lengths_of(workspace)
+    whole = not windows.is_long(int(lengths.max()))
+    lengths = windows.beginnings(lengths)
+    sample = _sample(lengths, seed)
+    coder = make_coder(min(LEARN_TOKENS, int(lengths[sample].sum() / CHARACTERS_PER_TOKEN)))
+    _store_states(workspace, coder, sample, lengths, bar)
+    rows = RowFile(folder / "sample")
+    if len(rows.rows) == 0:
+        raise SourceError(
+            f"{workspace.manifest['sources'][0]['name']}: the encoder found no token in {len(lengths):,} documents"
+        )
+    bar.pause()  # training draws a bar of its own
+    result = fit(
+        coder.sae,
+        rows.rows,
+        recipe(coder.sae.config, len(rows.rows), seed=seed),
+        out=folder / "learning",
+        progress=bar.shown,
+    )
+    coder.sae.eval()
+    held = torch.from_numpy(np.asarray(rows.rows[:: max(1, len(rows.rows) // 8192)], np.float32))
+    restored = coder.sae.decode(coder.codes(held))
+    workspace.manifest["learning"] = {
+        "tokens": len(rows.rows),
+        "documents": len(sample),
+        "whole_corpus": whole and len(sample) == len(lengths),
+        "steps": result.steps,
+        "fvu": fvu(held, restored),
+    }
+    coder.save_pretrained(folder / "coder")
+    words = _first_texts(workspace, sample, lengths)
+    write_json(folder / "words.json", vocabulary(words))
+    return coder
+
+
+def _sample(lengths: Array, seed: int) -> Array:
+    """Positions, in rising order, of random documents with about LEARN_TOKENS tokens; all where there are fewer."""
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    enough = np.searchsorted(np.cumsum(lengths[order]), LEARN_TOKENS * CHARACTERS_PER_TOKEN) + 1
+    return np.sort(order[:enough])
+
+
+def _store_states(workspace: Workspace, coder: TextCoder, sample: Array, lengths: Array, bar: Progress) -> None:
+    """Read the sampled documents and keep their token states; after a crash, those that lack."""
+    folder = workspace.folder / "sample"
+    stored = RowFile(folder) if RowFile.exists(folder) else None
+    done = int(stored.documents[-1]) + 1 if stored is not None and len(stored.documents) else 0
+    task = bar.start("Encoding", int(lengths[sample].sum()), "characters")
+    with RowWriter(folder, coder.reader.width) as rows:
+        start = 0
+        for texts in workspace.texts():
+            inside = sample[(sample >= max(start, done)) & (sample < start + len(texts))]
+            bar.advance(task, int(lengths[sample[(sample >= start) & (sample < min(done, start + len(texts)))]].sum()))
+            for window in windows.runs(lengths, inside):
+                states = coder.reader.read([windows.beginning(texts[i - start]) for i in window])
+                documents = np.repeat(window, states.lengths.numpy())
+                rows.append(states.states, documents, states.spans.numpy())
+                bar.advance(task, int(lengths[window].sum()))
+            start += len(texts)
+
+
+def _first_texts(workspace: Workspace, sample: Array, lengths: Array) -> list[str]:
+    """The texts of sampled documents up to NAME_TOKENS tokens."""
+    rows = workspace.rows(for_names(sample, lengths).tolist(), [workspace.text_column])
+    return [windows.beginning(text) for text in rows.column(0).to_pylist()]
+
+
+def for_names(sample: Array, lengths: Array) -> Array:
+    """Positions of the sampled documents on which features are named: spread over the sample."""
+    total = lengths[sample].sum() / CHARACTERS_PER_TOKEN
+    step = max(1, int(np.ceil(total / NAME_TOKENS)))
+    return sample[::step]

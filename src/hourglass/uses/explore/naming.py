@@ -1,0 +1,134 @@
+"""The fourth stage: names, scales and frequencies of features, and a map of documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import save_file
+
+from hourglass.adapters.huggingface import pooled
+from hourglass.storage.atomic import atomic_file
+from hourglass.storage.rows import RowFile
+from hourglass.uses.explore import windows
+from hourglass.uses.explore.labels import TokenSample, name_features
+from hourglass.uses.explore.learning import for_names
+from hourglass.uses.explore.progress import Progress
+from hourglass.uses.explore.workspace import Workspace
+from hourglass.waist import TokenStates
+
+Array = np.ndarray[Any, Any]
+
+MAP_DOCUMENTS = 4_000
+"""Documents that get a place on the map."""
+
+
+def name(workspace: Workspace, seed: int, bar: Progress) -> None:
+    """Write features.parquet, examples.parquet and the vectors of the labels."""
+    task = bar.start("Naming features", None)
+    p90, largest = _scales(workspace)
+    names, examples = name_features(_token_sample(workspace, seed), p90, seed)
+    features = names.assign(p90=p90, max=largest)
+    named = np.flatnonzero(features["label"].notna())
+    reader = workspace.coder.reader
+    vectors = np.zeros((len(features), reader.width), np.float32)
+    if len(named):
+        states = reader.read([text.replace("near ", "") for text in features["label"].iloc[named]])
+        means = pooled(states).numpy()
+        vectors[named] = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    with atomic_file(workspace.folder / "labels.safetensors") as temporary:
+        save_file({"vectors": vectors}, temporary)
+    _write_table(examples, workspace.folder / "examples.parquet")
+    _write_table(_with_frequencies(workspace, features), workspace.folder / "features.parquet")
+    bar.advance(task, len(features))
+
+
+def _token_sample(workspace: Workspace, seed: int) -> TokenSample:
+    """The documents on which features are named, with their codes token by token; copies of a text count once."""
+    stored = RowFile(workspace.folder / "sample")
+    lengths = windows.beginnings(windows.lengths_of(workspace))
+    chosen = for_names(np.unique(stored.documents), lengths)
+    rows = workspace.rows(chosen.tolist(), [workspace.text_column, "_id"])
+    texts = [windows.beginning(text) for text in rows.column(0).to_pylist()]
+    first = np.sort(np.unique(np.array(texts, object), return_index=True)[1])
+    chosen, texts = chosen[first], [texts[i] for i in first]
+    ids = [rows.column(1)[int(i)].as_py() for i in first]
+    starts = np.searchsorted(stored.documents, chosen)
+    stops = np.searchsorted(stored.documents, chosen, side="right")
+    tokens = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops)])
+    states = TokenStates(
+        torch.from_numpy(stored.rows[tokens]), torch.from_numpy(np.append(0, np.cumsum(stops - starts))), torch.empty(0)
+    )
+    return TokenSample(texts, ids, states.offsets.numpy(), stored.spans[tokens], workspace.coder.codes(states.states))
+
+
+def _scales(workspace: Workspace) -> tuple[Array, Array]:
+    """90th percentile of the non-zero document maxima of each feature, and the largest.
+
+    Positive half-precision numbers sort like their bit patterns, so a histogram of the upper bits, one shard
+    after another, gives the percentile to 3 %.
+    """
+    width = workspace.manifest["width"]
+    bins = np.zeros((width, 1024), np.int32)
+    largest = np.zeros(width, np.float32)
+    for coded in workspace.coded():
+        np.add.at(bins, (coded.codes.indices, coded.codes.maximum.view(np.uint16) >> 5), 1)
+        np.maximum.at(largest, coded.codes.indices, coded.codes.maximum.astype(np.float32))
+    reached = np.cumsum(bins, 1)
+    at = (reached >= 0.9 * reached[:, -1:]).argmax(1)
+    p90 = ((at << 5) + 16).astype(np.uint16).view(np.float16).astype(np.float32)
+    return np.where(reached[:, -1] > 0, np.minimum(p90, largest), 0).astype(np.float32), largest
+
+
+def _with_frequencies(workspace: Workspace, features: pd.DataFrame) -> pd.DataFrame:
+    """Add `documents` and `frequency` (present above half of the p90) and `active` (share with any activation)."""
+    level = 0.5 * features["p90"].to_numpy(np.float32)
+    present, active, total = np.zeros(len(features), np.int64), np.zeros(len(features), np.int64), 0
+    for coded in workspace.coded():
+        present += np.asarray(coded.codes.present(level).sum(0), np.int64).ravel()
+        active += np.bincount(coded.codes.indices, minlength=len(features))
+        total += len(coded.codes)
+    return features.assign(documents=present, frequency=present / total, active=active / total)
+
+
+def refresh_frequencies(workspace: Workspace) -> None:
+    features = workspace.features
+    _write_table(_with_frequencies(workspace, features), workspace.folder / "features.parquet")
+    del workspace.features
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    with atomic_file(path) as temporary:
+        table.to_parquet(temporary)
+
+
+def draw_map(workspace: Workspace, seed: int, bar: Progress) -> None:
+    """Two coordinates for at most a few thousand documents, near when their dense vectors are."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    number = len(workspace)
+    positions = np.sort(np.random.default_rng(seed).permutation(number)[:MAP_DOCUMENTS])
+    task = bar.start("Drawing the map", None)
+    parts, start = [], 0
+    for coded in workspace.coded():
+        inside = positions[(positions >= start) & (positions < start + len(coded.codes))]
+        parts.append(coded.dense[inside - start].astype(np.float32))
+        start += len(coded.codes)
+    dense = np.concatenate(parts)
+    dense /= np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-12)
+    if len(dense) < 10:  # too few for neighbours to mean anything
+        places = np.zeros((0, 2), np.float32)
+        positions = positions[:0]
+    else:
+        reduced = PCA(min(50, *dense.shape), random_state=seed).fit_transform(dense)
+        places = TSNE(perplexity=min(30, (len(dense) - 1) / 3), init="pca", random_state=seed, n_jobs=-1).fit_transform(
+            reduced
+        )
+    _write_table(
+        pd.DataFrame({"position": positions, "x": places[:, 0], "y": places[:, 1]}), workspace.folder / "map.parquet"
+    )
+    bar.advance(task, len(dense))
