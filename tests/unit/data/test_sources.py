@@ -81,6 +81,29 @@ def test_a_hub_data_set_in_memory_and_a_list():
     assert table["_id"].to_pylist() == ["1", "2"]
 
 
+def test_a_hub_id_streams_the_split_that_is_asked_for(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load_dataset(repository, **how):
+        asked.append((repository, how))
+        return datasets.IterableDataset.from_generator(lambda: iter(ROWS))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert read("people/reviews", text="body")[1].column("body").to_pylist() == [row["body"] for row in ROWS]
+    read("people/reviews:test", text="body")
+    assert asked == [
+        ("people/reviews", {"split": "train", "streaming": True}),
+        ("people/reviews", {"split": "test", "streaming": True}),
+    ]
+
+
+def test_a_hub_id_that_is_not_to_be_had_is_one_line():
+    with pytest.raises(SourceError, match="people/reviews: no such file here, and not to be had from the Hub"):
+        read("people/reviews")
+
+
 def test_folders(tmp_path):
     (tmp_path / "texts" / "sub").mkdir(parents=True)
     (tmp_path / "texts" / "b.txt").write_text("second")
