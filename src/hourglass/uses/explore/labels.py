@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 
@@ -180,7 +181,9 @@ class _Words:
         self._share = holders / max(len(sample.texts), 1)
         self._letters = np.array([w[:1].isalpha() and len(w) > 1 for w in self.vocabulary] + [False])
         self._tells = self._letters & (self._share <= TELLING)
-        self.telling = np.flatnonzero(self._tells & (holders >= 3))
+        # Many words that say nothing are together as telling of a long document as a topic's own words are of it.
+        says = np.array([w not in ENGLISH_STOP_WORDS for w in self.vocabulary] + [False])
+        self.telling = np.flatnonzero(self._tells & (holders >= 3) & says)
         column = np.full(self.size, -1)
         column[self.telling] = np.arange(len(self.telling))
         pairs = pairs[column[pairs % self.size] >= 0]
