@@ -12,6 +12,7 @@ append that returned. float16 keeps 11 bits of each number up to 65,504.
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,9 +30,9 @@ Array = np.ndarray[Any, Any]
 class RowFile:
     """Rows that can be read by any index without reading the rest.
 
-    rows       [N, width] float16 memory map
-    documents  [N] int64, in rising order
-    spans      [N, 2] int32
+    rows       [N, width] float16, read from disk by each index
+    documents  [N] int64 memory map, in rising order
+    spans      [N, 2] int32 memory map
 
     Raises FolderError when a file holds less than was written to it.
     """
@@ -39,7 +40,7 @@ class RowFile:
     def __init__(self, folder: Path) -> None:
         state = read_json(folder / "rows.json")
         number, width = int(state["rows"]), int(state["width"])
-        self.rows = _map(folder / "rows.f16", np.float16, (number, width))
+        self.rows = DiskArray(folder / "rows.f16", np.float16, (number, width))
         self.documents = _map(folder / "documents.i64", np.int64, (number,))
         self.spans = _map(folder / "spans.i32", np.int32, (number, 2))
 
@@ -49,6 +50,38 @@ class RowFile:
     @staticmethod
     def exists(folder: Path) -> bool:
         return (folder / "rows.json").is_file()
+
+
+class DiskArray:
+    """Rows of numbers in a file, of which every access reads what it asks for and keeps nothing.
+
+    A memory map would come to hold every page that was ever touched: after a pass in random order, the whole file.
+    Indexed by a slice or by a list or array of row numbers; IndexError for one that does not exist.
+    """
+
+    def __init__(self, path: Path, kind: type, shape: tuple[int, int]) -> None:
+        self.shape, self._path, self._kind = shape, path, kind
+        self._stride = shape[1] * np.dtype(kind).itemsize
+        _map(path, kind, shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | list[int] | Array) -> Array:
+        rows = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
+        out: Array = np.empty((len(rows), self.shape[1]), self._kind)
+        # A run of neighbours is one read.
+        cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+        with self._path.open("rb") as file:
+            for first, last in pairwise(cuts if len(rows) else ()):
+                os.preadv(file.fileno(), [out[first:last].data], int(rows[first]) * self._stride)
+        return out
+
+    def __getitems__(self, rows: list[int]) -> Array:
+        """Many rows in one access."""
+        return self[rows]
 
 
 class RowWriter:

@@ -26,6 +26,22 @@ def test_appends_are_read_back(tmp_path):
     assert file.spans.shape == (5, 2)
 
 
+@pytest.mark.parametrize("index", [slice(2, 5), slice(None, None, 3), slice(0, 0), [6, 2, 3, 3], np.array([], int)])
+def test_any_rows_are_read_as_from_memory(tmp_path, index):
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(7))
+    expected = rows(7)[0].numpy().astype(np.float16)
+    assert np.array_equal(RowFile(tmp_path / "r").rows[index], expected[index])
+
+
+def test_rows_beyond_the_end_are_refused(tmp_path):
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(3))
+    for index in ([0, 3], [-1]):
+        with pytest.raises(IndexError, match="of 3"):
+            RowFile(tmp_path / "r").rows[index]
+
+
 def test_nothing_yet_is_a_file_without_rows(tmp_path):
     with RowWriter(tmp_path / "r", 5):
         pass
@@ -75,5 +91,5 @@ def test_half_precision_is_kept_from_any_number_format(tmp_path):
         writer.append(torch.full((2, 4), 0.1, dtype=torch.bfloat16), np.zeros(2), np.zeros((2, 2)))
         writer.append(torch.full((1, 4), 65504.0), np.ones(1), np.zeros((1, 2)))
     file = RowFile(tmp_path / "r")
-    assert file.rows.dtype == np.float16
-    assert file.rows[:, 0].tolist() == [np.float16(0.10009765625)] * 2 + [65504.0]
+    assert file.rows[:].dtype == np.float16
+    assert file.rows[:][:, 0].tolist() == [np.float16(0.10009765625)] * 2 + [65504.0]

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hourglass.adapters.huggingface import pooled
+from hourglass.storage.memory import release_memory
 from hourglass.storage.rows import RowFile
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.pooling import PooledCodes, pool
@@ -49,6 +50,7 @@ def code(workspace: Workspace, bar: Progress) -> None:
         shard["coded"] = True
         shard["tokens"] = int(coded.codes.tokens.sum())
         workspace.commit()
+        release_memory()
         start += len(texts)
     for source in manifest["sources"]:
         source["coded"] = source["read"]
@@ -86,7 +88,7 @@ def _stored_states(workspace: Workspace) -> RowFile | None:
 def _states_of(stored: RowFile, window: Array) -> tuple[torch.Tensor, Array]:
     """States [T, d] and offsets of the documents in `window` (consecutive positions)."""
     bounds = np.searchsorted(stored.documents, np.append(window, window[-1] + 1))
-    return torch.from_numpy(np.array(stored.rows[bounds[0] : bounds[-1]])), bounds - bounds[0]
+    return torch.from_numpy(stored.rows[bounds[0] : bounds[-1]]), bounds - bounds[0]
 
 
 def _means(states: torch.Tensor, offsets: Array) -> Array:

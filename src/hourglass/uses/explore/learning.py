@@ -55,7 +55,7 @@ def learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress)
         progress=bar.shown,
     )
     coder.sae.eval()
-    held = torch.from_numpy(np.asarray(rows.rows[:: max(1, len(rows.rows) // 8192)], np.float32))
+    held = torch.from_numpy(rows.rows[:: max(1, len(rows.rows) // 8192)].astype(np.float32))
     restored = coder.sae.decode(coder.codes(held))
     workspace.manifest["learning"] = {
         "tokens": len(rows.rows),

@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import save_file
 
 from hourglass.adapters.huggingface import pooled
+from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.storage.atomic import atomic_file
 from hourglass.storage.rows import RowFile
 from hourglass.uses.explore import windows
@@ -18,12 +19,13 @@ from hourglass.uses.explore.labels import TokenSample, name_features
 from hourglass.uses.explore.learning import for_names
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import Workspace
-from hourglass.waist import TokenStates
 
 Array = np.ndarray[Any, Any]
 
 MAP_DOCUMENTS = 4_000
 """Documents that get a place on the map."""
+ROWS_AT_ONCE = 32_768
+"""Token states that are read at once."""
 
 
 def name(workspace: Workspace, seed: int, bar: Progress) -> None:
@@ -59,10 +61,9 @@ def _token_sample(workspace: Workspace, seed: int) -> TokenSample:
     starts = np.searchsorted(stored.documents, chosen)
     stops = np.searchsorted(stored.documents, chosen, side="right")
     tokens = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops)])
-    states = TokenStates(
-        torch.from_numpy(stored.rows[tokens]), torch.from_numpy(np.append(0, np.cumsum(stops - starts))), torch.empty(0)
-    )
-    return TokenSample(texts, ids, states.offsets.numpy(), stored.spans[tokens], workspace.coder.codes(states.states))
+    parts = np.split(tokens, range(ROWS_AT_ONCE, len(tokens), ROWS_AT_ONCE))
+    codes = SparseCodes.concatenate([workspace.coder.codes(torch.from_numpy(stored.rows[part])) for part in parts])
+    return TokenSample(texts, ids, np.append(0, np.cumsum(stops - starts)), stored.spans[tokens], codes)
 
 
 def _scales(workspace: Workspace) -> tuple[Array, Array]:
