@@ -95,7 +95,7 @@ def run(name: str, data: Path | None, budget: str, command: str) -> dict[str, An
     result = {
         "paper": name,
         "statement": {part: claim.statement for part, claim in claims.items()},
-        "data": str(data.name) if data else "docstrings of installed packages",
+        "data": "; ".join(dict.fromkeys(claim["data"] for claim in parts.values())),
         "budget": budget,
         "seeds": list(seeds),
         "rows": [asdict(row) for row in rows],
