@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,11 @@ def run(workspace: Workspace, source: TextSource, make_coder: MakeCoder, seed: i
             code(workspace, bar)
             _advance(workspace, "naming")
         if manifest["stage"] == "naming":
-            name(workspace, seed, bar)
-            draw_map(workspace, seed, bar)
+            # Naming keeps one core busy, and so does the map.
+            with ThreadPoolExecutor(1) as beside:
+                drawing = beside.submit(draw_map, workspace, seed, bar)
+                name(workspace, seed, bar)
+                drawing.result()
             write_report(workspace)
             _advance(workspace, "done")
     shutil.rmtree(workspace.folder / "sample", ignore_errors=True)

@@ -126,9 +126,8 @@ def draw_map(workspace: Workspace, seed: int, bar: Progress) -> None:
         positions = positions[:0]
     else:
         reduced = PCA(min(50, *dense.shape), random_state=seed).fit_transform(dense)
-        places = TSNE(perplexity=min(30, (len(dense) - 1) / 3), init="pca", random_state=seed, n_jobs=-1).fit_transform(
-            reduced
-        )
+        neighbours = min(30, (len(dense) - 1) / 3)
+        places = TSNE(perplexity=neighbours, init="pca", random_state=seed, n_jobs=1).fit_transform(reduced)
     _write_table(
         pd.DataFrame({"position": positions, "x": places[:, 0], "y": places[:, 1]}), workspace.folder / "map.parquet"
     )
