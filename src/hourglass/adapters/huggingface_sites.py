@@ -40,7 +40,7 @@ class Place:
 
     module   whose input or output they are; None: the network's own output
     width    of a state
-    columns  of the input or output that are the state
+    columns  of the input or output that are the state; None: all
     """
 
     layer: int | None
@@ -48,7 +48,7 @@ class Place:
     width: int
     module: nn.Module | None = None
     is_input: bool = False
-    columns: slice = slice(None)
+    columns: slice | None = None
 
     def __str__(self) -> str:
         return "the last state" if self.layer is None else f"layer {self.layer}, site {self.site!r}"
@@ -126,7 +126,7 @@ def listening(places: Sequence[Place]) -> Iterator[Heard]:
     def ear(number: int, place: Place) -> Callable[..., None]:
         def before(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             state = arguments[0] if arguments else named["hidden_states"]
-            kept[threading.get_ident(), number] = state[..., place.columns]
+            kept[threading.get_ident(), number] = state if place.columns is None else state[..., place.columns]
 
         def after(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
             state = output if isinstance(output, Tensor) else output[0]

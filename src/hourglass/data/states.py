@@ -5,7 +5,8 @@
     rows.rows[[5, 3]]                                                     # float16, only these are read from disk
 
 The folder holds the files of `hourglass.storage.rows` and states.json: what they were made with and of, and whether all of
-it is there. Each token has its row, its document (the source's row, from 0) and its place (characters).
+it is there. Each token has its row, its document (`_row` of the source: 1 is the first text of a list) and its place
+(characters).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Array = np.ndarray[Any, Any]
 WINDOW_CHARACTERS = 400_000
 """Characters of documents that are read at once."""
 
+_NUMBERS = 400_000 * 384  # characters times width, above which less is read at once: wide states are heavy
 _DOCUMENTS = 4096
 
 Window = tuple[Array, Array, list[str]]
@@ -56,7 +58,7 @@ def cache_states(reader: DescribedReader, source: Any, folder: Path) -> RowFile:
     """
     folder = Path(folder)
     texts = source if isinstance(source, TextSource) else open_texts(source)
-    windows = _windows(texts)
+    windows = _windows(texts, min(WINDOW_CHARACTERS, _NUMBERS // reader.width))
     first = next(windows)
     beginning = hashlib.sha256("\0".join(first[2]).encode("utf-8", "surrogatepass")).hexdigest()
     made_from = {**reader.describe(), "source": texts.name, "beginning": beginning[:16]}
@@ -117,17 +119,17 @@ def _write(reader: TextReader, windows: Iterable[Window], folder: Path) -> None:
                 release_memory()
 
 
-def _windows(texts: TextSource) -> Iterator[Window]:
-    """All of the source, at most WINDOW_CHARACTERS at once."""
+def _windows(texts: TextSource, characters: int) -> Iterator[Window]:
+    """All of the source, at most so many characters at once."""
     window: list[tuple[int, int, str]] = []
     size = 0
     for batch in texts.batches(_DOCUMENTS):
-        for document, text in zip(batch.column("_row").to_pylist(), batch.column(texts.text_column).to_pylist()):
-            for start, piece in pieces(text, WINDOW_CHARACTERS):
-                if window and size + len(piece) > WINDOW_CHARACTERS:
+        for row, text in zip(batch.column("_row").to_pylist(), batch.column(texts.text_column).to_pylist()):
+            for start, piece in pieces(text, characters):
+                if window and size + len(piece) > characters:
                     yield _columns(window)
                     window, size = [], 0
-                window.append((document, start, piece))
+                window.append((row, start, piece))
                 size += len(piece)
     if window:
         yield _columns(window)

@@ -168,7 +168,7 @@ def test_a_block_of_unknown_parts_is_refused_with_their_names(folders):
 @pytest.mark.parametrize("place", [(3, "mlp"), (None, "residual"), (4, "residual")])
 def test_places_beyond_the_readers_layer_are_refused(folders, place):
     reader = HuggingFaceReader(folders("bert"), layer=2, dtype="float32")
-    with pytest.raises(ConfigError, match="the reader stops at layer 2|the model has 3 blocks"):
+    with pytest.raises(ConfigError, match=r"the reader stops at layer 2|the model has 3 blocks"):
         read_sites(reader, TEXTS, [(1, "mlp"), place])
     with pytest.raises(ConfigError, match="at least one"):
         read_sites(reader, TEXTS, [])
