@@ -3,8 +3,9 @@
 Rows that come from one text are alike, so a model must not meet them together. A buffer is filled from the stream; half
 of it is served in random order and filled again; and so on, until the stream ends and the rest is served.
 
+    blocks = (reader.read(texts).states for texts in parts)     # tensors or arrays [n, 384], of any n
     buffer = MixingBuffer(2**19, width=384)
-    for batch in buffer.batches(blocks, size=2048):     # blocks: tensors or arrays [n, 384], of any n
+    for batch in buffer.batches(blocks, size=2048):             # tensors [2048, 384]
         ...
 """
 

@@ -50,8 +50,9 @@ def cache_states(reader: DescribedReader, source: Any, folder: Path) -> RowFile:
     """Keep the states of all tokens of a source of texts (whatever `open_texts` opens, or a TextSource) in `folder`.
 
     After a kill at any moment, the same call goes on where the files stop, and they come to hold the same bytes as if
-    nothing had happened (on the same machine, with as many threads). A cache that is finished is returned as it is, even if
-    the source has grown. Memory is that of WINDOW_CHARACTERS of text and of their states. A longer document is read in parts.
+    nothing had happened (on the same machine, with as many threads). A cache that is finished is returned as it is, even
+    if the source has grown. Memory is that of WINDOW_CHARACTERS of text, fewer where states are wide, and of their
+    states. A longer document is read in parts.
 
     Raises FolderError for a folder with states of another reader or source, or that another process writes to;
     StatesError, with the number of the document, for one whose states are not finite.
