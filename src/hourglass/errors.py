@@ -5,6 +5,7 @@
     │   ├── SourceError       data that cannot be read: file, row or column, what was expected, what to do
     │   ├── ConfigError       a setting that does not exist or does not fit
     │   ├── FolderError       a workspace or model folder that is missing, taken, unfinished or foreign
+    │   ├── StatesError       a text for which a model gives numbers that are not finite
     │   └── MissingExtra      an optional part that is not installed; the message is the install line
     └── TrainingError         training cannot go on (a loss that is not a number); exits with 1
 
@@ -23,6 +24,7 @@ __all__ = [
     "InputError",
     "MissingExtra",
     "SourceError",
+    "StatesError",
     "TrainingError",
     "nearest",
 ]
@@ -50,6 +52,16 @@ class ConfigError(InputError):
 
 class FolderError(InputError):
     """A workspace or model folder that is missing, taken, unfinished or foreign."""
+
+
+class StatesError(InputError):
+    """A model gives numbers that are not finite: `where` in it (layer and site), and for which `text` of those read."""
+
+    def __init__(self, where: str, text: int) -> None:
+        self.where, self.text = where, text
+        super().__init__(
+            f"{where}: text {text} gives numbers that are not finite; try dtype 'float32', or leave the text out"
+        )
 
 
 class MissingExtra(InputError):

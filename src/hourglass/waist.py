@@ -159,20 +159,29 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
 
 @dataclass(frozen=True)
 class TokenStates:
-    """Hidden states of several texts, token by token, special and padding tokens left out.
+    """Hidden states of several texts, token by token; padding left out, special tokens too unless they were asked for.
 
     states   [T, d] float tensor, the texts' tokens one after another
     offsets  [n + 1] int64, text i owns rows offsets[i] : offsets[i + 1]
-    spans    [T, 2] int32, first and past-last character of each token in its text
+    spans    [T, 2] int32, first and past-last character of each token in its text; of a special token around the text,
+             twice the place where it stands
+    special  [T] bool, the special tokens; None where they are left out
     """
 
     states: Tensor
     offsets: Tensor
     spans: Tensor
+    special: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
         return self.offsets.diff()
+
+    def where(self, keep: Tensor) -> TokenStates:
+        """Only the tokens for which `keep` [T] is true; every text stays, if with fewer tokens or none."""
+        before = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
+        special = None if self.special is None else self.special[keep]
+        return TokenStates(self.states[keep], before[self.offsets], self.spans[keep], special)
 
 
 class TextReader(Protocol):

@@ -2,11 +2,14 @@
 
     reader = HuggingFaceReader("minilm")            # all-MiniLM-L6-v2, from an installed package
     reader = HuggingFaceReader("gpt2", layer=8)     # a folder or a Hub id; the raw output of block 8
+    reader = HuggingFaceReader("gpt2", layer=8, site="mlp")  # what the feed-forward part of block 8 adds to that
     states = reader.read(["one text", "another"])   # TokenStates
+    states = read_sites(reader, texts, [(8, "residual"), (7, "head:2")])  # several, from one pass
 
 What makes it fast: bfloat16 where the hardware multiplies it, windows sorted by length so that little is padded, no
 attention mask where nothing is padded, a cache-sized batch for each core instead of all cores on one batch (no core
 waits for another, which on a busy machine costs most of the time), and no block beyond the layer that is asked for.
+Where in a block states can be taken, and under which names models keep it, is in `huggingface_sites`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, Literal
 
@@ -22,8 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hourglass.adapters import huggingface_frames as frames
 from hourglass.adapters import huggingface_loading as loading
-from hourglass.errors import ConfigError
+from hourglass.adapters import huggingface_sites as sites
+from hourglass.adapters.norms import within_norm
+from hourglass.errors import ConfigError, StatesError
 from hourglass.waist import TokenStates, as_device
 
 Array = np.ndarray[Any, Any]
@@ -44,12 +51,17 @@ class HuggingFaceReader:
     model           "minilm", a model folder (transformers or sentence-transformers) or a Hub id
     layer           None: the model's last state, its final norm included; 0: the embeddings; n: the raw output of block n,
                     before any final norm; negative: counted from the last block (-1)
+    site            of block n: "residual", its output; "attention" or "mlp", what these add to it; "head", the heads'
+                    outputs side by side before attention's output projection; "head:2", head 2 alone
     dtype           of the model: "auto" takes bfloat16 where the hardware has it
     role            wrap each text in the chat template as a turn of "user" or "assistant"; the template's own tokens are
                     left out of the states
     max_tokens      of a window, special ones included; None: what the model was made for, 512 at most. Longer texts are
                     read in windows that overlap by `overlap` tokens, and each token takes its state from the window in
                     which it is farthest from an edge
+    special         keep the special and template tokens around each text that has tokens, and say which are special
+    max_norm        leave out tokens whose state is longer than so many times the median of those that are read together:
+                    attention sinks, which would drown the rest
     tokens_per_batch  padded tokens that the model sees at once; None: 2048 on a CPU, 65,536 on a GPU
 
     Raises ConfigError for a setting or tokenizer that does not fit, FolderError for a model that cannot be had.
@@ -60,10 +72,13 @@ class HuggingFaceReader:
         model: str = "minilm",
         *,
         layer: int | None = None,
+        site: str = "residual",
         dtype: Literal["auto", "float32", "bfloat16"] = "auto",
         role: Literal["none", "user", "assistant"] = "none",
         max_tokens: int | None = None,
         overlap: int = 32,
+        special: bool = False,
+        max_norm: float | None = None,
         tokens_per_batch: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -71,9 +86,13 @@ class HuggingFaceReader:
         self._dtype = loading.compute_dtype(dtype, self.device)
         tokenizer, network = loading.load(model, self._dtype)
         self._network = network.to(self.device).eval().requires_grad_(False)
-        self._captured: dict[int, Tensor] = {}
-        self.layer = self._stop_at(layer)
+        self.layer: int | None = None
+        self._depth: int | None = None
+        if layer is not None:
+            self.layer, self._depth = sites.stop_at(self._network, layer)
+        self._place = sites.find(self._network, self.layer, site)
         self._tokenizer = loading.backend(tokenizer)
+        self._special = loading.special_ids(tokenizer) if special else None
         self._prefix, self._suffix = loading.frame(tokenizer, role)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.max_tokens = loading.window(model, tokenizer, network, max_tokens)
@@ -85,21 +104,27 @@ class HuggingFaceReader:
         if overlap < 0:
             raise ConfigError(f"overlap {overlap}: expected 0 tokens or more")
         self._overlap = min(overlap, self._room // 2)
+        if max_norm is not None and not max_norm > 1:
+            raise ConfigError(f"max_norm {max_norm}: expected a multiple of the median norm, above 1")
+        self._max_norm = max_norm
         self._tokens_per_batch = tokens_per_batch or (2048 if self.device.type == "cpu" else 65_536)
         self._description = {
             "model": model,
             "revision": getattr(network.config, "_commit_hash", None),
             "layer": layer,
+            "site": site,
             "role": role,
             "dtype": str(self._dtype).removeprefix("torch."),
             "max_tokens": self.max_tokens,
             "overlap": self._overlap,
+            "special": special,
+            "max_norm": max_norm,
         }
 
     @property
     def width(self) -> int:
         """Size of a state."""
-        return int(self._network.config.get_text_config().hidden_size)
+        return self._place.width
 
     def describe(self) -> dict[str, Any]:
         """What it takes to have the same states again, for manifests."""
@@ -109,19 +134,50 @@ class HuggingFaceReader:
         """States of all tokens of `texts` in their order, in the model's number format.
 
         A text without tokens (an empty one) has none; no text is cut. Memory is that of the states (2 x width bytes a
-        token in bfloat16) and of a batch for each core: read a corpus some texts at a time.
+        token in bfloat16) and of a batch for each core: read a corpus some texts at a time. StatesError names a text for
+        which the model gives a number that is not finite.
         """
+        return self._read(texts, [self._place])[0]
+
+    def _read(self, texts: Sequence[str], places: Sequence[sites.Place]) -> list[TokenStates]:
+        """The states at each place, from one pass."""
         ids, spans, offsets, borders = self._tokenize(texts)
-        states = torch.empty(len(ids), self.width, dtype=self._dtype)
+        around = (0, 0) if self._special is None else (len(self._prefix), len(self._suffix))
+        rows = frames.rows(self._windows(borders), offsets, *around)
+        all_states = [torch.empty(len(rows), place.width, dtype=self._dtype) for place in places]
 
-        @torch.inference_mode()
-        def compute(batch: Array) -> None:
-            hidden = self._forward(ids, batch)
-            source, target = self._kept(batch, hidden.shape[1])
-            states[target] = hidden.reshape(-1, self.width)[source.to(self.device)].cpu()
+        with _CPU if self.device.type == "cpu" else nullcontext(), sites.listening(places) as heard:
 
-        self._each(compute, self._windows(borders))
-        return TokenStates(states, torch.from_numpy(offsets), torch.from_numpy(spans))
+            @torch.inference_mode()
+            def compute(batch: Array) -> None:
+                found = self._forward(ids, batch, heard)
+                source, target = self._kept(batch, found[0].shape[1])
+                for place, hidden, states in zip(places, found, all_states):
+                    kept = hidden.reshape(-1, place.width)[source.to(self.device)].to("cpu", self._dtype)
+                    _check(kept, place, rows, target)
+                    states[target] = kept
+
+            self._each(compute, rows.windows)
+        marks = torch.from_numpy(rows.spans(spans, texts))
+        special = None if self._special is None else torch.from_numpy(rows.special(ids, self._special))
+        read = [TokenStates(states, torch.from_numpy(rows.offsets), marks, special) for states in all_states]
+        if self._max_norm is not None:
+            read = [tokens.where(within_norm(tokens.states, self._max_norm)) for tokens in read]
+        return read
+
+    def _find(self, layer: int | None, site: str) -> sites.Place:
+        """A place on the way to the layer at which the network stops."""
+        if layer is not None:
+            depth = self._depth or len(loading.blocks(self._network)[2])
+            wanted = sites.count(layer, depth)
+            if self.layer is not None and wanted > self.layer:
+                raise ConfigError(
+                    f"layer {layer}: the reader stops at layer {self.layer}; open it at the highest layer"
+                )
+            layer = wanted
+        elif self.layer is not None:
+            raise ConfigError(f"the last state: the reader stops at layer {self.layer}; open it without a layer")
+        return sites.find(self._network, layer, site)
 
     # Tokens and windows -----------------------------------------------------------------------------
 
@@ -185,7 +241,7 @@ class HuggingFaceReader:
         count = batch[:, 3] - batch[:, 2]
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         first = np.arange(len(batch)) * length + len(self._prefix) + batch[:, 2] - batch[:, 0]
-        source, target = np.repeat(first, count) + within, np.repeat(batch[:, 2], count) + within
+        source, target = np.repeat(first, count) + within, np.repeat(batch[:, 4], count) + within
         return torch.from_numpy(source), torch.from_numpy(target)
 
     # The network ------------------------------------------------------------------------------------
@@ -196,28 +252,27 @@ class HuggingFaceReader:
             for batch in self._batches(windows, self._tokens_per_batch):
                 compute(batch)
             return
-        with _CPU:
-            threads = torch.get_num_threads()
-            workers = threads // -(-threads // _MOST_WORKERS)
-            tokens = int((windows[:, 1] - windows[:, 0]).sum())
-            # Few texts make smaller batches, so that every core has one.
-            budget = min(self._tokens_per_batch, max(_SMALLEST_BATCH, tokens // workers))
-            batches = list(self._batches(windows, budget))
-            workers = max(1, min(workers, len(batches)))
+        threads = torch.get_num_threads()
+        workers = threads // -(-threads // _MOST_WORKERS)
+        tokens = int((windows[:, 1] - windows[:, 0]).sum())
+        # Few texts make smaller batches, so that every core has one.
+        budget = min(self._tokens_per_batch, max(_SMALLEST_BATCH, tokens // workers))
+        batches = list(self._batches(windows, budget))
+        workers = max(1, min(workers, len(batches)))
 
-            def prepare() -> None:
-                torch.get_num_threads()  # or the first operation would overwrite what is set next
-                torch.set_num_threads(threads // workers)
+        def prepare() -> None:
+            torch.get_num_threads()  # or the first operation would overwrite what is set next
+            torch.set_num_threads(threads // workers)
 
-            try:
-                with ThreadPoolExecutor(workers, initializer=prepare) as pool:
-                    for _ in pool.map(compute, batches):
-                        pass
-            finally:
-                torch.set_num_threads(threads)
+        try:
+            with ThreadPoolExecutor(workers, initializer=prepare) as pool:
+                for _ in pool.map(compute, batches):
+                    pass
+        finally:
+            torch.set_num_threads(threads)
 
-    def _forward(self, ids: Array, batch: Array) -> Tensor:
-        """[windows, longest, width] hidden states of a batch of windows."""
+    def _forward(self, ids: Array, batch: Array, heard: sites.Heard) -> list[Tensor]:
+        """[windows, longest, width] hidden states of a batch of windows, for each place."""
         lengths = batch[:, 1] - batch[:, 0]
         before, after = len(self._prefix), len(self._suffix)
         tokens = np.full((len(batch), self._padded(before + int(lengths.max()) + after)), self._pad, np.int64)
@@ -229,41 +284,29 @@ class HuggingFaceReader:
         mask = np.arange(tokens.shape[1]) < (lengths + before + after)[:, None]
         if not mask.all():  # nothing padded, no mask: attention is faster without
             arguments["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(self.device)
-        output = self._network(**arguments)
-        hidden = self._captured.pop(threading.get_ident(), output.last_hidden_state)
-        if hidden.shape[:2] != tokens.shape:
-            raise ConfigError(
-                f"layer {self.layer}: blocks of {type(self._network).__name__} give {tuple(hidden.shape)} for {tokens.shape} tokens; "
-                "leave it out to take the last state"
-            )
-        return hidden
+        return heard(self._network(**arguments).last_hidden_state, tokens.shape)
 
-    def _stop_at(self, layer: int | None) -> int | None:
-        """Drop the blocks that are not needed and catch the state that is; the layer counted from 0."""
-        if layer is None:
-            return None
-        parent, name, blocks = loading.blocks(self._network)
-        number = len(blocks)
-        wanted = number + 1 + layer if layer < 0 else layer
-        if not 0 <= wanted <= number:
-            raise ConfigError(
-                f"layer {layer}: the model has {number} blocks; expected 0 (embeddings) to {number}, or -1 to {-number - 1}"
-            )
-        kept = blocks[: max(1, wanted)]
-        setattr(parent, name, kept)
-        # Many models loop over this number of blocks, whatever the list holds.
-        self._network.config.get_text_config().num_hidden_layers = len(kept)
-        if wanted == 0:
-            kept[0].register_forward_pre_hook(self._catch_input, with_kwargs=True)
-        else:
-            kept[-1].register_forward_hook(self._catch_output)
-        return wanted
 
-    def _catch_input(self, block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._captured[threading.get_ident()] = arguments[0] if arguments else named["hidden_states"]
+def read_sites(
+    reader: HuggingFaceReader, texts: Sequence[str], places: Sequence[tuple[int | None, str]]
+) -> dict[tuple[int | None, str], TokenStates]:
+    """States at several (layer, site) from one pass, by what was asked; as if each had a reader of its own.
 
-    def _catch_output(self, block: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        self._captured[threading.get_ident()] = output if isinstance(output, Tensor) else output[0]
+    The pass goes as far as the reader's own layer, so open the reader at the highest. With `max_norm`, each place leaves
+    out its own tokens. Raises ConfigError for a place that does not exist or that the reader does not come to.
+    """
+    if not places:
+        raise ConfigError("no place to read: expected at least one (layer, site)")
+    found = [reader._find(layer, site) for layer, site in places]
+    return dict(zip(places, reader._read(texts, found)))
+
+
+def _check(states: Tensor, place: sites.Place, rows: frames.Rows, target: Tensor) -> None:
+    """Every number of states [T, d], which go to rows `target` [T], is finite; or a text is named for which it is not."""
+    if not torch.isfinite(states.sum()):  # one number that is not finite makes the sum so, and a sum is quick
+        bad = target[~torch.isfinite(states).all(dim=1)]
+        if len(bad):
+            raise StatesError(str(place), int(rows.texts(bad.numpy()).min()))
 
 
 def pooled(tokens: TokenStates) -> Tensor:

@@ -136,6 +136,12 @@ def frame(tokenizer: Any, role: str) -> tuple[list[int], list[int]]:
     return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
 
 
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """The ids of the tokens that the tokenizer calls special, those of a chat template included."""
+    added = tokenizer.added_tokens_decoder
+    return frozenset(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
+
+
 def window(model: str, tokenizer: Any, network: Any, asked: int | None) -> int:
     """Tokens of a window: as asked, or what the model was made for, LONGEST_WINDOW at most.
 

@@ -3,7 +3,7 @@
     rows.f16       [N, width] float16
     documents.i64  [N] the document each row is of
     spans.i32      [N, 2] where in the document
-    rows.json      width and the number of rows that count
+    rows.json      width, the number of rows that count and, where the writer counts its work, how much of it they are
 
 Appending writes and syncs the three files, then replaces rows.json: after a kill the file is as it was at the last
 append that returned. float16 keeps 11 bits of each number up to 65,504.
@@ -87,17 +87,19 @@ class DiskArray:
 class RowWriter:
     """Appends to the rows in `folder`, which it makes when there is none.
 
+    done  units of work whose rows are all here, as the last append counted them
+
     Raises FolderError for rows of another width, for numbers that float16 cannot hold, and for a full disk.
     """
 
     def __init__(self, folder: Path, width: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._width, self._number = folder, width, 0
+        self._folder, self._width, self._number, self.done = folder, width, 0, 0
         if RowFile.exists(folder):
             state = read_json(folder / "rows.json")
             if state["width"] != width:
                 raise FolderError(f"{folder}: rows of width {state['width']}, now {width}; choose another folder")
-            self._number = len(RowFile(folder))
+            self._number, self.done = len(RowFile(folder)), state.get("done", 0)
         else:
             write_json(folder / "rows.json", {"width": width, "rows": 0})
         self._files = [(folder / name).open("ab") for name in ("rows.f16", "documents.i64", "spans.i32")]
@@ -113,8 +115,8 @@ class RowWriter:
         for file in self._files:
             file.close()
 
-    def append(self, rows: Tensor, documents: Array, spans: Array) -> None:
-        """Add rows [n, width] of `documents` [n] (rising) at `spans` [n, 2]."""
+    def append(self, rows: Tensor, documents: Array, spans: Array, done: int | None = None) -> None:
+        """Add rows [n, width] of `documents` [n] (rising) at `spans` [n, 2], with which `done` units of work are here."""
         if not len(rows):
             return
         half = rows.to(torch.float16).numpy()
@@ -126,7 +128,9 @@ class RowWriter:
                 file.flush()
                 os.fsync(file.fileno())
             self._number += len(half)
-            write_json(self._folder / "rows.json", {"width": self._width, "rows": self._number})
+            self.done = self.done if done is None else done
+            counted = {"done": self.done} if self.done else {}
+            write_json(self._folder / "rows.json", {"width": self._width, "rows": self._number, **counted})
 
 
 def _map(path: Path, kind: type, shape: tuple[int, ...]) -> Any:

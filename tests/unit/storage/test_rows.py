@@ -61,6 +61,19 @@ def test_what_a_killed_append_left_is_forgotten(tmp_path):
     assert RowFile(tmp_path / "r").documents.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_work_that_is_done_is_counted_with_its_rows(tmp_path):
+    with RowWriter(tmp_path / "r", 5) as writer:
+        assert writer.done == 0
+        writer.append(*rows(3), done=4)
+        writer.append(*rows(2, 3))
+        assert writer.done == 4
+    with RowWriter(tmp_path / "r", 5) as writer:
+        assert writer.done == 4
+        writer.append(*rows(1, 5), done=7)
+    with RowWriter(tmp_path / "r", 5) as writer:
+        assert writer.done == 7
+
+
 def test_what_does_not_fit_is_refused(tmp_path):
     with RowWriter(tmp_path / "r", 5) as writer:
         writer.append(*rows(3))

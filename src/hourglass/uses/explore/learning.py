@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hourglass.bottlenecks.sparse.recipe import recipe
+from hourglass.data.states import read_into
 from hourglass.errors import SourceError
 from hourglass.metrics.reconstruction import fvu
 from hourglass.storage.atomic import write_json
@@ -89,9 +90,7 @@ def _store_states(workspace: Workspace, coder: TextCoder, sample: Array, lengths
             inside = sample[(sample >= max(start, done)) & (sample < start + len(texts))]
             bar.advance(task, int(lengths[sample[(sample >= start) & (sample < min(done, start + len(texts)))]].sum()))
             for window in windows.runs(lengths, inside):
-                states = coder.reader.read([windows.beginning(texts[i - start]) for i in window])
-                documents = np.repeat(window, states.lengths.numpy())
-                rows.append(states.states, documents, states.spans.numpy())
+                read_into(rows, coder.reader, window, [windows.beginning(texts[i - start]) for i in window])
                 bar.advance(task, int(lengths[window].sum()))
             start += len(texts)
 

@@ -1,4 +1,7 @@
-"""How much of a corpus is in memory at once: runs of documents, and parts of a document that is a run of its own."""
+"""How much of a corpus is in memory at once: runs of documents, and parts of a document that is a run of its own.
+
+A document longer than a window is coded in parts, and learned from its first.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,12 @@ import numpy as np
 import pyarrow.compute as pc
 
 from hourglass.adapters.huggingface import pieces
+from hourglass.data.states import WINDOW_CHARACTERS
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
-
-WINDOW_CHARACTERS = 400_000
-"""Characters of documents that are read at once; a longer document is coded in parts, and learned from its first."""
 
 
 def runs(lengths: Array, positions: Array) -> Iterator[Array]:
