@@ -72,7 +72,12 @@ def learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress)
 
 
 def _sample(lengths: Array, seed: int) -> Array:
-    """Positions, in rising order, of random documents with about LEARN_TOKENS tokens; all where there are fewer."""
+    """Positions, in rising order, of random documents with about LEARN_TOKENS tokens.
+
+    All of them where there are up to twice as many: what is kept for learning need not be read again for coding.
+    """
+    if lengths.sum() <= 2 * LEARN_TOKENS * CHARACTERS_PER_TOKEN:
+        return np.arange(len(lengths))
     order = np.random.default_rng(seed).permutation(len(lengths))
     enough = np.searchsorted(np.cumsum(lengths[order]), LEARN_TOKENS * CHARACTERS_PER_TOKEN) + 1
     return np.sort(order[:enough])
