@@ -59,16 +59,14 @@ def diff(
         rows = difference.table[difference.table["label"].notna()].head(20)
         print_table(
             f"{difference.a} against {difference.b} ({difference.documents[0]:,} and {difference.documents[1]:,} documents)",
-            ["kind", "feature ", "name", "a ", "b ", "difference ", "95 % interval ", "q "],
+            ["feature ", "name", "a ", "b ", "difference (95 %) ", "q "],
             [
                 (
-                    r.kind,
-                    "" if r.kind == "word" else str(r.feature),
+                    "word" if r.kind == "word" else str(r.feature),
                     one_line(r.label, 60),
                     percent(r.frequency_a),
                     percent(r.frequency_b),
-                    f"{100 * r.difference:+.1f}",
-                    f"{100 * r.low:+.1f} … {100 * r.high:+.1f}",
+                    f"{100 * r.difference:+.0f} ({100 * r.low:+.0f} … {100 * r.high:+.0f})",
                     p_value(r.q),
                 )
                 for r in rows.itertuples()
