@@ -108,6 +108,8 @@ def explore(
         if not is_workspace(folder):
             raise FolderError(f"{folder}: not a workspace, so --force will not replace it; choose another --out")
         target = folder.with_name(f".{folder.name}.new")
+    if not is_workspace(target):
+        make_coder(0)  # settings that do not fit are refused before anything is read or written
     workspace = build.begin(target, texts, settings, InterpretableEmbeddings.from_pretrained)
     build.run(workspace, texts, make_coder, seed, progress)
     if target != folder:

@@ -64,6 +64,13 @@ def test_other_settings_do_not_take_over_an_unfinished_run(source, tmp_path):
         hg.explore(source, out=folder, **{**SMALL, "k": 5})
 
 
+@pytest.mark.parametrize("wrong", [{"activation": "topk2"}, {"layer": 99}, {"encoder": "./no-such-model"}])
+def test_settings_that_do_not_fit_leave_nothing_behind(source, tmp_path, wrong):
+    with pytest.raises(InputError):
+        hg.explore(source, out=tmp_path / "ws", **SMALL, **wrong)
+    assert not (tmp_path / "ws").exists()
+
+
 def test_embed_killed_half_way_adds_every_document_once(source, whole, tmp_path):
     folder = tmp_path / "ws"
     hg.explore(source, out=folder, **SMALL)

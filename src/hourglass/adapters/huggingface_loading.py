@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ def load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """
     folder = _resolve(model)
     try:
-        return _tokenizer(folder), _network(folder, dtype)
+        with _quiet():
+            return _tokenizer(folder), _network(folder, dtype)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # loaders fail in dozens of ways: missing, offline, private, broken, unknown
@@ -35,6 +38,29 @@ def load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"{model}: no model that can be read, in this folder or on the Hub ({reason.strip()[:200]}); "
             "name a folder with config.json, model.safetensors and tokenizer.json, or a Hub id while online"
         ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars, no report of weights that no one asks for (heads, poolers), no word of each retry: what matters is an error."""
+    import huggingface_hub.utils.logging as hub
+    import transformers.utils.logging as transformers
+
+    bars, level, hub_level = (
+        transformers.is_progress_bar_enabled(),
+        transformers.get_verbosity(),
+        hub.get_verbosity(),
+    )
+    transformers.disable_progress_bar()
+    transformers.set_verbosity_error()
+    hub.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub.set_verbosity(hub_level)
+        transformers.set_verbosity(level)
+        if bars:
+            transformers.enable_progress_bar()
 
 
 def _resolve(model: str) -> str:
@@ -64,20 +90,8 @@ def _tokenizer(folder: str) -> Any:
 
 def _network(folder: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    # Its report of weights that no one asks for (heads, poolers) is noise; the one that matters is checked below.
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        network, report = AutoModel.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=False, output_loading_info=True
-        )
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    network, report = AutoModel.from_pretrained(folder, dtype=dtype, trust_remote_code=False, output_loading_info=True)
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
         raise FolderError(

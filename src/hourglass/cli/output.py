@@ -21,12 +21,14 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table; a column whose name ends in a space is set to the right."""
-    table = Table(title=escape(title), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column.strip(), justify="right" if column.endswith(" ") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    out.print(table)
+    out.print(title, markup=False, soft_wrap=True)  # as a table's own title it would be folded to the table's width
+    if table.rows:
+        out.print(table)
 
 
 def percent(share: float) -> str:

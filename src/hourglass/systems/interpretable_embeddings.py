@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -78,6 +79,12 @@ class InterpretableEmbeddingsConfig(WaistConfig):
     }
 
 
+@lru_cache(maxsize=1)
+def _reader(encoder: str, layer: int | None, dtype: Any, role: Any) -> HuggingFaceReader:
+    """The reader of these settings; it is frozen, so all coders in a row that ask for the same one share it."""
+    return HuggingFaceReader(encoder, layer=layer, dtype=dtype, role=role)
+
+
 class InterpretableEmbeddings(Waist):
     """A frozen reader and a sparse autoencoder over its token states; see the module's docstring.
 
@@ -90,7 +97,7 @@ class InterpretableEmbeddings(Waist):
 
     def __init__(self, config: InterpretableEmbeddingsConfig) -> None:
         super().__init__(config)
-        self.reader = HuggingFaceReader(config.encoder, layer=config.layer, dtype=config.dtype, role=config.role)
+        self.reader = _reader(config.encoder, config.layer, config.dtype, config.role)
         self.sae = SparseAutoencoder(
             SparseAutoencoderConfig(
                 d_in=self.reader.width, width=config.width, k=config.k, activation=config.activation
