@@ -105,11 +105,12 @@ def require_causal(model: str) -> None:
 
     config = _config(model)
     kind = type(config)
+    both = getattr(config, "is_encoder_decoder", False)
     masked = kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING or masked or getattr(config, "is_encoder_decoder", False):
+    if both or masked or kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ConfigError(
-            f"{model}: a {config.model_type} model is an encoder, which reads but writes nothing that could be steered; "
-            "take a causal model (gpt2, llama, qwen ...); a workspace over one comes from `hourglass explore --encoder MODEL --layer N`"
+            f"{model}: a {config.model_type} model is an encoder{'-decoder' if both else ''}; only a causal model (gpt2, llama, "
+            "qwen ...) goes on from a prompt and can be steered; `hourglass explore --encoder MODEL --layer N` explores with one"
         )
 
 

@@ -40,6 +40,7 @@ def fold(
     threshold: Tensor | None = None,
     centred: bool = True,
     by_norm: bool = False,
+    scale: float = 1.0,
 ) -> SparseAutoencoder:
     """Our autoencoder that gives the same codes (for unit directions) and reconstructions, within float error.
 
@@ -49,6 +50,7 @@ def fold(
     threshold      None: the k largest of a row are active; a scalar or [width]: what is above it, without regard to k
     centred        the encoder sees x - bias, not x
     by_norm        the k largest are chosen among activations times the norm of their decoder row
+    scale          all of this holds for rows that are multiplied by it, and reconstructions are divided by it
     """
     encoder, encoder_bias, decoder, bias = (t.float() for t in (encoder, encoder_bias, decoder, bias))
     if not centred:
@@ -77,6 +79,7 @@ def fold(
         sae.encoder.bias.copy_(encoder_bias)
         sae.W_dec.copy_(decoder)
         sae.b_dec.copy_(bias)
+        sae.scale.fill_(scale)
         if threshold is not None:
             sae.activation.threshold.copy_(_least_above(source, threshold))  # type: ignore[operator]
     return sae.eval()

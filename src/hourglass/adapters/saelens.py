@@ -22,7 +22,9 @@ from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import atomic_folder, read_json
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+SCALER = "activation_scaler.json"
 _KNOWN = ("topk", "jumprelu")
+_FORMAT = "6.0.0"  # without it, SAELens takes a file for one of before this version
 _USUAL_K = 64  # a jumprelu file has no k, which only learning on would ask for
 
 
@@ -37,7 +39,6 @@ def read_saelens(folder: str | Path) -> SparseAutoencoder:
     kind = _kind(config)
     if kind not in _KNOWN:
         raise unknown_kind(file, "architecture", kind, _KNOWN)
-    _require_plain_rows(file, config)
     d, width = setting(file, config, "d_in"), setting(file, config, "d_sae")
     tensors = read_safetensors(weights)
     scaling = tensors.pop("scaling_factor", None)  # of finetuned ones; 1 elsewhere
@@ -62,6 +63,7 @@ def read_saelens(folder: str | Path) -> SparseAutoencoder:
         threshold=tensors.get("threshold"),
         centred=bool(config.get("apply_b_dec_to_input", True)),
         by_norm=kind == "topk" and bool(config.get("rescale_acts_by_decoder_norm", False)),
+        scale=_scale(folder, config),
     )
 
 
@@ -89,7 +91,7 @@ def write_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {"k": sae.config.k},
+        "metadata": {"k": sae.config.k, "sae_lens_version": _FORMAT},
     }
     if threshold is None:
         config |= {"architecture": "topk", "k": sae.config.k, "rescale_acts_by_decoder_norm": False}
@@ -116,16 +118,25 @@ def _k(file: Path, config: dict[str, Any], kind: str, width: int) -> int:
     return min(_USUAL_K, width)
 
 
-def _require_plain_rows(file: Path, config: dict[str, Any]) -> None:
-    """Rows go in as they are: the scale of "expected_average_only_in" is the caller's, and is folded in when it is saved."""
-    normalize = config.get("normalize_activations", "none")
-    if normalize not in ("none", None, "expected_average_only_in"):
+def _scale(folder: Path, config: dict[str, Any]) -> float:
+    """What rows are multiplied by: 1 once an autoencoder is saved for use, which folds the scale of its training in."""
+    normalize = config.get("normalize_activations")
+    if isinstance(normalize, bool):  # as early versions wrote it
+        normalize = "expected_average_only_in" if normalize else "none"
+    if normalize in (None, "none"):
+        return 1.0
+    if normalize != "expected_average_only_in":
         raise ConfigError(
-            f"{file}: normalize_activations {normalize!r} scales each row by its own size; "
-            "ours has one scale for all rows, so codes would differ"
+            f"{folder / CONFIG}: normalize_activations {normalize!r} is more than one scale for all rows, which is what ours has"
         )
-    if config.get("reshape_activations", "none") not in ("none", None) or config.get("hook_head_index") is not None:
-        raise ConfigError(f"{file}: reads heads, not rows (reshape_activations, hook_head_index); that cannot be read")
+    scaler = folder / SCALER
+    factor = read_json(scaler).get("scaling_factor") if scaler.is_file() else None
+    if not factor:
+        raise ConfigError(
+            f"{folder / CONFIG}: normalize_activations {normalize!r}, but no {SCALER} says by what rows were multiplied; "
+            "have SAELens save it for use, which folds that in"
+        )
+    return float(factor)
 
 
 def _threshold(sae: SparseAutoencoder) -> Tensor | None:

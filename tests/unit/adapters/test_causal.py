@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import BartConfig
 
 from hourglass.adapters.causal import CausalModel, require_causal
 from hourglass.errors import ConfigError, FolderError, InputError
@@ -25,6 +26,12 @@ def test_an_encoder_reads_but_does_not_write(models_folder):
         with pytest.raises(ConfigError, match="a bert model is an encoder"):
             CausalModel(model)
     require_causal(str(models_folder / "llama"))
+
+
+def test_an_encoder_decoder_is_refused(tmp_path):
+    BartConfig(d_model=8, vocab_size=9).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="a bart model is an encoder-decoder"):
+        require_causal(str(tmp_path))
 
 
 def test_a_model_without_its_head_is_refused(models_folder):

@@ -113,6 +113,17 @@ def test_what_equals_the_threshold_is_silent_there_and_active_here(tmp_path, wei
     assert torch.equal(load_file(tmp_path / "again" / "sae_weights.safetensors")["threshold"], torch.full((M,), 2.0))
 
 
+@pytest.mark.parametrize("threshold", [None, 4.0])
+def test_saelens_rows_that_are_scaled_first(tmp_path, weights, threshold):
+    w, factor = weights, 0.4
+    thresholds = None if threshold is None else torch.full((M,), threshold)
+    folder = saelens(tmp_path / "sae", w, threshold=thresholds, normalize_activations="expected_average_only_in")
+    (folder / "activation_scaler.json").write_text(json.dumps({"scaling_factor": factor}))
+    pre = (factor * w["x"] - w["c"]) @ w["W"].T + w["b"]
+    codes = top(pre) if threshold is None else torch.where(pre > threshold, pre, 0.0)
+    agree(read_saelens(folder), w["x"], codes / factor, (codes @ w["D"] + w["c"]) / factor)
+
+
 def test_a_topk_of_earlier_versions_is_known_by_its_activation(tmp_path, weights):
     old = {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}
     sae = read_saelens(saelens(tmp_path / "sae", weights, drop=("k",), **old))
@@ -265,9 +276,8 @@ def test_the_format_is_known_by_the_files(tmp_path, weights):
     ("config", "said"),
     [
         ({"architecture": "gated"}, "architecture 'gated' cannot be read; known are: jumprelu, topk"),
-        ({"normalize_activations": "layer_norm"}, "'layer_norm' scales each row by its own size"),
-        ({"normalize_activations": "constant_norm_rescale"}, "'constant_norm_rescale' scales each row"),
-        ({"reshape_activations": "hook_z"}, "reads heads"),
+        ({"normalize_activations": "layer_norm"}, "'layer_norm' is more than one scale for all rows"),
+        ({"normalize_activations": True}, "no activation_scaler.json says by what rows were multiplied"),
         ({"d_sae": 41}, r"W_enc has shape \[12, 40\], but cfg.json says d_in 12 and d_sae 41, which makes \[12, 41\]"),
         ({"d_in": "x"}, "no d_in; expected a whole number"),
         ({"k": 0}, "no k; expected a whole number"),

@@ -9,6 +9,7 @@ import torch
 from causal_models import BLOCKS, WIDTH, orthonormal_sae, random_sae
 from hourglass.adapters import causal
 from hourglass.adapters.causal import CausalModel
+from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.errors import ConfigError, InputError
 from hourglass.uses.steer import add, clamp, feature_number, generate, remove, steering
 from hourglass.uses.steer.edits import Change
@@ -68,6 +69,18 @@ def test_adding_is_what_it_is_by_hand(writer, tokens, layer):
     expected = by_hand(model, states[0] + 3.0 * sae.W_dec[5] - 1.5 * sae.W_dec[9], number)
     torch.testing.assert_close(steered, expected)
     assert (steered - plain).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_a_layer_is_the_one_that_the_reader_reads(writer):
+    text, states = "one two three", []
+    handle = place(writer.network, 2).register_forward_hook(
+        lambda module, arguments, output: states.append(output if isinstance(output, torch.Tensor) else output[0])
+    )
+    writer.network(**writer.batches([text])[0])
+    handle.remove()
+    read = HuggingFaceReader(writer.name, layer=2, dtype="float32").read([text])
+    torch.testing.assert_close(states[0][0, 1:], read.states, atol=1e-5, rtol=1e-4)
 
 
 def test_no_hook_is_left_behind_even_after_an_error(writer, tokens):
