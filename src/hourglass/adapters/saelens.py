@@ -77,7 +77,7 @@ def write_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
         raise FolderError(f"{folder}: is not empty; name a new folder")
     threshold = _threshold(sae)
     tensors = {
-        # z = W (scale x - b) + c, and codes are z / scale.
+        # z = W (scale x - b) + c, or W scale x + c, and codes are z / scale.
         "W_enc": sae.W_enc,
         "b_enc": sae.b_enc / sae.scale,
         "W_dec": sae.W_dec,
@@ -88,7 +88,7 @@ def write_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
         "d_sae": sae.config.width,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": getattr(sae.config, "apply_b_dec_to_input", True),
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": {"k": sae.config.k, "sae_lens_version": _FORMAT},
