@@ -20,6 +20,7 @@ _HOMES = {
     "fit": "hourglass.api",
     "load": "hourglass.api",
     "open": "hourglass.api",
+    "steer": "hourglass.api",
 }
 
 __all__ = [*_HOMES, "__version__"]

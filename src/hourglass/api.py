@@ -5,10 +5,13 @@ ws = hg.explore(df, text="body", by="label", out="reviews")
 ws.diff("label")
 ws.find("polite refusals")
 ws = hg.open("reviews")
+hg.steer("reviews", "Dear customer,", feature="refusals").table
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +19,8 @@ import torch
 from huggingface_hub import hf_hub_download
 
 from hourglass import systems
+from hourglass.adapters.causal import require_causal
+from hourglass.adapters.saes import load_sae
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, InputError
 from hourglass.storage.atomic import read_json, replace_folder
@@ -25,9 +30,10 @@ from hourglass.training import fit as fit_waist
 from hourglass.training.randomness import seeded
 from hourglass.uses.explore import Workspace, build
 from hourglass.uses.explore.workspace import is_workspace
+from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.waist import Waist
 
-__all__ = ["explore", "fit", "load", "open"]
+__all__ = ["explore", "fit", "load", "open", "steer"]
 
 
 def explore(
@@ -149,6 +155,95 @@ def load(folder: str | Path) -> Waist:
         Path(folder) / "config.json" if Path(folder).is_dir() else Path(hf_hub_download(str(folder), "config.json"))
     )
     return systems.get(str(read_json(config).get("system"))).from_pretrained(str(folder))
+
+
+def steer(
+    folder: str | Path,
+    prompts: str | Sequence[str],
+    *,
+    feature: int | str | Sequence[int | str],
+    alphas: Sequence[float] = (),
+    clamp: float | None = None,
+    remove: bool = False,
+    model: str | None = None,
+    layer: int | None = None,
+    tokens: Literal["all", "generated"] = "all",
+    chat: bool | None = None,
+    max_tokens: int = 40,
+    temperature: float = 0.0,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+) -> Steered:
+    """Let a causal model go on from each prompt with a feature made stronger, set or removed, and without.
+
+    folder      a workspace over a causal model, or a sparse autoencoder (ours, SAELens, sparsify, dictionary_learning)
+    feature     one or several: by number or, in a workspace, by a part of the name
+    alphas      strengths to add, in the units of the activations; default in a workspace: 1, 2 and 4 times what the
+                feature reaches in the corpus (its 90th percentile)
+    clamp       set the features to this value instead; remove: to 0
+    model       a folder or a Hub id; layer: the block whose output the autoencoder reads. A workspace knows both
+    tokens      edit "all" tokens, or only the "generated" ones
+    chat        the prompts are turns of a user (default: as the workspace was read)
+    temperature 0 is greedy
+
+    Raises InputError for bad input, in one line; a model that only reads (an encoder) cannot be steered.
+    """
+    folder = Path(folder)
+    if (clamp is not None) + remove + bool(alphas) > 1:
+        raise InputError("steer: give alphas, clamp or remove, one of the three")
+    labels = p90 = None
+    if is_workspace(folder):
+        workspace = open(folder)
+        settings, table = workspace.settings, workspace.features
+        model, layer = model or settings["encoder"], settings["layer"] if layer is None else layer
+        chat = settings["role"] != "none" if chat is None else chat
+        labels, p90 = table["label"], table["p90"]
+        require_causal(model)
+        if layer is None:
+            raise ConfigError(
+                f"{folder}: explored on the last state, after the final norm, where there is no block to steer at; "
+                "explore again with --layer N"
+            )
+        sae = workspace.sae
+        del workspace  # and the reader in it: the model is loaded again, whole
+    else:
+        if model is None or layer is None:
+            raise ConfigError(
+                f"{folder}: not a workspace, so name the model and the layer that the autoencoder reads (--model, --layer)"
+            )
+        require_causal(model)
+        sae = load_sae(folder)
+    asked = [feature] if isinstance(feature, (int, str)) else list(feature)
+    numbers = [feature_number(one, sae.config.width, labels) for one in asked]
+    if clamp is not None or remove:
+        edits = [Edit(number, "clamp", clamp or 0.0) for number in numbers]
+    else:
+        edits = [Edit(number, "add", 1.0) for number in numbers]
+        alphas = alphas or _strengths(0.0 if p90 is None else float(p90.loc[numbers].mean()))
+    steered = generate(
+        model,
+        sae,
+        layer,
+        [prompts] if isinstance(prompts, str) else prompts,
+        edits,
+        alphas=alphas,
+        tokens=tokens,
+        chat=bool(chat),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        dtype=dtype,
+    )
+    if labels is None:
+        return steered
+    return dataclasses.replace(steered, labels=tuple(labels.loc[numbers].astype(object).where(labels.notna(), None)))
+
+
+def _strengths(usual: float) -> list[float]:
+    """Alphas to try for a feature whose activations usually reach so far."""
+    if not usual > 0:
+        raise ConfigError("how strong is not known here: give alphas (--alpha), in the units of the activations")
+    return [float(f"{times * usual:.3g}") for times in (1, 2, 4)]
 
 
 def _width(tokens: int) -> int:

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from hourglass.cli import claim, diff, embed, explore, features, find, report
+from hourglass.cli import claim, diff, embed, explore, features, find, report, steer
 from hourglass.cli.output import errors, out
 from hourglass.errors import HourglassError
 
@@ -22,7 +22,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (explore.explore, diff.diff, find.find, embed.embed, features.features, report.report, claim.claim):
+for verb in (
+    explore.explore,
+    diff.diff,
+    find.find,
+    embed.embed,
+    features.features,
+    steer.steer,
+    report.report,
+    claim.claim,
+):
     app.command()(verb)
 
 
