@@ -9,15 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from hourglass.adapters import huggingface_loading as loading
-from hourglass.errors import ConfigError, FolderError, InputError, SourceError
+from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.waist import as_device
 
 _PROMPTS_AT_ONCE = 16
@@ -121,7 +120,7 @@ def _config(model: str) -> Any:
         return BertConfig()
     from transformers import AutoConfig
 
-    with _one_line(model):
+    with loading.loading_errors(model, "causal model"):
         return AutoConfig.from_pretrained(model, trust_remote_code=False)
 
 
@@ -131,7 +130,7 @@ def _load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
 
     require_causal(model)
     network_of: Any = AutoModelForCausalLM
-    with _one_line(model), _quiet():
+    with loading.loading_errors(model, "causal model"):
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         network, report = network_of.from_pretrained(
             model, dtype=dtype, trust_remote_code=False, output_loading_info=True
@@ -153,34 +152,3 @@ def _plain(network: Any) -> None:
     network.generation_config = GenerationConfig(
         bos_token_id=habits.bos_token_id, eos_token_id=habits.eos_token_id, pad_token_id=habits.pad_token_id
     )
-
-
-@contextmanager
-def _one_line(model: str) -> Iterator[None]:
-    """Loaders fail in dozens of ways: missing, offline, private, broken, unknown."""
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise FolderError(
-            f"{model}: no causal model that can be read, in this folder or on the Hub ({reason.strip()[:200]}); "
-            "name a folder with config.json, model.safetensors and tokenizer.json, or a Hub id while online"
-        ) from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the loader's bars and its report, of which the part that matters is checked."""
-    from transformers.utils import logging
-
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

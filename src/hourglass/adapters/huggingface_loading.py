@@ -27,15 +27,22 @@ def load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
     tokenizer cannot say which characters a token covers. Code that comes with a model is never run.
     """
     folder = _resolve(model)
+    with loading_errors(model, "model"):
+        return _tokenizer(folder), _network(folder, dtype)
+
+
+@contextmanager
+def loading_errors(model: str, what: str) -> Iterator[None]:
+    """Whatever goes wrong while `model` is loaded becomes a FolderError of one line; transformers and the Hub keep quiet."""
     try:
         with _quiet():
-            return _tokenizer(folder), _network(folder, dtype)
+            yield
     except (InputError, MemoryError):
         raise
     except Exception as error:  # loaders fail in dozens of ways: missing, offline, private, broken, unknown
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise FolderError(
-            f"{model}: no model that can be read, in this folder or on the Hub ({reason.strip()[:200]}); "
+            f"{model}: no {what} that can be read, in this folder or on the Hub ({reason.strip()[:200]}); "
             "name a folder with config.json, model.safetensors and tokenizer.json, or a Hub id while online"
         ) from None
 

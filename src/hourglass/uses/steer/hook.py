@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hourglass.adapters.huggingface_loading import blocks
+from hourglass.adapters.huggingface_sites import count
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
 from hourglass.errors import ConfigError
 from hourglass.uses.steer.edits import Change, Edit
@@ -58,12 +59,7 @@ def _number(layer: int | None, number: int) -> int:
             "no layer: an autoencoder of the last state, after the final norm, has no block to steer at; "
             f"train one on the output of a block (layer 1 to {number})"
         )
-    wanted = number + 1 + layer if layer < 0 else layer
-    if not 0 <= wanted <= number:
-        raise ConfigError(
-            f"layer {layer}: the model has {number} blocks; expected 0 (embeddings) to {number}, or -1 to {-number - 1}"
-        )
-    return wanted
+    return count(layer, number)
 
 
 class _Hook:
