@@ -1,28 +1,44 @@
 """The sparse autoencoder: a vector as a sum of a few directions out of very many.
 
 In:  rows x [n, d_in] (sentence embeddings, token states, image patches: any vectors).
-Out: codes [n, width], at most k active per row on average, all >= 0; x is about codes @ W_dec + offset.
+Out: codes [n, width], few of them active, all >= 0 (but those of abstopk); x is about codes @ W_dec + offset.
 
 How it is learned
 1. Rows are shifted to their geometric median and scaled so that their mean distance from it is sqrt(d_in).
 2. Decoder rows start as whitened differences of random pairs of rows, the encoder as half its transpose, biases at zero.
-3. Each step encodes, keeps the k largest latents (of a row, or k per row over the batch), decodes, and takes the
-   mean squared error; its gradients touch the active latents only.
+3. Each step encodes, keeps the active latents, decodes, and takes the mean squared error, with a price for activity in
+   the kinds without k; its gradients touch the active latents only.
 4. Decoder rows stay on the unit sphere: gradients are tangent to it, and rows are renormalised after the step.
 5. Once more than 1 % of the latents have been silent for `dead_after` rows, the `aux_k` largest of those
    reconstruct what the others left over (AuxK), which brings them back.
 
-Gao et al., "Scaling and evaluating sparse autoencoders" (2024); Bussmann et al., "BatchTopK sparse autoencoders" (2024).
+Kinds (`activations/`, a file each)
+- topk        the k largest of a row. Gao et al., "Scaling and evaluating sparse autoencoders" (2024).
+- batchtopk   the k * n largest of a batch of n rows. Bussmann et al., "BatchTopK sparse autoencoders" (2024).
+- abstopk     the k of a row that are farthest from 0, with their sign.
+- matryoshka  batchtopk whose first latents reconstruct alone, too. Bussmann et al., "Learning multi-level features with
+              matryoshka sparse autoencoders" (2025).
+- relu        all that are positive, L1 on them. Bricken et al., "Towards monosemanticity" (2023).
+- jumprelu    all above learned thresholds; their number, or a tanh of them, is the price. Rajamanoharan et al., "Jumping
+              ahead" (2024); the tanh: Anthropic (January 2025).
+- gated       a gate, with L1 on it, and a magnitude. Rajamanoharan et al., "Improving dictionary learning with gated sparse
+              autoencoders" (2024).
 
 Differences from the paper
-- The loss is the mean over rows and columns of scaled inputs, not divided by the variance of each batch.
+- The loss is the mean over rows and columns of scaled inputs, not divided by the variance of each batch; prices are divided
+  by the number of columns, so that coefficients are the papers'.
 - The decoder starts at whitened differences of rows, not at random directions, and the encoder at half its transpose: k
   directions that overlap overshoot with the whole. On simulated rows, 96 steps at lr 0.01: 9.6 % of the variance
   unexplained at width 2048 and 9.5 % at 8192, from random directions 16.2 % and 16.5 %. Rows themselves do as well there,
   but on token states they make features that cannot be named (see docs/LOG.md).
-- AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time.
+- The kinds without k start where `target_l0` latents of a row are active (d_in / 8 where there is no target), not at half
+  of them, which would fill the memory: by their thresholds (jumprelu) or their bias (relu, gated).
+- AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time. It serves
+  every kind, in place of resampling (relu, gated) and of a loss on silent pre-activations (jumprelu with tanh).
+- `target_l0` leads the price, where Rajamanoharan et al. put the squared distance from the target into the loss.
+- The loss of matryoshka is the mean over its prefixes, which are fixed shares of the dictionary.
 - Pre-activations are bfloat16 where the hardware multiplies it faster; weights, gradients and the activations that
-  `codes` returns are float32.
+  `codes` returns are float32. In the kinds that are not plain top-k, bfloat16 only finds the pairs.
 - No weight averaging (EMA).
 """
 
@@ -60,7 +76,7 @@ class SparseAutoencoderConfig(WaistConfig):
 
     d_in        width of a row
     width       number of latents
-    k           active latents per row (of topk and abstopk; on average, of batchtopk and matryoshka); None for the others
+    k           active latents per row (of batchtopk and matryoshka on average); None for the kinds without it
     activation  the kind: topk, batchtopk, abstopk, matryoshka, relu, jumprelu, gated
     normalize   scale rows to mean distance sqrt(d_in) from their centre, so that learning rates carry over
     apply_b_dec_to_input  the encoder sees x - b_dec; False: x
@@ -237,8 +253,10 @@ class SparseAutoencoder(Waist):
             self.activation.initialize(pre, self.encoder.bias)
 
     def loss(self, batch: Batch) -> Losses:
-        """{"reconstruction": mean squared error per scaled row and column, "aux": while latents are dead}, and what the
-        kind adds: "sparsity" its penalty, "gate" the error of gated's gate."""
+        """{"reconstruction": mean squared error per scaled row and column, "aux": while latents are dead}.
+
+        Kinds add "sparsity", the price of activity, and "gate", the error of gated's gate alone.
+        """
         x = batch["x"].to(self.W_dec.dtype) * self.scale
         with torch.autocast(x.device.type, enabled=False):
             low = self._low(x)

@@ -25,7 +25,7 @@ class Sparsity(nn.Module):
     steps: Tensor
     log_factor: Tensor
     log_ratio: Tensor
-    rate, lead, memory = 0.02, 2.0, 0.9
+    rate, lead, memory = 0.02, 1.0, 0.9
     bound = 10.0  # of the sum, where no weight leads to the target
 
     def __init__(self, config: SparseAutoencoderConfig, usual: float) -> None:
