@@ -219,3 +219,23 @@ def test_the_price_rises_and_is_led_to_the_target() -> None:
     ratio = min(1.0, math.log(model.codes(x).to_dense().count_nonzero() / ROWS / 2))
     led = [math.exp(0.02 * ratio * steps + ratio * (1 - 0.9**steps)) for steps in (1, 2)]
     assert [price / prices[3] for price in prices] == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, *led], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["matryoshka", "relu", "jumprelu", "gated"])
+def test_the_same_input_gives_the_same_bits_on_several_threads(kind: str) -> None:
+    model = model_of(kind).float()
+    x = torch.randn(4000, D, generator=torch.Generator().manual_seed(0))
+
+    def run() -> list[Tensor]:
+        model.zero_grad()
+        sum(model.loss({"x": x}).values()).backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        expected = run()
+        for _ in range(5):
+            assert all(torch.equal(a, b) for a, b in zip(run(), expected))
+    finally:
+        torch.set_num_threads(before)

@@ -56,6 +56,14 @@ def reconstruction(
     return loss, error
 
 
+def per_latent(parameter: Tensor, pairs: SparseCodes) -> Tensor:
+    """[nnz] the entry of `parameter` [width] that belongs to each stored pair.
+
+    As indexing, but its gradient is summed in a fixed order: torch's adds up in whatever order threads come.
+    """
+    return _PerLatent.apply(parameter, pairs)
+
+
 class _PreActivations(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -124,6 +132,22 @@ class _Reconstruction(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _PerLatent(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, pairs: SparseCodes) -> Tensor:
+        ctx.save_for_backward(pairs.indices, pairs.offsets)
+        ctx.width = pairs.width
+        return parameter[pairs.indices.long()]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
+        indices, offsets = ctx.saved_tensors
+        if slopes.device.type == "cpu":  # one thread walks the pairs
+            return slopes.new_zeros(ctx.width).index_add_(0, indices, slopes), None
+        return SparseCodes(indices, slopes, offsets, ctx.width).to_dense().sum(0), None
 
 
 def _weighted_rows(codes: SparseCodes, rows: Tensor, products: torch.dtype) -> tuple[Tensor, Tensor]:

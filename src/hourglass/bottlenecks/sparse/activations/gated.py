@@ -17,6 +17,7 @@ from hourglass.bottlenecks.sparse.activations.seam import Decoder, Staged
 from hourglass.bottlenecks.sparse.activations.sparsity import Sparsity, start_threshold
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.selection import positive
+from hourglass.bottlenecks.sparse.stages import per_latent
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Gated(Staged):
         return positive(pre)
 
     def values(self, z: Tensor, pairs: SparseCodes, bias: Tensor) -> Tensor:
-        latents = pairs.indices.long()
-        magnitude = self.r_mag.exp()[latents] * (z - bias[latents]) + self.b_mag[latents]
+        scale, gate_bias, own_bias = (per_latent(p, pairs) for p in (self.r_mag.exp(), bias, self.b_mag))
+        magnitude = scale * (z - gate_bias) + own_bias
         return torch.where(z > 0, magnitude.relu(), 0)
 
     def losses(self, z: Tensor, values: Tensor, pairs: SparseCodes, decoder: Decoder) -> tuple[Losses, Tensor]:

@@ -20,6 +20,7 @@ from hourglass.bottlenecks.sparse.activations.seam import Decoder, Staged
 from hourglass.bottlenecks.sparse.activations.sparsity import Sparsity, start_threshold
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.selection import above
+from hourglass.bottlenecks.sparse.stages import per_latent
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class JumpReLU(Staged):
         return {"reconstruction": loss, "sparsity": self.sparsity(cost, values, len(pairs))}, error
 
     def _thresholds(self, pairs: SparseCodes) -> Tensor:
-        return self.threshold[pairs.indices.long()]
+        return per_latent(self.threshold, pairs)
 
     def _slope(self, z: Tensor, theta: Tensor) -> Tensor:
         """[nnz] of value 0 whose derivative by theta is that of H(z - theta), smoothed by the rectangle."""
