@@ -68,6 +68,20 @@ class SparseCodes:
         first, last = int(offsets[0]), int(offsets[-1])
         return SparseCodes(self.indices[first:last], self.values[first:last], offsets - first, self.width)
 
+    def where(self, kept: Tensor) -> SparseCodes:
+        """The entries for which `kept` [nnz] holds."""
+        offsets = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])[self.offsets]
+        return SparseCodes(self.indices[kept], self.values[kept], offsets, self.width)
+
+    def active(self) -> SparseCodes:
+        """The same without entries of value 0."""
+        kept = self.values != 0
+        return self if bool(kept.all()) else self.where(kept)
+
+    def with_values(self, values: Tensor) -> SparseCodes:
+        """The same entries with other values [nnz]."""
+        return SparseCodes(self.indices, values, self.offsets, self.width)
+
     @property
     def rows(self) -> Tensor:
         """[nnz] int64, the row of each entry."""

@@ -120,6 +120,23 @@ def weight_gradients(  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
+def weighted_rows(starts, rows, pairs, weights, x, sums, totals, start, stop):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """sums[j] = sum weights[p] x[i]; totals[j] = sum weights[p]."""
+    width = x.shape[1]
+    for j in range(start, stop):
+        out = sums[j]
+        out[:] = 0
+        total = x.dtype.type(0)
+        for q in range(starts[j], starts[j + 1]):
+            weight = weights[pairs[q]]
+            row = x[rows[q]]
+            total += weight
+            for c in range(width):
+                out[c] += weight * row[c]
+        totals[j] = total
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
 def unit_rows(weight, start, stop):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Scale each row of `weight` to norm 1, in place; a zero row stays zero."""
     width = weight.shape[1]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -64,25 +65,8 @@ def decode(codes: SparseCodes, decoder: Tensor, bias: Tensor) -> Tensor:
     if decoder.device.type != "cpu":
         return torch.addmm(bias, codes.to_dense(decoder.dtype), decoder)
     out = torch.empty(len(codes), decoder.shape[1], dtype=decoder.dtype)
-    pairs = _pairs(codes, decoder.dtype)
-    over_rows(kernels.decode, len(codes), *pairs, decoder.numpy(), bias.numpy(), out.numpy())
+    over_rows(kernels.decode, len(codes), *as_arrays(codes, decoder.dtype), decoder.numpy(), bias.numpy(), out.numpy())
     return out
-
-
-def exact_values(codes: SparseCodes, x: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:
-    """The same latents with activations computed in full precision; x [n, d] is centred. What is not positive is dropped."""
-    if x.device.type != "cpu":
-        values = (x @ encoder.detach().T + encoder_bias.detach())[codes.rows, codes.indices.long()]
-    else:
-        values = x.new_empty(len(codes.indices))
-        indices, _, offsets = _pairs(codes, x.dtype)
-        weights = (x.contiguous().numpy(), encoder.detach().numpy(), encoder_bias.detach().numpy())
-        over_rows(kernels.pre_activations, len(codes), indices, offsets, *weights, values.numpy())
-    if bool((values > 0).all()):
-        return SparseCodes(codes.indices, values, codes.offsets, codes.width)
-    keep = values > 0
-    offsets = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])[codes.offsets]
-    return SparseCodes(codes.indices[keep], values[keep], offsets, codes.width)
 
 
 def unit_rows_(weight: Tensor) -> None:
@@ -92,6 +76,32 @@ def unit_rows_(weight: Tensor) -> None:
         over_rows(kernels.unit_rows, len(weight), weight.numpy())
     else:
         weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp_min_(torch.finfo(weight.dtype).tiny))
+
+
+def errors(
+    codes: SparseCodes, decoder: Tensor, bias: Tensor, target: Tensor, products: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(error, slopes, total): decoded - target [n, d], error . decoder row of each pair [nnz], sum of the squared error."""
+    forward = _errors_by_pairs if target.device.type == "cpu" else _errors_by_products
+    return forward(codes, decoder, bias, target, products)
+
+
+def as_arrays(codes: SparseCodes, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+    """Indices, values and offsets as the compiled loops take them."""
+    return (
+        codes.indices.to(torch.int32).numpy(),
+        codes.values.detach().to(dtype).contiguous().numpy(),
+        codes.offsets.numpy(),
+    )
+
+
+def sorted_by_latent(indices: Any, offsets: Any, width: int) -> tuple[Any, Any, Any]:
+    """The pairs in the order of their latents: `starts` [width + 1], `rows` and `pairs` [nnz]."""
+    starts = np.empty(width + 1, np.int64)
+    rows = np.empty(len(indices), np.int32)
+    pairs = np.empty(len(indices), np.int64)
+    kernels.by_latent(indices, offsets, starts, rows, pairs)
+    return starts, rows, pairs
 
 
 class _SquaredError(torch.autograd.Function):
@@ -110,8 +120,7 @@ class _SquaredError(torch.autograd.Function):
         products: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         offset = decoder.new_zeros(decoder.shape[1]) if bias is None else bias
-        forward = _errors_by_pairs if x.device.type == "cpu" else _errors_by_products
-        error, slopes, total = forward(codes, decoder, offset, target, products)
+        error, slopes, total = errors(codes, decoder, offset, target, products)
         ctx.save_for_backward(x - centre, encoder, decoder, error, slopes, codes.indices, codes.values, codes.offsets)
         ctx.settings = codes.width, tangent, products
         ctx.mark_non_differentiable(error)
@@ -147,14 +156,6 @@ class _SquaredError(torch.autograd.Function):
         )
 
 
-def _pairs(codes: SparseCodes, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    return (
-        codes.indices.to(torch.int32).numpy(),
-        codes.values.detach().to(dtype).numpy(),
-        codes.offsets.numpy(),
-    )
-
-
 def _errors_by_pairs(
     codes: SparseCodes, decoder: Tensor, bias: Tensor, target: Tensor, products: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,25 +163,21 @@ def _errors_by_pairs(
     slopes = error.new_empty(len(codes.indices))
     squares = error.new_empty(len(target))
     arrays = (t.detach().contiguous().numpy() for t in (decoder, bias, target, error, slopes, squares))
-    over_rows(kernels.errors, len(target), *_pairs(codes, target.dtype), *arrays)
+    over_rows(kernels.errors, len(target), *as_arrays(codes, target.dtype), *arrays)
     return error, slopes, squares.sum()
 
 
 def _gradients_by_pairs(
     codes: SparseCodes, slopes: Tensor, x: Tensor, error: Tensor, decoder: Tensor, scale: Tensor, tangent: bool, _: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    indices, values, offsets = _pairs(codes, x.dtype)
-    starts = torch.empty(codes.width + 1, dtype=torch.int64)
-    rows = torch.empty(len(indices), dtype=torch.int32)
-    pairs = torch.empty(len(indices), dtype=torch.int64)
-    kernels.by_latent(indices, offsets, starts.numpy(), rows.numpy(), pairs.numpy())
+    indices, values, offsets = as_arrays(codes, x.dtype)
     d_encoder, d_decoder = torch.empty_like(decoder), torch.empty_like(decoder)
     d_bias = decoder.new_empty(codes.width)
     factor = scale.to(x.dtype).numpy()[()]
     over_rows(
         kernels.weight_gradients,
         codes.width,
-        *(t.numpy() for t in (starts, rows, pairs)),
+        *sorted_by_latent(indices, offsets, codes.width),
         values,
         *(t.detach().contiguous().numpy() for t in (slopes, x, error, decoder)),
         factor,

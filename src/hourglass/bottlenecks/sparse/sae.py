@@ -1,36 +1,54 @@
 """The sparse autoencoder: a vector as a sum of a few directions out of very many.
 
 In:  rows x [n, d_in] (sentence embeddings, token states, image patches: any vectors).
-Out: codes [n, width], at most k active per row on average, all >= 0; x is about codes @ W_dec + offset.
+Out: codes [n, width], few of them active, all >= 0 (but those of abstopk); x is about codes @ W_dec + offset.
 
 How it is learned
 1. Rows are shifted to their geometric median and scaled so that their mean distance from it is sqrt(d_in).
 2. Decoder rows start as whitened differences of random pairs of rows, the encoder as half its transpose, biases at zero.
-3. Each step encodes, keeps the k largest latents (of a row, or k per row over the batch), decodes, and takes the
-   mean squared error; its gradients touch the active latents only.
+3. Each step encodes, keeps the active latents, decodes, and takes the mean squared error, with a price for activity in
+   the kinds without k; its gradients touch the active latents only.
 4. Decoder rows stay on the unit sphere: gradients are tangent to it, and rows are renormalised after the step.
 5. Once more than 1 % of the latents have been silent for `dead_after` rows, the `aux_k` largest of those
    reconstruct what the others left over (AuxK), which brings them back.
 
-Gao et al., "Scaling and evaluating sparse autoencoders" (2024); Bussmann et al., "BatchTopK sparse autoencoders" (2024).
+Kinds (`activations/`, a file each)
+- topk        the k largest of a row. Gao et al., "Scaling and evaluating sparse autoencoders" (2024).
+- batchtopk   the k * n largest of a batch of n rows. Bussmann et al., "BatchTopK sparse autoencoders" (2024).
+- abstopk     the k of a row that are farthest from 0, with their sign.
+- matryoshka  batchtopk whose first latents reconstruct alone, too. Bussmann et al., "Learning multi-level features with
+              matryoshka sparse autoencoders" (2025).
+- relu        all that are positive, L1 on them. Bricken et al., "Towards monosemanticity" (2023).
+- jumprelu    all above learned thresholds; their number, or a tanh of them, is the price. Rajamanoharan et al., "Jumping
+              ahead" (2024); the tanh: Anthropic (January 2025).
+- gated       a gate, with L1 on it, and a magnitude. Rajamanoharan et al., "Improving dictionary learning with gated sparse
+              autoencoders" (2024).
 
 Differences from the paper
-- The loss is the mean over rows and columns of scaled inputs, not divided by the variance of each batch.
+- The loss is the mean over rows and columns of scaled inputs, not divided by the variance of each batch; prices are divided
+  by the number of columns, so that coefficients are the papers'.
 - The decoder starts at whitened differences of rows, not at random directions, and the encoder at half its transpose: k
   directions that overlap overshoot with the whole. On simulated rows, 96 steps at lr 0.01: 9.6 % of the variance
   unexplained at width 2048 and 9.5 % at 8192, from random directions 16.2 % and 16.5 %. Rows themselves do as well there,
   but on token states they make features that cannot be named (see docs/LOG.md).
-- AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time.
+- The kinds without k start where `target_l0` latents of a row are active (d_in / 8 where there is no target), not at half
+  of them, which would fill the memory: by their thresholds (jumprelu) or their bias (relu, gated).
+- AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time. It serves
+  every kind, in place of resampling (relu, gated) and of a loss on silent pre-activations (jumprelu with tanh).
+- `target_l0` leads the price, where Rajamanoharan et al. put the squared distance from the target into the loss.
+- The loss of matryoshka is the mean over its prefixes, which are fixed shares of the dictionary.
 - Pre-activations are bfloat16 where the hardware multiplies it faster; weights, gradients and the activations that
-  `codes` returns are float32.
+  `codes` returns are float32. In the kinds that are not plain top-k, bfloat16 only finds the pairs.
 - No weight averaging (EMA).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -38,12 +56,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hourglass.bottlenecks.sparse.activations import Activation, BatchTopK, TopK
+from hourglass.bottlenecks.sparse.activations import ACTIVATIONS, Activation, Decoder, Staged
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.geometric_median import geometric_median
-from hourglass.bottlenecks.sparse.reconstruction import decode, exact_values, squared_error, unit_rows_
-from hourglass.bottlenecks.sparse.selection import largest_per_row
-from hourglass.errors import ConfigError, SourceError
+from hourglass.bottlenecks.sparse.reconstruction import decode, squared_error, unit_rows_
+from hourglass.bottlenecks.sparse.selection import largest_by_size, largest_per_row
+from hourglass.bottlenecks.sparse.stages import pre_activations
+from hourglass.errors import ConfigError, SourceError, nearest
 from hourglass.waist import Batch, Losses, Waist, WaistConfig
 
 _SAMPLE_ROWS = 8192
@@ -53,28 +72,51 @@ _DEAD_SHARE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAutoencoderConfig(WaistConfig):
-    """Settings of a sparse autoencoder.
+    """Settings of a sparse autoencoder. A field that belongs to some kinds only is refused by the others.
 
     d_in        width of a row
     width       number of latents
-    k           active latents per row (on average, for "batchtopk")
-    activation  "topk": the k largest of each row; "batchtopk": the k * n largest of a batch of n rows
+    k           active latents per row (of batchtopk and matryoshka on average); None for the kinds without it
+    activation  the kind: topk, batchtopk, abstopk, matryoshka, relu, jumprelu, gated
     normalize   scale rows to mean distance sqrt(d_in) from their centre, so that learning rates carry over
+    apply_b_dec_to_input  the encoder sees x - b_dec; False: x
     aux_k       dead latents that reconstruct what is left over; None: d_in / 2, as in the paper; 0: never
     aux_weight  weight of that loss
     dead_after  rows without firing after which a latent counts as dead
     precision   of the encoder's products: "auto" takes bfloat16 where the hardware has it
+
+    Of relu, jumprelu and gated:
+    sparsity         weight of the penalty against the squared error of a row, summed over columns (the papers' lambda);
+                     None: 0.1 sqrt(d_in), of jumprelu 0.01 d_in, which suit rows that are normalized
+    sparsity_warmup  steps in which it rises linearly from 0
+    target_l0        active latents per row to which the weight is led in training; None leaves it where it is
+
+    Of jumprelu:
+    penalty     "l0": the number of active latents; "tanh": the sum of tanh(steepness * activation)
+    bandwidth   width of the window around a threshold from which it learns, in scaled units
+    steepness   of the tanh
+
+    Of matryoshka:
+    prefixes    shares of the dictionary that reconstruct a row on their own, rising to 1
     """
 
     d_in: int
     width: int
-    k: int
-    activation: Literal["topk", "batchtopk"] = "topk"
+    k: int | None = None
+    activation: Literal["topk", "batchtopk", "abstopk", "matryoshka", "relu", "jumprelu", "gated"] = "topk"
     normalize: bool = True
+    apply_b_dec_to_input: bool = True
     aux_k: int | None = None
     aux_weight: float = 1 / 32
     dead_after: int = 200_000
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    sparsity: float | None = None
+    sparsity_warmup: int = 100
+    target_l0: float | None = None
+    penalty: Literal["l0", "tanh"] = "l0"
+    bandwidth: float = 0.5
+    steepness: float = 4.0
+    prefixes: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {"d_in": 16, "width": 64, "k": 4},
@@ -83,17 +125,37 @@ class SparseAutoencoderConfig(WaistConfig):
     }
 
     def __post_init__(self) -> None:
-        if min(self.d_in, self.width, self.k) < 1:
+        object.__setattr__(self, "prefixes", tuple(self.prefixes))  # JSON has lists
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError(f"no activation {self.activation!r}{nearest(self.activation, ACTIVATIONS)}")
+        for field in dataclasses.fields(self):
+            kinds = [name for name, kind in ACTIVATIONS.items() if field.name in kind.settings]
+            if kinds and self.activation not in kinds and getattr(self, field.name) != field.default:
+                raise ConfigError(
+                    f"activation {self.activation!r} has no {field.name}: leave it at {field.default!r} "
+                    f"(it belongs to {', '.join(kinds)})"
+                )
+        if "k" in ACTIVATIONS[self.activation].settings and self.k is None:
+            raise ConfigError(f"activation {self.activation!r} needs k, the number of active latents per row")
+        if min(self.d_in, self.width, 1 if self.k is None else self.k) < 1:
             raise ConfigError(f"d_in {self.d_in}, width {self.width} and k {self.k} must be at least 1")
-        if self.k > self.width:
+        if self.k is not None and self.k > self.width:
             raise ConfigError(f"k {self.k} is larger than width {self.width}; at most all latents can be active")
-        if self.activation not in _ACTIVATIONS:
-            raise ConfigError(f"no activation {self.activation!r} (there are: {', '.join(_ACTIVATIONS)})")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ConfigError(f"no precision {self.precision!r} (there are: auto, float32, bfloat16)")
-
-
-_ACTIVATIONS: dict[str, type[TopK] | type[BatchTopK]] = {"topk": TopK, "batchtopk": BatchTopK}
+        for name, choices in (("precision", ("auto", "float32", "bfloat16")), ("penalty", ("l0", "tanh"))):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"no {name} {value!r}{nearest(str(value), choices)}")
+        for name in ("sparsity", "target_l0", "bandwidth", "steepness"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} {value!r}: expected a positive number")
+        if self.target_l0 is not None and self.target_l0 > self.width:
+            raise ConfigError(f"target_l0 {self.target_l0} is larger than width {self.width}")
+        if self.sparsity_warmup < 0:
+            raise ConfigError(f"sparsity_warmup {self.sparsity_warmup}: expected 0 steps or more")
+        rising = all(a < b for a, b in pairwise((0, *self.prefixes)))
+        if not (self.prefixes and rising and self.prefixes[-1] == 1):
+            raise ConfigError(f"prefixes {self.prefixes}: expected shares above 0 that rise to 1")
 
 
 class SparseAutoencoder(Waist):
@@ -118,7 +180,7 @@ class SparseAutoencoder(Waist):
         self.encoder = nn.Linear(config.d_in, config.width)
         self.W_dec = nn.Parameter(F.normalize(torch.randn(config.width, config.d_in), dim=1))
         self.b_dec = nn.Parameter(torch.zeros(config.d_in))
-        self.activation: Activation = _ACTIVATIONS[config.activation](config.k)
+        self.activation: Activation = ACTIVATIONS[config.activation](config)
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("since_fired", torch.zeros(config.width, dtype=torch.int64))
         with torch.no_grad():
@@ -184,28 +246,44 @@ class SparseAutoencoder(Waist):
         some = torch.linalg.vector_norm(directions, dim=1) > 0
         self.W_dec[some] = F.normalize(directions[some], dim=1)
         self.encoder.weight.copy_(0.5 * self.W_dec)
+        if not self.config.apply_b_dec_to_input:  # pre-activations start the same all the same
+            self.encoder.bias.copy_(-(self.encoder.weight @ self.b_dec))
+        if isinstance(self.activation, Staged):
+            pre = F.linear(x[: self._chunk] * self.scale, self.encoder.weight)
+            self.activation.initialize(pre, self.encoder.bias)
 
     def loss(self, batch: Batch) -> Losses:
-        """{"reconstruction": mean squared error per scaled row and column, "aux": while latents are dead}."""
+        """{"reconstruction": mean squared error per scaled row and column, "aux": while latents are dead}.
+
+        Kinds add "sparsity", the price of activity, and "gate", the error of gated's gate alone.
+        """
         x = batch["x"].to(self.W_dec.dtype) * self.scale
         with torch.autocast(x.device.type, enabled=False):
             low = self._low(x)
+            centre = self._centre
             with torch.no_grad():
-                centred = (x - self.b_dec).to(low)
+                centred = (x - centre).to(low)
                 pre = F.linear(centred, self.encoder.weight.to(low), self.encoder.bias.to(low))
                 codes = self._as_trained(self.activation.select(pre))
-            self._count(codes)
             weights = (self.encoder.weight, self.encoder.bias, self.W_dec)
-            reconstruction, error = squared_error(
-                x, self.b_dec, x, codes, *weights, self.b_dec, tangent=True, products=low
-            )
-            losses = {"reconstruction": reconstruction}
+            losses: dict[str, Tensor]
+            if isinstance(self.activation, Staged):
+                z = pre_activations(x, centre, self.encoder.weight, self.encoder.bias, codes)
+                values = self.activation.values(z, codes, self.encoder.bias)
+                staged, error = self.activation.losses(z, values, codes, Decoder(self.W_dec, self.b_dec, x, low))
+                losses, codes = dict(staged), codes.with_values(values.detach()).active()
+            else:
+                reconstruction, error = squared_error(
+                    x, centre, x, codes, *weights, self.b_dec, tangent=True, products=low
+                )
+                losses = {"reconstruction": reconstruction}
+            self._count(codes)
             if self.training and self.config.aux_k != 0:
                 dead = self.dead.nonzero().squeeze(1)
                 if len(dead) > _DEAD_SHARE * self.config.width:
                     with torch.no_grad():
                         codes = self._as_trained(self._dead_codes(centred, dead))
-                    aux, _ = squared_error(x, self.b_dec, -error, codes, *weights, None, tangent=True, products=low)
+                    aux, _ = squared_error(x, centre, -error, codes, *weights, None, tangent=True, products=low)
                     losses["aux"] = self.config.aux_weight * aux
         return losses
 
@@ -213,11 +291,12 @@ class SparseAutoencoder(Waist):
         low = centred.dtype
         pre = F.linear(centred, self.encoder.weight[dead].to(low), self.encoder.bias[dead].to(low))
         aux_k = self.config.d_in // 2 if self.config.aux_k is None else self.config.aux_k
-        codes = largest_per_row(pre, max(1, min(aux_k, len(dead))))
+        largest = largest_by_size if self.activation.signed else largest_per_row
+        codes = largest(pre, max(1, min(aux_k, len(dead))))
         return SparseCodes(dead[codes.indices.long()], codes.values, codes.offsets, self.config.width)
 
     def _as_trained(self, codes: SparseCodes) -> SparseCodes:
-        return SparseCodes(codes.indices, codes.values.to(self.W_dec.dtype), codes.offsets, codes.width)
+        return codes.with_values(codes.values.to(self.W_dec.dtype))
 
     def _count(self, codes: SparseCodes) -> None:
         if not self.training:
@@ -258,11 +337,12 @@ class SparseAutoencoder(Waist):
         weight, bias = self.encoder.weight.to(low), self.encoder.bias.to(low)
         parts = []
         with torch.autocast(self.W_dec.device.type, enabled=False):
-            for rows in x.split(max(64, _CHUNK_NUMBERS // self.config.width)) if len(x) else (x,):
-                centred = torch.addcmul(-self.b_dec, rows.to(self.W_dec), self.scale)
+            for rows in x.split(self._chunk) if len(x) else (x,):
+                centred = torch.addcmul(-self._centre, rows.to(self.W_dec), self.scale)
                 chosen = self.activation.infer(F.linear(centred.to(low), weight, bias))
-                exact = exact_values(chosen, centred, self.encoder.weight, self.encoder.bias)
-                parts.append(SparseCodes(exact.indices, exact.values / self.scale, exact.offsets, exact.width))
+                z = pre_activations(centred, None, self.encoder.weight, self.encoder.bias, chosen)
+                exact = chosen.with_values(self.activation.values(z, chosen, self.encoder.bias)).active()
+                parts.append(exact.with_values(exact.values / self.scale))
         return parts[0] if len(parts) == 1 else SparseCodes.concatenate(parts)
 
     @torch.no_grad()
@@ -271,6 +351,16 @@ class SparseAutoencoder(Waist):
         if isinstance(latent, Tensor):
             return latent.to(self.W_dec) @ self.W_dec + self.offset
         return decode(latent, self.W_dec, self.offset)
+
+    @property
+    def _centre(self) -> Tensor:
+        """[d_in] what the encoder takes off."""
+        return self.b_dec if self.config.apply_b_dec_to_input else torch.zeros_like(self.b_dec.detach())
+
+    @property
+    def _chunk(self) -> int:
+        """Rows whose pre-activations fit into memory."""
+        return max(64, _CHUNK_NUMBERS // self.config.width)
 
     def _low(self, x: Tensor) -> torch.dtype:
         """The number format of the encoder's products."""

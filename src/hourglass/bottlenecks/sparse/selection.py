@@ -39,6 +39,12 @@ def largest_per_row(pre: Tensor, k: int) -> SparseCodes:
     return SparseCodes.from_topk(indices, values, width)
 
 
+def largest_by_size(pre: Tensor, k: int) -> SparseCodes:
+    """The k entries of each row of `pre` [n, width] that are farthest from 0, with their sign."""
+    sizes = largest_per_row(pre.abs(), k)
+    return sizes.with_values(pre[sizes.rows, sizes.indices.long()])
+
+
 def largest_of_batch(pre: Tensor, count: int) -> SparseCodes:
     """The `count` largest positive entries of the whole of `pre` [n, width]; of equal ones the first rows win."""
     rows, width = pre.shape
@@ -56,8 +62,7 @@ def largest_of_batch(pre: Tensor, count: int) -> SparseCodes:
     keep = found.values > cut
     ties = found.values == cut
     keep |= ties & (ties.cumsum(0) <= count - keep.sum())
-    kept = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])[found.offsets]
-    return SparseCodes(found.indices[keep], found.values[keep], kept, width)
+    return found.where(keep)
 
 
 def at_least(pre: Tensor, threshold: Tensor) -> SparseCodes:
@@ -72,6 +77,16 @@ def at_least(pre: Tensor, threshold: Tensor) -> SparseCodes:
     values = torch.empty(int(offsets[-1]), dtype=pre.dtype)
     over_rows(_fill_rows, len(pre), keys, bound, offsets, indices.numpy(), _keys(values))
     return SparseCodes(indices, values, torch.from_numpy(offsets), pre.shape[1])
+
+
+def positive(pre: Tensor) -> SparseCodes:
+    """The entries of `pre` [n, width] above 0."""
+    return at_least(pre, pre.new_tensor(torch.finfo(pre.dtype).tiny))
+
+
+def above(pre: Tensor, bound: Tensor) -> SparseCodes:
+    """The entries of `pre` [n, width] above `bound` [width], which may be negative. Values are what they exceed it by."""
+    return positive(pre - bound.to(pre.dtype))
 
 
 def _kth_largest(values: Tensor, k: int) -> Tensor:
