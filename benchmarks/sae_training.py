@@ -50,26 +50,13 @@ RESULT = Path(__file__).parent / "results" / "sae_training.json"
 # The data ------------------------------------------------------------------------------------------------
 
 
-def simulated_rows(rows: int, d: int = 384, atoms: int = 1024, active: int = 12, seed: int = 0) -> np.ndarray:
-    """Sums of about `active` unit atoms, used with power-law frequencies, plus noise; float32 [rows, d]."""
-    rng = np.random.default_rng(seed)
-    directions = rng.standard_normal((atoms, d)).astype(np.float32)
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    use = np.arange(1, atoms + 1) ** -0.5
-    chosen = rng.choice(atoms, size=(rows, active), p=use / use.sum())
-    strength = 0.5 + rng.random((rows, active), dtype=np.float32)
-    x = rng.standard_normal((rows, d)).astype(np.float32) * 0.02
-    for start in range(0, rows, 4096):
-        part = slice(start, start + 4096)
-        x[part] += np.einsum("nk,nkd->nd", strength[part], directions[chosen[part]])
-    return x
-
-
 def prepare(folder: Path, source: Path | None) -> tuple[int, str]:
     """Write train.npy, validation.npy and test.npy; returns the width of a row and a description."""
     wanted = TRAIN_ROWS + 2 * CHECK_ROWS
     if source is None:
-        x, what = simulated_rows(wanted), "1024 unit atoms with power-law use, 12 per row, noise 0.02"
+        from hourglass.data.simulated import simulated_rows
+
+        x, what = simulated_rows(wanted).rows, "1024 unit atoms with power-law use, 12 per row, noise 0.02"
     else:
         states = np.load(source, mmap_mode="r")
         if len(states) < wanted:

@@ -1,1 +1,1 @@
-"""Pure functions that measure: proportions, rankings, reconstruction."""
+"""Pure functions that measure: proportions, rankings, reconstruction, sparsity, dictionaries."""

@@ -1,8 +1,7 @@
-"""How much of the data a reconstruction keeps, and how many latents it takes."""
+"""How much of the data a reconstruction keeps."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -14,13 +13,3 @@ def fvu(x: Tensor, restored: Tensor) -> float:
     x, restored = x.double(), restored.double()
     error = (x - restored).square().sum()
     return float(error / (x - x.mean(0)).square().sum())
-
-
-def l0(codes: Tensor) -> float:
-    """Mean number of active latents in a row of dense codes [n, width]."""
-    return float((codes != 0).sum(1).double().mean())
-
-
-def density(codes: Tensor) -> Tensor:
-    """[width] share of the rows of codes [n, width] in which each latent is active; 0 is a dead one."""
-    return (codes != 0).double().mean(0).to(torch.float32)
