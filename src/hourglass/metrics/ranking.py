@@ -10,6 +10,8 @@ from scipy.stats import rankdata
 
 Array = np.ndarray[Any, Any]
 
+_NUMBERS_AT_ONCE = 2**22
+
 
 def auroc(scores: Array, positive: Array) -> Array:
     """Area under the ROC curve of each column of `scores` [n] or [n, m] against the mask `positive` [n].
@@ -52,7 +54,9 @@ def reciprocal_rank_fusion(rankings: Sequence[Array], constant: float = 60.0) ->
 
 def bootstrap_interval(values: Array, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """Percentile interval of the mean of `values`, resampled with replacement."""
-    values = np.asarray(values, float)
-    picks = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
-    low, high = np.quantile(values[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    values, random = np.asarray(values, float), np.random.default_rng(seed)
+    at_once = max(1, _NUMBERS_AT_ONCE // len(values))  # all draws of many values would fill the memory
+    parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
+    means = [values[random.integers(0, len(values), (part, len(values)))].mean(1) for part in parts]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

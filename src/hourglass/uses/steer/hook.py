@@ -1,18 +1,14 @@
-"""The hook: edits on the output of the block whose states the autoencoder has learned."""
+"""Edits on the output of the block whose states the autoencoder has learned."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hourglass.adapters.huggingface_loading import blocks
-from hourglass.adapters.huggingface_sites import count
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
-from hourglass.errors import ConfigError
+from hourglass.uses.replacing import replacing
 from hourglass.uses.steer.edits import Change, Edit
 
 
@@ -28,66 +24,5 @@ def steering(
 
     Raises ConfigError, in one line, where layer, autoencoder and edits do not fit the model.
     """
-    _, _, stack = blocks(model)
-    wanted = _number(layer, len(stack))
-    config: Any = model.config
-    width = config.get_text_config().hidden_size
-    if sae.config.d_in != width:
-        raise ConfigError(
-            f"the autoencoder reads states of {sae.config.d_in} numbers, those of {type(model).__name__} have {width}; "
-            "it was trained on another model"
-        )
-    hook = _Hook(Change(sae, edits), after)
-    handles = []
-    try:
-        if after:
-            handles.append(model.register_forward_pre_hook(hook.note_start, with_kwargs=True))
-        if wanted == 0:
-            handles.append(stack[0].register_forward_pre_hook(hook.edit_input, with_kwargs=True))
-        else:
-            handles.append(stack[wanted - 1].register_forward_hook(hook.edit_output))
+    with replacing(model, layer, Change(sae, edits), width=sae.config.d_in, after=after):
         yield model
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _number(layer: int | None, number: int) -> int:
-    """The layer counted from 0, the embeddings."""
-    if layer is None:
-        raise ConfigError(
-            "no layer: an autoencoder of the last state, after the final norm, has no block to steer at; "
-            f"train one on the output of a block (layer 1 to {number})"
-        )
-    return count(layer, number)
-
-
-class _Hook:
-    """Edits the states of a forward pass from position `after` on."""
-
-    def __init__(self, change: Change, after: int) -> None:
-        self._change = change
-        self._after = after
-        self._start = 0
-
-    def note_start(self, model: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """With a cache of keys and values a pass sees the last tokens only: remember how many were there before."""
-        cache = named.get("past_key_values")
-        self._start = int(cache.get_seq_length()) if cache is not None else 0
-
-    def edit_output(self, block: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, Tensor):
-            return self._edited(output)
-        return (self._edited(output[0]), *output[1:])
-
-    def edit_input(self, block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if arguments:
-            return (self._edited(arguments[0]), *arguments[1:]), named
-        return arguments, {**named, "hidden_states": self._edited(named["hidden_states"])}
-
-    def _edited(self, hidden: Tensor) -> Tensor:
-        """hidden [n, length, d]"""
-        kept = max(0, self._after - self._start)
-        if kept == 0:
-            return self._change(hidden)
-        return torch.cat([hidden[:, :kept], self._change(hidden[:, kept:])], 1) if kept < hidden.shape[1] else hidden
