@@ -113,6 +113,14 @@ def test_spliced_by_hand(model):
     assert splice(model, sae, 1, text).table["spliced"][0] == pytest.approx(expected, rel=1e-4)
 
 
+def test_in_half_precision(causal_folder):
+    model = CausalModel(str(causal_folder / "llama"), dtype="bfloat16")
+    found = splice(model, silent_sae(), 2, TEXTS).table
+    np.testing.assert_allclose(found["spliced"], found["zero"])
+    faithful = splice(model, faithful_sae(), 2, TEXTS)
+    np.testing.assert_allclose(faithful.table["spliced"], faithful.table["clean"], rtol=0.02)
+
+
 def test_long_texts_are_cut(model):
     assert splice(model, random_sae(), 2, ["long " * 200]).table["tokens"][0] == 159
     assert splice(model, random_sae(), 2, ["long " * 200], max_tokens=9).table["tokens"][0] == 8
@@ -130,7 +138,9 @@ def test_recovered_by_hand():
     told = found.to_dict()
     assert (told["texts"], told["tokens"], told["rows"][2]["clean"]) == (2, 40, None)
     json.dumps(told)
-    assert np.isnan(made([(10, 2.0, 2.5, 2.0, 6.0)]).recovered()["value"])
+    costless = made([(10, 2.0, 2.5, 2.0, 6.0)])
+    assert np.isnan(costless.recovered()["value"])
+    json.dumps(costless.to_dict(), allow_nan=False)
 
 
 def test_the_interval_covers():

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,8 @@ from hourglass.metrics.ranking import bootstrap_interval
 from hourglass.uses.replacing import Change, replacing
 
 WAYS = ("clean", "spliced", "mean", "zero")
-ABLATIONS = ("mean", "zero")
+Ablation = Literal["mean", "zero"]
+ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 _TOKENS_AT_ONCE = 1024  # padded; what weighs are the logits, a row as wide as the vocabulary for each
 
 
@@ -58,9 +60,7 @@ class Spliced:
         scored = self._scored
         return {way: float(np.average(scored[way], weights=scored["tokens"])) for way in WAYS}
 
-    def recovered(
-        self, ablation: Literal["mean", "zero"] = "mean", level: float = 0.95, seed: int = 0
-    ) -> dict[str, float]:
+    def recovered(self, ablation: Ablation = "mean", level: float = 0.95, seed: int = 0) -> dict[str, float]:
         """{"value", "low", "high"}: the share of the loss that the ablation costs which the autoencoder wins back.
 
         All tokens count alike; the interval is for other texts of the same kind. NaN where the ablation costs nothing.
@@ -80,14 +80,14 @@ class Spliced:
         return {"value": float(value), "low": low, "high": high}
 
     def to_dict(self) -> dict[str, Any]:
-        """Values for JSON: model, layer, texts and predicted tokens, losses, recovered by ablation, rows."""
+        """Values for JSON: model, layer, texts and predicted tokens, losses, recovered by ablation, rows; null for NaN."""
         return {
             "model": self.model,
             "layer": self.layer,
             "texts": len(self._scored),
             "tokens": int(self.table["tokens"].sum()),
-            "losses": self.losses,
-            "recovered": {ablation: self.recovered(ablation) for ablation in ABLATIONS},
+            "losses": _without_nan(self.losses),
+            "recovered": {ablation: _without_nan(self.recovered(ablation)) for ablation in ABLATIONS},
             "rows": json.loads(self.table.to_json(orient="records")),
         }
 
@@ -141,6 +141,10 @@ def splice(
                 losses[way][rows] = _losses(model, tokens, real)
     table = pd.DataFrame({"tokens": [max(0, len(row) - 1) for row in ids], **losses})
     return Spliced(model.name, layer, table)
+
+
+def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 class _Mean:
