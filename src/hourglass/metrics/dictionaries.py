@@ -21,7 +21,7 @@ SHARES = (0.7, 0.9)
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """[n, m] float32 cosine of each direction of a [n, d] with each of b [m, d]; 0 for a direction of length 0."""
-    return normalize(a.detach().float(), dim=1) @ normalize(b.detach().float(), dim=1).T
+    return (normalize(a.detach().float(), dim=1) @ normalize(b.detach().float(), dim=1).T).clamp(-1, 1)
 
 
 def match(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,6 +51,7 @@ def stability(a: Tensor, b: Tensor) -> dict[str, Any]:
     share_above    {"0.7": share of the pairs whose cosine is above 0.7, "0.9": likewise}
 
     Independent directions in many dimensions do not give 0: the best of many has a cosine of some tenths.
+    Latents that are never active keep directions that no row has shaped; leave them out of both, `W_dec[density > 0]`.
     """
     found = match(a, b)[2].double()
     return {
