@@ -18,6 +18,7 @@ _HOMES = {
     "Workspace": "hourglass.uses.explore",
     "explore": "hourglass.api",
     "fit": "hourglass.api",
+    "fit_sae": "hourglass.api",
     "load": "hourglass.api",
     "open": "hourglass.api",
     "steer": "hourglass.api",
