@@ -32,8 +32,8 @@ class Sparsity(nn.Module):
         super().__init__()
         self.weight = (usual if config.sparsity is None else config.sparsity) / config.d_in
         self.warmup, self.target = config.sparsity_warmup, config.target_l0
+        # Active latents per row from which training begins.
         self.start = min(config.width / 4, config.d_in / 8) if self.target is None else self.target
-        """Active latents per row from which training begins."""
         self.register_buffer("steps", torch.tensor(0))
         self.register_buffer("log_factor", torch.tensor(0.0))
         self.register_buffer("log_ratio", torch.tensor(0.0))
