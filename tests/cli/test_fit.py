@@ -6,7 +6,9 @@ import pytest
 from test_verbs import fails, run
 
 import hourglass as hg
+from causal_models import make_readers
 from corpus import documents, write_csv
+from hourglass.adapters.saelens import write_saelens
 from hourglass.adapters.saes import load_sae
 from hourglass.bottlenecks.sparse.activations import ACTIVATIONS
 
@@ -20,11 +22,17 @@ def fit(source, out, *options):
     return run("fit", "sae", source, "--text", "body", "--out", out, "--width", 64, "--steps", 20, *options)
 
 
+@pytest.fixture(scope="module")
+def models_folder(causal_folder):
+    """Beside the causal models one that fills in and one that translates."""
+    return make_readers(causal_folder)
+
+
 @pytest.mark.parametrize("variant", ACTIVATIONS)
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_every_variant_over_every_shape_of_model(source, causal_folder, tmp_path, name, variant):
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "t5"])
+def test_every_variant_over_every_shape_of_model(source, models_folder, tmp_path, name, variant):
     few = ["--k", 4] if "k" in ACTIVATIONS[variant].settings else ["--target-l0", 6]
-    model = ["--model", causal_folder / name, "--layer", 2]
+    model = ["--model", models_folder / name, "--layer", 2]
     found = json.loads(fit(source, tmp_path / "sae", *model, "--variant", variant, *few, "--json"))
     assert found["activation"] == variant and found["layer"] == 2 and found["steps"] == 20
     assert 0 < found["fvu"] < 1.5 and found["l0"] > 0
@@ -79,6 +87,11 @@ def test_an_exploration_with_a_ready_autoencoder(source, causal_folder, tmp_path
         (a == b).all() for a, b in zip(ws.sae.state_dict().values(), load_sae(tmp_path / "sae").state_dict().values())
     )
     assert hg.open(tmp_path / "ws").embed(["one more text"], progress=False) == 1
+    write_saelens(load_sae(tmp_path / "sae"), tmp_path / "theirs")
+    place = ["--encoder", causal_folder / "gpt2", "--layer", 2, "--site", "mlp"]
+    run("explore", source, "--text", "body", "--sae", tmp_path / "theirs", *place, "--out", tmp_path / "ws2")
+    again, first = hg.open(tmp_path / "ws2").codes, hg.open(tmp_path / "ws").codes[:40]
+    assert ((again > 0) != (first > 0)).nnz <= 0.01 * first.nnz  # ours chooses in bfloat16 where it can
     call = ["explore", source, "--text", "body", "--sae", tmp_path / "sae", "--encoder", "minilm", "--layer", 2]
     code, line = fails(capsys, monkeypatch, *call, "--out", tmp_path / "other")
     assert code == 2 and "reads states of 32 numbers, those of minilm have 384" in line
