@@ -297,6 +297,7 @@ def steer(
             )
         sae = workspace.sae
         del workspace  # and the reader in it: the model is loaded again, whole
+        InterpretableEmbeddings.forget_reader()
     else:
         made_for = _reader_of(folder)
         model, layer = model or made_for.get("model"), made_for.get("layer") if layer is None else layer

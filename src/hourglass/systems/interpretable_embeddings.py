@@ -117,6 +117,11 @@ class InterpretableEmbeddings(Waist):
         self.trained = ready is not None
         self.sae = ready or SparseAutoencoder(SparseAutoencoderConfig.from_dict(chosen))
 
+    @staticmethod
+    def forget_reader() -> None:
+        """Let go of the last reader, which stays at hand for the next coder, so that its memory is free."""
+        _reader.cache_clear()
+
     @property
     def width(self) -> int:
         """Number of features."""
