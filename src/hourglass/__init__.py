@@ -20,6 +20,7 @@ _HOMES = {
     "fit": "hourglass.api",
     "fit_sae": "hourglass.api",
     "load": "hourglass.api",
+    "logit_effect": "hourglass.api",
     "open": "hourglass.api",
     "steer": "hourglass.api",
 }

@@ -14,13 +14,13 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download
 
 from hourglass import systems
-from hourglass.adapters.causal import require_causal
+from hourglass.adapters.causal import CausalModel, require_causal
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.adapters.saes import load_sae
 from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseAutoencoderConfig
@@ -39,9 +39,13 @@ from hourglass.training.randomness import seeded
 from hourglass.uses.explore import Workspace, build
 from hourglass.uses.explore.workspace import is_workspace
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
+from hourglass.uses.steer.logits import logit_effect as effect_on_logits
 from hourglass.waist import Waist
 
-__all__ = ["explore", "fit", "fit_sae", "load", "open", "steer"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["explore", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
 
 
 def explore(
@@ -282,51 +286,24 @@ def steer(
     folder = Path(folder)
     if (clamp is not None) + remove + bool(alphas) > 1:
         raise InputError("steer: give alphas, clamp or remove, one of the three")
-    labels = p90 = None
-    if is_workspace(folder):
-        workspace = open(folder)
-        settings, table = workspace.settings, workspace.features
-        model, layer = model or settings["encoder"], settings["layer"] if layer is None else layer
-        chat = settings["role"] != "none" if chat is None else chat
-        labels, p90 = table["label"], table["p90"]
-        require_causal(model)
-        if layer is None:
-            raise ConfigError(
-                f"{folder}: explored on the last state, after the final norm, where there is no block to steer at; "
-                "explore again with --layer N"
-            )
-        sae = workspace.sae
-        del workspace  # and the reader in it: the model is loaded again, whole
-        InterpretableEmbeddings.forget_reader()
-    else:
-        made_for = _reader_of(folder)
-        model, layer = model or made_for.get("model"), made_for.get("layer") if layer is None else layer
-        if made_for.get("site", "residual") != "residual":
-            raise ConfigError(
-                f"{folder}: reads the site {made_for['site']!r}; only what reads a block's output can steer"
-            )
-        if model is None or layer is None:
-            raise ConfigError(
-                f"{folder}: does not say which block's output it reads: name the model and the layer (--model, --layer)"
-            )
-        require_causal(model)
-        sae = load_sae(folder)
+    target = _causal(folder, model, layer)
+    sae, labels = target.sae, target.labels
     asked = [feature] if isinstance(feature, (int, str)) else list(feature)
     numbers = [feature_number(one, sae.config.width, labels) for one in asked]
     if clamp is not None or remove:
         edits = [Edit(number, "clamp", clamp or 0.0) for number in numbers]
     else:
         edits = [Edit(number, "add", 1.0) for number in numbers]
-        alphas = alphas or _strengths(0.0 if p90 is None else float(p90.loc[numbers].mean()))
+        alphas = alphas or _strengths(0.0 if target.p90 is None else float(target.p90.loc[numbers].mean()))
     steered = generate(
-        model,
+        target.model,
         sae,
-        layer,
+        target.layer,
         [prompts] if isinstance(prompts, str) else prompts,
         edits,
         alphas=alphas,
         tokens=tokens,
-        chat=bool(chat),
+        chat=target.chat if chat is None else chat,
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
@@ -335,6 +312,16 @@ def steer(
     if labels is None:
         return steered
     return replace(steered, labels=tuple(labels.loc[numbers].astype(object).where(labels.notna(), None)))
+
+
+def logit_effect(folder: str | Path, feature: int, *, top: int = 10) -> pd.DataFrame:
+    """The tokens that a feature makes likelier and less likely by itself, in the head of the causal model that it is of.
+
+    folder  as for `steer`. Raises InputError, in one line, where there is no such feature or model.
+    """
+    target = _causal(Path(folder), None, None)
+    feature = feature_number(feature, target.sae.config.width)
+    return effect_on_logits(CausalModel(target.model), target.sae, feature, top)
 
 
 def _known(name: str, names: Iterable[str]) -> str:
@@ -361,6 +348,50 @@ def _reader_of(folder: Path) -> dict[str, Any]:
     """What an autoencoder of `fit_sae` reads; empty for one that does not say."""
     files = [file for file in (folder / "reader.json", folder / "model" / "reader.json") if file.is_file()]
     return dict(read_json(files[0])) if files else {}
+
+
+class _Causal(NamedTuple):
+    """A sparse autoencoder of a causal model, and what is known of its features."""
+
+    sae: SparseAutoencoder
+    model: str
+    layer: int
+    chat: bool
+    labels: pd.Series | None
+    p90: pd.Series | None
+
+
+def _causal(folder: Path, model: str | None, layer: int | None) -> _Causal:
+    """What is in `folder`, a workspace or an autoencoder, where it is over a block's output of a causal model."""
+    if is_workspace(folder):
+        workspace = open(folder)
+        settings, table = workspace.settings, workspace.features
+        model, layer = model or settings["encoder"], settings["layer"] if layer is None else layer
+        require_causal(str(model))
+        _require_residual(folder, settings["site"])
+        if layer is None:
+            raise ConfigError(
+                f"{folder}: explored on the last state, after the final norm, where there is no block to steer at; "
+                "explore again with --layer N"
+            )
+        found = _Causal(workspace.sae, str(model), layer, settings["role"] != "none", table["label"], table["p90"])
+        del workspace  # and the reader in it: the model is loaded again, whole
+        InterpretableEmbeddings.forget_reader()
+        return found
+    made_for = _reader_of(folder)
+    model, layer = model or made_for.get("model"), made_for.get("layer") if layer is None else layer
+    if model is None or layer is None:
+        raise ConfigError(
+            f"{folder}: does not say which block's output it reads: name the model and the layer (--model, --layer)"
+        )
+    require_causal(model)
+    _require_residual(folder, made_for.get("site", "residual"))
+    return _Causal(load_sae(folder), model, layer, False, None, None)
+
+
+def _require_residual(folder: Path, site: str) -> None:
+    if site != "residual":
+        raise ConfigError(f"{folder}: reads the site {site!r}; only what reads a block's output can be steered by")
 
 
 def _strengths(usual: float) -> list[float]:
