@@ -2,7 +2,17 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseAutoencoderConfig
 
@@ -12,12 +22,7 @@ TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}{% if ad
 
 def make_causal(folder):
     """Folders gpt2 and llama under `folder`; a token is a byte."""
-    signs = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE({sign: i for i, sign in enumerate(signs)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(signs[:3])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer, signs = _bytes()
     ends = {"vocab_size": len(signs), "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3}
     torch.manual_seed(0)
     made = {
@@ -34,6 +39,46 @@ def make_causal(folder):
             )
         ),
     }
+    _save(folder, made, tokenizer, {"llama": {"pad_token": "<pad>", "chat_template": TEMPLATE}})
+    return folder
+
+
+def make_readers(folder):
+    """Folders bert and t5 under `folder`: models that read but do not go on from a prompt."""
+    tokenizer, signs = _bytes()
+    torch.manual_seed(0)
+    size = {"vocab_size": len(signs)}
+    made = {
+        "bert": BertModel(
+            BertConfig(
+                **size,
+                hidden_size=WIDTH,
+                num_hidden_layers=BLOCKS,
+                num_attention_heads=4,
+                intermediate_size=64,
+                max_position_embeddings=POSITIONS,
+            )
+        ),
+        "t5": T5ForConditionalGeneration(
+            T5Config(**size, d_model=WIDTH, d_kv=8, d_ff=64, num_layers=BLOCKS, num_decoder_layers=1, num_heads=4)
+        ),
+    }
+    _save(folder, made, tokenizer, {name: {"pad_token": "<pad>"} for name in made})
+    return folder
+
+
+def _bytes():
+    """(tokenizer, its signs); a token is a byte."""
+    signs = ["<pad>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({sign: i for i, sign in enumerate(signs)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(signs[:3])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer, signs
+
+
+def _save(folder, made, tokenizer, more):
     for name, model in made.items():
         model.save_pretrained(folder / name)
         fast = PreTrainedTokenizerFast(
@@ -41,10 +86,9 @@ def make_causal(folder):
             bos_token="<s>",
             eos_token="</s>",
             model_max_length=POSITIONS,
-            **({"pad_token": "<pad>", "chat_template": TEMPLATE} if name == "llama" else {}),
+            **more.get(name, {}),
         )
         fast.save_pretrained(folder / name)
-    return folder
 
 
 def orthonormal_sae(scale=2.5):

@@ -73,7 +73,6 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
         "sources": [{"name": "made", "trouble": []}],
         "shards": shards,
         "width": WIDTH,
-        "k": 2,
     }
     write_json(folder / "workspace.json", manifest)
     return Workspace.open(folder, lambda path: pytest.fail(f"loaded a model from {path}"))

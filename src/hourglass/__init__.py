@@ -18,7 +18,9 @@ _HOMES = {
     "Workspace": "hourglass.uses.explore",
     "explore": "hourglass.api",
     "fit": "hourglass.api",
+    "fit_sae": "hourglass.api",
     "load": "hourglass.api",
+    "logit_effect": "hourglass.api",
     "open": "hourglass.api",
     "steer": "hourglass.api",
 }

@@ -84,3 +84,13 @@ def test_a_workspace_over_the_last_state_is_refused(labelled, tmp_path):
     (copy / "workspace.json").write_text(json.dumps(manifest))
     with pytest.raises(hg.InputError, match=r"after the final norm, .* explore again with --layer N"):
         hg.steer(copy, PROMPT, feature=late)
+
+
+def test_a_card_tells_what_a_feature_says_to_the_head(labelled, explored, capsys, monkeypatch):
+    folder, (late, _) = labelled
+    card = json.loads(run("features", folder, late, "--logits", "--json"))
+    assert keys_of(card) <= documented("features DIR N") | documented("features DIR")
+    assert len(card["logits"]) == 20 and card["logits"][0]["logit"] > 0 > card["logits"][-1]["logit"]
+    assert "makes likelier: " in run("features", folder, late, "--logits")
+    code, line = fails(capsys, monkeypatch, "features", explored, 1, "--logits")
+    assert code == 2 and "a bert model is an encoder" in line

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from hourglass.cli import claim, diff, embed, explore, features, find, report, steer
+from hourglass.cli import claim, diff, embed, explore, features, find, fit, report, steer
 from hourglass.cli.output import errors, out
 from hourglass.errors import HourglassError
 
@@ -28,6 +28,7 @@ for verb in (
     find.find,
     embed.embed,
     features.features,
+    fit.fit,
     steer.steer,
     report.report,
     claim.claim,

@@ -23,8 +23,16 @@ def explore(
         str | None, typer.Option(help="Column that names a document (default: 'id' where there is one).")
     ] = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the workspace.")] = Path("hourglass-explore"),
-    encoder: Annotated[str, typer.Option(help="'minilm', a model folder or a Hub id.")] = "minilm",
+    encoder: Annotated[
+        str | None, typer.Option(help="'minilm', a model folder or a Hub id (default: that of --sae, else minilm).")
+    ] = None,
     layer: Annotated[int | None, typer.Option(help="Layer of the encoder (default: the last).")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Of the layer: residual, attention, mlp, head or head:N (default: residual).")
+    ] = None,
+    sae: Annotated[
+        Path | None, typer.Option(help="A trained sparse autoencoder, used as it is instead of learning one.")
+    ] = None,
     role: Annotated[str, typer.Option(help="Chat role that a document is wrapped in: none, user, assistant.")] = "none",
     width: Annotated[
         int | None, typer.Option(help="Number of features (default: as many as the corpus can teach).")
@@ -49,6 +57,8 @@ def explore(
         id=id,
         encoder=encoder,
         layer=layer,
+        site=site,
+        sae=sae,
         role=role,  # type: ignore[arg-type]  # checked where it is used
         dtype=dtype,  # type: ignore[arg-type]
         width=width,

@@ -12,6 +12,8 @@ from hourglass.cli.output import one_line, out, percent, print_json, print_table
 from hourglass.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hourglass.uses.explore import Workspace
 
 
@@ -21,6 +23,10 @@ def features(
     search: Annotated[str | None, typer.Option(help="Only features whose name holds this.")] = None,
     unnamed: Annotated[bool, typer.Option("--unnamed", help="Also features without a name.")] = False,
     top: Annotated[int, typer.Option(help="Number of features.")] = 50,
+    logits: Annotated[
+        bool,
+        typer.Option("--logits", help="On a card: the words that it makes likelier (loads the causal model it is of)."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """The concepts of a workspace, or one of them with its examples."""
@@ -31,8 +37,11 @@ def features(
     if feature is not None:
         if feature not in table.index:
             raise InputError(f"{folder}: no feature {feature}; they go from 0 to {len(table) - 1}")
-        _card(workspace, feature, as_json)
+        effect = api.logit_effect(folder, feature) if logits else None
+        _card(workspace, feature, effect, as_json)
         return
+    if logits:
+        raise InputError("--logits belongs to a card: name a feature")
     if not unnamed:
         table = table[table["label"].notna()]
     if search:
@@ -57,7 +66,7 @@ def features(
     )
 
 
-def _card(workspace: Workspace, feature: int, as_json: bool) -> None:
+def _card(workspace: Workspace, feature: int, effect: pd.DataFrame | None, as_json: bool) -> None:
     row = workspace.features.loc[feature]
     examples = workspace.examples[workspace.examples["feature"] == feature]
     if as_json:
@@ -67,6 +76,7 @@ def _card(workspace: Workspace, feature: int, as_json: bool) -> None:
                 "feature": feature,
                 **card,
                 "examples": json.loads(examples.drop(columns="feature").to_json(orient="records")),
+                **({} if effect is None else {"logits": json.loads(effect.to_json(orient="records"))}),
             }
         )
         return
@@ -76,6 +86,11 @@ def _card(workspace: Workspace, feature: int, as_json: bool) -> None:
         f"in {row['documents']:,} documents ({percent(row['frequency'])}), name's held-out score {score}\n",
         markup=False,
     )
+    if effect is not None:
+        for way, part in (("likelier", effect.head(len(effect) // 2)), ("less likely", effect.tail(len(effect) // 2))):
+            words = ", ".join(f"{r.token!r} {r.logit:+.2f}" for r in part.itertuples())
+            out.print(f"makes {way}: {words}", markup=False, soft_wrap=True)
+        out.print()
     for example in examples.itertuples():
         marked = "".join(
             f"«{piece}»" if strength > 0 else piece for piece, strength in zip(example.pieces, example.strengths)

@@ -12,7 +12,7 @@ How it works:
 
 Differences from the paper:
 - The default reader is all-MiniLM-L6-v2 and the autoencoder is trained on the corpus at hand (the paper: Llama 3.3 70B
-  and a ready autoencoder of width 65,536). Any Hugging Face encoder or causal model can be the reader.
+  and a ready autoencoder of width 65,536). Any Hugging Face encoder or causal model can be the reader, and `sae` a ready one.
 - Special and template tokens are never pooled (the reference implementation pools them).
 - Names come from contrastive n-grams instead of a language model; the held-out score and the cut at 0.75 are kept.
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
@@ -35,7 +35,7 @@ from torch import Tensor
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder, SparseAutoencoderConfig
-from hourglass.errors import SourceError
+from hourglass.errors import ConfigError, SourceError
 from hourglass.uses.explore.diff import DiffOptions
 from hourglass.uses.explore.find import FindOptions
 from hourglass.waist import Batch, Losses, Waist, WaistConfig
@@ -51,19 +51,22 @@ PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=False)
 class InterpretableEmbeddingsConfig(WaistConfig):
     """Reader and autoencoder.
 
-    encoder, layer, role, dtype  the reader: see `HuggingFaceReader`
+    encoder, layer, site, role, dtype  the reader: see `HuggingFaceReader`
     width, k, activation         the autoencoder: features, active features a token, "topk" or "batchtopk"
+    sae                          settings of an autoencoder that was trained before, in place of these three
     threshold                    an activation counts towards a text's code only above this value
     """
 
     encoder: str = "minilm"
     layer: int | None = None
+    site: str = "residual"
     role: Literal["none", "user", "assistant"] = "none"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     width: int = 4096
     k: int = 32
     activation: Literal["topk", "batchtopk"] = "topk"
     threshold: float = 0.0
+    sae: dict[str, Any] | None = None
 
     presets = {  # noqa: RUF012  (a ClassVar of the base)
         "tiny": {"dtype": "float32", "width": 64, "k": 4},
@@ -80,34 +83,49 @@ class InterpretableEmbeddingsConfig(WaistConfig):
 
 
 @lru_cache(maxsize=1)
-def _reader(encoder: str, layer: int | None, dtype: Any, role: Any) -> HuggingFaceReader:
+def _reader(encoder: str, layer: int | None, site: str, dtype: Any, role: Any) -> HuggingFaceReader:
     """The reader of these settings; it is frozen, so all coders in a row that ask for the same one share it."""
-    return HuggingFaceReader(encoder, layer=layer, dtype=dtype, role=role)
+    return HuggingFaceReader(encoder, layer=layer, site=site, dtype=dtype, role=role)
 
 
 class InterpretableEmbeddings(Waist):
     """A frozen reader and a sparse autoencoder over its token states; see the module's docstring.
 
     The reader is kept by name, not by weight: a saved model holds the autoencoder alone.
+
+    ready    a trained autoencoder with the settings `config.sae`; `trained` is then true, and nothing has to be learned
     """
 
     Config = InterpretableEmbeddingsConfig
     modality = "text"
     tags = frozenset({"batch-coupled"})  # the loss is a mean over tokens, and texts differ in length
 
-    def __init__(self, config: InterpretableEmbeddingsConfig) -> None:
+    def __init__(self, config: InterpretableEmbeddingsConfig, ready: SparseAutoencoder | None = None) -> None:
         super().__init__(config)
-        self.reader = _reader(config.encoder, config.layer, config.dtype, config.role)
-        self.sae = SparseAutoencoder(
-            SparseAutoencoderConfig(
-                d_in=self.reader.width, width=config.width, k=config.k, activation=config.activation
+        self.reader = _reader(config.encoder, config.layer, config.site, config.dtype, config.role)
+        chosen = config.sae or {
+            "d_in": self.reader.width,
+            "width": config.width,
+            "k": config.k,
+            "activation": config.activation,
+        }
+        if chosen["d_in"] != self.reader.width:
+            raise ConfigError(
+                f"the autoencoder reads states of {chosen['d_in']} numbers, those of {config.encoder} have {self.reader.width}; "
+                "name the encoder, layer and site that it was trained on"
             )
-        )
+        self.trained = ready is not None
+        self.sae = ready or SparseAutoencoder(SparseAutoencoderConfig.from_dict(chosen))
+
+    @staticmethod
+    def forget_reader() -> None:
+        """Let go of the last reader, which stays at hand for the next coder, so that its memory is free."""
+        _reader.cache_clear()
 
     @property
     def width(self) -> int:
         """Number of features."""
-        return int(self.config.width)
+        return int(self.sae.config.width)
 
     def codes(self, states: Tensor) -> SparseCodes:
         """Sparse codes of token states [T, d]."""

@@ -13,6 +13,7 @@ from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.errors import ConfigError, InputError
 from hourglass.uses.steer import add, clamp, feature_number, generate, remove, steering
 from hourglass.uses.steer.edits import Change
+from hourglass.uses.steer.logits import logit_effect
 
 PROMPTS = ["one two", "a longer prompt, which is not padded", "x"]
 
@@ -249,3 +250,13 @@ def test_a_feature_by_number_or_name():
     ):
         with pytest.raises(InputError, match=re.escape(said)):
             feature_number(asked, 4, known)
+
+
+def test_the_effect_on_logits_is_a_product_with_the_head(writer):
+    sae = random_sae()
+    effect = logit_effect(writer, sae, 5, top=3)
+    logits = writer.network.get_output_embeddings().weight.float() @ sae.W_dec[5].detach()
+    logits = logits - logits.mean()
+    expected = torch.cat([logits.sort(descending=True).values[:3], logits.sort(descending=True).values[-3:]])
+    assert effect["logit"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert effect["token"].iloc[0] == writer.tokenizer.decode([int(logits.argmax())])

@@ -74,8 +74,8 @@ class SparseCodes:
         return SparseCodes(self.indices[kept], self.values[kept], offsets, self.width)
 
     def active(self) -> SparseCodes:
-        """The same without entries of value 0."""
-        kept = self.values != 0
+        """The same without entries of value 0 (or NaN)."""
+        kept = self.values.abs() > 0
         return self if bool(kept.all()) else self.where(kept)
 
     def with_values(self, values: Tensor) -> SparseCodes:

@@ -88,7 +88,7 @@ def run(workspace: Workspace, source: TextSource, make_coder: MakeCoder, seed: i
             _advance(workspace, "learning")
         if manifest["stage"] == "learning":
             coder = learn(workspace, make_coder, seed, bar)
-            manifest["width"], manifest["k"] = coder.width, coder.sae.config.k
+            manifest["width"] = coder.width
             _advance(workspace, "coding")
         if manifest["stage"] == "coding":
             code(workspace, bar)

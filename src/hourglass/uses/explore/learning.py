@@ -34,7 +34,7 @@ MakeCoder = Callable[[int], TextCoder]
 
 
 def learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress) -> TextCoder:
-    """Train the autoencoder on token states of (a sample of) the documents."""
+    """Store token states of (a sample of) the documents and, where it is not trained, train the autoencoder on them."""
     folder = workspace.folder
     lengths = windows.lengths_of(workspace)
     whole = not windows.is_long(int(lengths.max()))
@@ -47,23 +47,21 @@ def learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress)
         raise SourceError(
             f"{workspace.manifest['sources'][0]['name']}: the encoder found no token in {len(lengths):,} documents"
         )
-    bar.pause()  # training draws a bar of its own
-    result = fit(
-        coder.sae,
-        rows.rows,
-        recipe(coder.sae.config, len(rows.rows), seed=seed),
-        out=folder / "learning",
-        progress=bar.shown,
-    )
+    steps = 0
+    if not coder.trained:
+        bar.pause()  # training draws a bar of its own
+        train = recipe(coder.sae.config, len(rows.rows), seed=seed)
+        steps = fit(coder.sae, rows.rows, train, out=folder / "learning", progress=bar.shown).steps
     coder.sae.eval()
     held = torch.from_numpy(rows.rows[:: max(1, len(rows.rows) // 8192)].astype(np.float32))
-    restored = coder.sae.decode(coder.codes(held))
+    codes = coder.codes(held)
     workspace.manifest["learning"] = {
         "tokens": len(rows.rows),
         "documents": len(sample),
         "whole_corpus": whole and len(sample) == len(lengths),
-        "steps": result.steps,
-        "fvu": fvu(held, restored),
+        "steps": steps,
+        "fvu": fvu(held, coder.sae.decode(codes)),
+        "l0": len(codes.values) / len(held),
     }
     coder.save_pretrained(folder / "coder")
     words = _first_texts(workspace, sample, lengths)

@@ -222,16 +222,17 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
 
 def _method(workspace: Workspace) -> list[tuple[str, str]]:
     settings, learning = workspace.settings, workspace.manifest["learning"]
-    layer = "last layer" if settings["layer"] is None else f"layer {settings['layer']}"
+    layer = "last layer" if settings["layer"] is None else f"layer {settings['layer']} ({settings['site']})"
     features = workspace.features
     return [
         ("Reader", f"{settings['encoder']}, {layer}, frozen"),
         (
             "Sparse autoencoder",
-            f"{len(features):,} features, {workspace.manifest['k']} active on a token ({settings['activation']})",
+            f"{len(features):,} features, {learning['l0']:.0f} active on a token "
+            f"({settings['activation'] if settings['sae'] is None else settings['sae']})",
         ),
         (
-            "Learned on",
+            "Learned on" if learning["steps"] else "Used as it is, named on",
             f"{learning['tokens']:,} tokens of {learning['documents']:,} documents, {learning['steps']:,} steps",
         ),
         ("Variance left unexplained", f"{100 * learning['fvu']:.1f} %"),

@@ -1,4 +1,4 @@
-"""ReLU with an L1 penalty (Bricken et al., "Towards monosemanticity", 2023; Conerly et al., "Update on how we train SAEs", 2024)."""
+"""ReLU with an L1 penalty (Bricken et al., "Towards monosemanticity", 2023)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ReLU(Staged):
-    """Every latent with a positive pre-activation; decoder rows have norm 1, so the penalty is the sum of the values."""
+    """Every latent above 0; decoder rows have norm 1, so the penalty is the sum of the values."""
 
     settings = frozenset({"sparsity", "sparsity_warmup", "target_l0"})
 

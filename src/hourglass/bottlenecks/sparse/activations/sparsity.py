@@ -20,20 +20,21 @@ class Sparsity(nn.Module):
     It rises linearly over the first steps. With a target it is led from then on, by the log of the ratio of active
     latents to wanted ones: the log of the weight sums the ratios up (times `rate`), and beside the sum follows their
     running mean (times `lead`), because by the sum alone it moves too late and silences latents that do not come back.
+    For the same reason it falls faster than it rises (`mercy` times).
     """
 
     steps: Tensor
     log_factor: Tensor
     log_ratio: Tensor
-    rate, lead, memory = 0.02, 1.0, 0.9
+    rate, lead, memory, mercy = 0.02, 1.0, 0.9, 3.0
     bound = 10.0  # of the sum, where no weight leads to the target
 
     def __init__(self, config: SparseAutoencoderConfig, usual: float) -> None:
         super().__init__()
         self.weight = (usual if config.sparsity is None else config.sparsity) / config.d_in
         self.warmup, self.target = config.sparsity_warmup, config.target_l0
+        # Active latents per row from which training begins.
         self.start = min(config.width / 4, config.d_in / 8) if self.target is None else self.target
-        """Active latents per row from which training begins."""
         self.register_buffer("steps", torch.tensor(0))
         self.register_buffer("log_factor", torch.tensor(0.0))
         self.register_buffer("log_ratio", torch.tensor(0.0))
@@ -56,7 +57,9 @@ class Sparsity(nn.Module):
         if self.target is not None and self.steps > self.warmup:
             ratio = (active / self.target).log().clamp(-1, 1)
             self.log_ratio.lerp_(ratio, 1 - self.memory)
-            self.log_factor.add_(self.rate * ratio).clamp_(-self.bound, self.bound)
+            # The running mean decides which way it goes: noise of single batches would weigh more downwards.
+            step = torch.where(self.log_ratio > 0, self.rate, self.mercy * self.rate) * ratio
+            self.log_factor.add_(step).clamp_(-self.bound, self.bound)
 
 
 def start_threshold(pre: Tensor, active: float) -> Tensor:
