@@ -34,14 +34,14 @@ def page() -> str:
 
 def _claim(result: dict[str, Any]) -> list[str]:
     rows = [
-        "| part | units | ours | baseline | difference | 95 % interval | verdict |",
-        "|---|---|---|---|---|---|---|",
+        "| part | units | ours | baseline | difference | 95 % interval | units won | verdict |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     notes = []
     for part, v in result["verdict"].items():
         rows.append(
             f"| {part} | {v['units']} | {v['mean_ours']:.3f} | {v['mean_baseline']:.3f} | {v['difference']:+.3f} "
-            f"| {v['low']:+.3f} to {v['high']:+.3f} | **{v['verdict']}** |"
+            f"| {v['low']:+.3f} to {v['high']:+.3f} | {round(v['wins'] * v['units'])} | **{v['verdict']}** |"
         )
         notes.append(f"- *{part}*: {v['statement']} Metric: {v['metric']}. Baseline: {v['baseline']}.")
     head = f"### {result['paper']}: {result['data']}"

@@ -29,7 +29,7 @@ from hourglass.bottlenecks.sparse.recipe import recipe
 from hourglass.data import open_texts
 from hourglass.data.states import cache_states
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
-from hourglass.metrics.reconstruction import fvu
+from hourglass.metrics.autoencoders import measure_sae
 from hourglass.storage.atomic import read_json, replace_folder, write_json
 from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
 from hourglass.training import FitResult, TrainConfig
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["explore", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
+
+MEASURED_ROWS = 32_768
+"""Rows, spread over all, on which a trained autoencoder is measured."""
 
 
 def explore(
@@ -236,7 +239,8 @@ def fit_sae(
         "source": texts.name,
         "tokens": len(rows),
         "steps": result.steps,
-        **_measures(sae, torch.from_numpy(rows[:: max(1, len(rows) // 8192)]).float()),
+        "activation": activation,
+        **measure_sae(sae, rows[:: max(1, len(rows) // MEASURED_ROWS)]),
     }
     write_json(folder / "model" / "reader.json", measures)
     shutil.rmtree(folder / "states")
@@ -329,19 +333,6 @@ def _known(name: str, names: Iterable[str]) -> str:
     if name not in names:
         raise ConfigError(f"no activation {name!r}{nearest(name, names)}")
     return name
-
-
-def _measures(sae: SparseAutoencoder, rows: torch.Tensor) -> dict[str, Any]:
-    """Share of variance unexplained, active features of a row, features that no row has; over `rows` [n, d]."""
-    codes = sae.codes(rows)
-    width = sae.config.width
-    return {
-        "activation": sae.config.activation,
-        "width": width,
-        "fvu": fvu(rows, sae.decode(codes)),
-        "l0": len(codes.values) / len(rows),
-        "dead": width - len(codes.indices.unique()),
-    }
 
 
 def _reader_of(folder: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def fit(
         return
     out.print(
         f"{measures['tokens']:,} tokens, {measures['steps']:,} steps: {percent(measures['fvu'])} of the variance unexplained, "
-        f"{measures['l0']:.1f} features active on a token, {measures['dead']:,} of {measures['width']:,} never",
+        f"{measures['l0']:.1f} features active on a token, {measures['dead']:,} of {measures['width']:,} on none",
         markup=False,
         soft_wrap=True,
     )

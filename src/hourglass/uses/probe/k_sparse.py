@@ -14,8 +14,7 @@ Gurnee et al., "Finding neurons in a haystack: case studies with sparse probing"
 autoencoders useful? A case study in sparse probing" (2025).
 
 Differences from the papers
-- Latents are chosen by difference of means alone, which both papers found to serve as well as costlier ways; not by the
-  weights of a regression.
+- Latents are chosen by difference of means alone, not by the weights of a regression.
 - All regressions are held back by the squares of their weights (L2), from the same five strengths. The strength is chosen
   by likelihood, not by AUROC, which does not mind weights that are too small for any item to be called positive.
 - Labels that are not balanced stay so; AUROC does not mind, and accuracy comes with the share of the larger class.
