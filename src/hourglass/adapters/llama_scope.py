@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -77,6 +77,8 @@ def _scale(file: Path, config: Mapping[str, Any], d: int) -> float:
         return 1.0
     norms = config.get("dataset_average_activation_norm")
     norm = norms.get("in") if isinstance(norms, dict) else None
+    if isinstance(norms, dict) and norms.get("out", norm) != norm:
+        raise ConfigError(f"{file}: reads and writes rows of different norms: a transcoder, which cannot be read")
     if not _is_number(norm) or norm <= 0:
         raise FolderError(f"{file}: no dataset_average_activation_norm; expected the mean norm of a row, as 'in'")
     return math.sqrt(d) / float(norm)
@@ -89,7 +91,7 @@ def _threshold(file: Path, config: Mapping[str, Any]) -> float:
     return float(threshold)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -74,7 +74,9 @@ def read_saelens(folder: str | Path) -> SparseAutoencoder:
         centred=bool(config.get("apply_b_dec_to_input", True)),
         by_norm=kind in ("topk", "abstopk") and bool(config.get("rescale_acts_by_decoder_norm", False)),
         scale=_scale(folder, config),
-        **{name: tensors[name] for name in extra},
+        threshold=tensors.get("threshold"),
+        r_mag=tensors.get("r_mag"),
+        b_mag=tensors.get("b_mag"),
     )
 
 
