@@ -127,7 +127,7 @@ def write_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
 def _architecture(file: Path, config: dict[str, Any]) -> str:
     """One that is read; earlier versions wrote a TopK one as standard with another activation."""
     kind = config.get("architecture", "standard")
-    after = config.get("activation_fn_str", config.get("activation_fn", "relu"))
+    after = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
     if kind == "standard" and after == "topk":
         kind = "topk"
     if kind not in _KINDS:
