@@ -1,24 +1,41 @@
 """Autoencoders of dictionary_learning: a folder trainer_0 with config.json and ae.pt.
 
     encoder.weight [width, d], encoder.bias [width], decoder.weight [d, width], b_dec [d], k, threshold (both 0-d)
+    JumpReLU and Matryoshka: W_enc [d, width], b_enc [width], W_dec [width, d], b_dec [d]
 
-AutoEncoderTopK takes the k largest of a row and leaves its threshold unused; BatchTopKSAE takes what is above it.
+The bias of the decoder goes by other names in the kinds without k. AutoEncoderTopK takes the k largest of a row and leaves
+its threshold unused; BatchTopKSAE and MatryoshkaBatchTopKSAE take what is above theirs, JumpReluAutoEncoder what is above
+a threshold per latent. AutoEncoderNew and JumpReluAutoEncoder do not take the bias off their input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from hourglass.adapters.sae_weights import fold, read_pickle, require_tensors, setting, unknown_kind
+from hourglass.adapters.sae_weights import Kind, fold, read_pickle, require_tensors, setting, unknown_kind
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
 from hourglass.errors import FolderError
 from hourglass.storage.atomic import read_json
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
-_KNOWN = {"AutoEncoderTopK": False, "BatchTopKSAE": True}
-"""Whether a kind decides by its threshold."""
+_LINEAR = {"encoder": "encoder.weight", "encoder_bias": "encoder.bias", "decoder": "decoder.weight", "bias": "b_dec"}
+_PLAIN = {"encoder": "W_enc", "encoder_bias": "b_enc", "decoder": "W_dec", "bias": "b_dec", "threshold": "threshold"}
+_GATED = {"encoder_bias": "gate_bias", "bias": "decoder_bias", "r_mag": "r_mag", "b_mag": "mag_bias"}
+_KINDS: dict[str, tuple[Kind, dict[str, str]]] = {
+    "AutoEncoder": ("relu", _LINEAR | {"bias": "bias"}),
+    "AutoEncoderNew": ("relu", _LINEAR | {"bias": "decoder.bias"}),
+    "AutoEncoderTopK": ("topk", _LINEAR),
+    "BatchTopKSAE": ("batchtopk", _LINEAR | {"threshold": "threshold"}),
+    "GatedAutoEncoder": ("gated", _LINEAR | _GATED),
+    "JumpReluAutoEncoder": ("jumprelu", _PLAIN),
+    "MatryoshkaBatchTopKSAE": ("matryoshka", _PLAIN),
+}
+"""Ours for each dict_class, and the names of its tensors."""
+_NOT_CENTRED = ("AutoEncoderNew", "JumpReluAutoEncoder")
 
 
 def read_dictionary_learning(folder: str | Path) -> SparseAutoencoder:
@@ -31,28 +48,52 @@ def read_dictionary_learning(folder: str | Path) -> SparseAutoencoder:
     config = read_json(file).get("trainer")
     if not isinstance(config, dict):
         raise FolderError(f"{file}: no 'trainer'; expected the config that dictionary_learning writes")
-    kind = config.get("dict_class")
-    if kind not in _KNOWN:
-        raise unknown_kind(file, "dict_class", kind, _KNOWN)
+    dict_class = config.get("dict_class")
+    if dict_class not in _KINDS:
+        raise unknown_kind(file, "dict_class", dict_class, _KINDS)
+    kind, names = _KINDS[dict_class]
     d, width = setting(file, config, "activation_dim"), setting(file, config, "dict_size")
     tensors = read_pickle(weights)
-    by_threshold = _KNOWN[kind]
+    shapes: dict[str, tuple[int, ...]] = {
+        "encoder.weight": (width, d),
+        "decoder.weight": (d, width),
+        "W_enc": (d, width),
+        "W_dec": (width, d),
+        names["bias"]: (d,),
+        "threshold": (width,) if kind == "jumprelu" else (),
+    }
     require_tensors(
         weights,
         tensors,
-        {"encoder.weight": (width, d), "encoder.bias": (width,), "decoder.weight": (d, width), "b_dec": (d,)}
-        | ({"threshold": ()} if by_threshold else {}),
+        {name: shapes.get(name, (width,)) for name in names.values()},
         f"{CONFIG} says activation_dim {d} and dict_size {width}",
-        others=("k", "threshold"),
+        others=("k", "threshold", "group_sizes"),
     )
-    k = tensors.get("k")
+    parts: dict[str, Any] = {part: tensors[name] for part, name in names.items()}
+    for part, turned in (("encoder", "W_enc"), ("decoder", "decoder.weight")):
+        if names[part] == turned:
+            parts[part] = parts[part].T
     return fold(
         weights,
-        encoder=tensors["encoder.weight"],
-        encoder_bias=tensors["encoder.bias"],
-        decoder=tensors["decoder.weight"].T,
-        bias=tensors["b_dec"],
-        # While k is annealed the file says the k of the moment, the config that of the end.
-        k=int(k) if isinstance(k, Tensor) else setting(file, config, "k"),
-        threshold=tensors["threshold"] if by_threshold else None,
+        kind,
+        k=_k(file, config, tensors) if "k" in tensors or "k" in config else None,
+        prefixes=_prefixes(weights, tensors, width) if kind == "matryoshka" else None,
+        centred=dict_class not in _NOT_CENTRED,
+        **parts,
     )
+
+
+def _k(file: Path, config: Mapping[str, Any], tensors: Mapping[str, Any]) -> int:
+    """While k is annealed the file says the k of the moment, the config that of the end."""
+    k = tensors.get("k")
+    return int(k) if isinstance(k, Tensor) else setting(file, config, "k")
+
+
+def _prefixes(weights: Path, tensors: Mapping[str, Any], width: int) -> tuple[float, ...]:
+    """Shares of the dictionary that reconstruct alone, of the sizes of the groups that are added one by one."""
+    sizes = tensors.get("group_sizes")
+    if not isinstance(sizes, Tensor) or sizes.ndim != 1 or sizes.sum() != width or bool((sizes < 1).any()):
+        raise FolderError(
+            f"{weights}: group_sizes {sizes}; expected whole numbers that sum to {width}".replace("\n", " ")
+        )
+    return tuple(end / width for end in sizes.cumsum(0).tolist())

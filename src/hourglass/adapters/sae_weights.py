@@ -3,19 +3,21 @@
 Others compute, with f the activations of x and n_i the norm of decoder row i,
 
     pre = W (x - bias) + encoder_bias     or W x + encoder_bias
-    f   = the k largest of pre, or of n * pre; or what of pre is above a threshold
+    f   = the k largest of pre, or of n * pre; what of pre is above 0 or a threshold; or, where pre is above 0, what is
+          above 0 of exp(r_mag) (pre - encoder_bias) + b_mag
     x   ~ bias + f @ decoder
 
-Ours takes the bias off x always and has decoder rows of norm 1: the other's direction is divided by its norm and the
-activation multiplied by it. Where that would change which latents are active, the file is refused.
+Ours has decoder rows of norm 1: the other's direction is divided by its norm and the activation multiplied by it, as
+encoder, biases and thresholds are. Where that would change which latents are active, the file is refused.
 """
 
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -25,19 +27,28 @@ from torch import Tensor
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder, SparseAutoencoderConfig
 from hourglass.errors import ConfigError, FolderError
 
+Kind = Literal["topk", "abstopk", "batchtopk", "matryoshka", "relu", "jumprelu", "gated"]
+
 NEARLY = 1e-2
 """Norms that differ by less are equal: weights kept in bfloat16 have no better."""
+_USUAL_K = 64
+_BY_COUNT = ("topk", "abstopk")
+_WITH_K = (*_BY_COUNT, "batchtopk", "matryoshka")
 
 
 def fold(
     source: Path,
+    kind: Kind,
     *,
     encoder: Tensor,
     encoder_bias: Tensor,
     decoder: Tensor,
     bias: Tensor,
-    k: int,
+    k: int | None = None,
     threshold: Tensor | None = None,
+    r_mag: Tensor | None = None,
+    b_mag: Tensor | None = None,
+    prefixes: tuple[float, ...] | None = None,
     centred: bool = True,
     by_norm: bool = False,
     scale: float = 1.0,
@@ -45,19 +56,21 @@ def fold(
     """Our autoencoder that gives the same codes (for unit directions) and reconstructions, within float error.
 
     source         file that is named in errors
-    encoder        [width, d], encoder_bias [width], decoder [width, d], bias [d], any float type
-    k              active latents of a row
-    threshold      None: the k largest of a row are active; a scalar or [width]: what is above it, without regard to k
+    kind           of ours; with thresholds, it is jumprelu where they differ and batchtopk or matryoshka where not
+    encoder        [width, d], encoder_bias [width] (gated: of the gate), decoder [width, d], bias [d], any float type
+    k              active latents of a row; None where a file with thresholds has none, which only learning on asks for
+    threshold      a scalar or [width]: what is above it is active, without regard to k
+    r_mag, b_mag   [width] of gated
+    prefixes       of matryoshka
     centred        the encoder sees x - bias, not x
     by_norm        the k largest are chosen among activations times the norm of their decoder row
     scale          all of this holds for rows that are multiplied by it, and reconstructions are divided by it
     """
     encoder, encoder_bias, decoder, bias = (t.float() for t in (encoder, encoder_bias, decoder, bias))
-    if not centred:
-        encoder_bias = encoder_bias + encoder @ bias
+    width, d = decoder.shape
     norms = torch.linalg.vector_norm(decoder, dim=1)
     if by_norm or (norms - 1).abs().max() > NEARLY:
-        if not by_norm and threshold is None and not _equal(norms):
+        if kind in _BY_COUNT and not by_norm and not _equal(norms):
             raise ConfigError(
                 f"{source}: decoder rows have norms from {norms.min():.3g} to {norms.max():.3g} and the {k} largest are chosen "
                 "before these count, which an autoencoder with unit rows cannot do"
@@ -65,36 +78,42 @@ def fold(
         decoder = decoder / norms.clamp_min(torch.finfo(norms.dtype).tiny)[:, None]
         encoder, encoder_bias = encoder * norms[:, None], encoder_bias * norms
         threshold = None if threshold is None else threshold.float() * norms
+        b_mag = None if b_mag is None else b_mag.float() * norms
+    if threshold is not None:
+        # A threshold below zero lets through what is positive, as zero does.
+        threshold = threshold.float().clamp_min(0)
+        one = "matryoshka" if kind == "matryoshka" else "batchtopk"
+        kind = one if _equal(threshold) else "jumprelu"  # type: ignore[assignment]
+    settings: dict[str, Any] = {"k": k or min(_USUAL_K, width)} if kind in _WITH_K else {}
+    if kind == "matryoshka" and prefixes is not None:
+        settings["prefixes"] = prefixes
     sae = SparseAutoencoder(
         SparseAutoencoderConfig(
-            d_in=decoder.shape[1],
-            width=decoder.shape[0],
-            k=k,
-            activation="topk" if threshold is None else "batchtopk",
+            d_in=d,
+            width=width,
+            activation=kind,
+            apply_b_dec_to_input=centred,
             precision="float32",  # in bfloat16 it would choose others of the same codes
+            **settings,
         )
     )
+    values = {"encoder.weight": encoder, "encoder.bias": encoder_bias, "W_dec": decoder, "b_dec": bias}
+    if kind == "gated":
+        values |= {"activation.r_mag": r_mag, "activation.b_mag": b_mag}  # type: ignore[dict-item]
+    elif kind == "jumprelu" and threshold is not None:
+        tiny = torch.finfo(threshold.dtype).tiny
+        values["activation.log_threshold"] = threshold.clamp_min(tiny).log()
+    elif threshold is not None:
+        # Theirs are above the threshold, ours reach it.
+        least = threshold.flatten()[0]
+        name = "activation.threshold" if kind == "batchtopk" else "activation.batch.threshold"
+        values[name] = torch.nextafter(least, torch.full_like(least, math.inf))
+    own = sae.state_dict()
     with torch.no_grad():
-        sae.encoder.weight.copy_(encoder)
-        sae.encoder.bias.copy_(encoder_bias)
-        sae.W_dec.copy_(decoder)
-        sae.b_dec.copy_(bias)
+        for name, value in values.items():
+            own[name].copy_(value)
         sae.scale.fill_(scale)
-        if threshold is not None:
-            sae.activation.threshold.copy_(_least_above(source, threshold))  # type: ignore[operator]
     return sae.eval()
-
-
-def _least_above(source: Path, threshold: Tensor) -> Tensor:
-    """The least number that is active: theirs are above the threshold, ours reach it."""
-    if not _equal(threshold):
-        raise ConfigError(
-            f"{source}: thresholds go from {threshold.min():.3g} to {threshold.max():.3g} (for unit directions); "
-            "an autoencoder with one threshold for all latents cannot do that"
-        )
-    # A threshold below zero lets through what is positive, as zero does.
-    one = threshold.flatten()[0].float().clamp_min(0)
-    return torch.nextafter(one, torch.full_like(one, math.inf))
 
 
 def _equal(values: Tensor) -> bool:
@@ -119,7 +138,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 def read_pickle(file: Path) -> dict[str, Any]:
     """The dict of a .pt file. Only tensors and plain values are read: code in it is refused, not run."""
     try:
-        values = torch.load(file, map_location="cpu", weights_only=True)
+        values = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except FileNotFoundError:
         raise FolderError(f"{file}: no such file") from None
     except Exception as error:  # pickles break in many ways
@@ -133,7 +152,7 @@ def read_pickle(file: Path) -> dict[str, Any]:
 def require_tensors(
     file: Path, tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], said: str, others: Iterable[str] = ()
 ) -> None:
-    """Every tensor of `shapes` has that shape, and there is no tensor beside these and `others`.
+    """Every tensor of `shapes` has that shape and finite numbers, and there is no tensor beside these and `others`.
 
     said    where the shapes come from, for the message
     """
@@ -143,6 +162,8 @@ def require_tensors(
         found = tuple(tensors[name].shape)
         if found != shape:
             raise FolderError(f"{file}: {name} has shape {list(found)}, but {said}, which makes {list(shape)}")
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise FolderError(f"{file}: {name} holds NaN or infinity")
     unknown = sorted(set(tensors) - set(shapes) - set(others))
     if unknown:
         raise ConfigError(f"{file}: holds {', '.join(unknown)}, which this kind of autoencoder does not have")

@@ -1,8 +1,9 @@
 """Autoencoders of SAELens, read and written: a folder with cfg.json and sae_weights.safetensors.
 
-    W_enc [d, width], b_enc [width], W_dec [width, d], b_dec [d]; jumprelu also has threshold [width]
+    W_enc [d, width], b_enc [width], W_dec [width, d], b_dec [d]
+    jumprelu: threshold [width] beside these; gated: b_gate, b_mag, r_mag [width] in place of b_enc
 
-BatchTopK autoencoders are kept there as jumprelu with one threshold for all latents.
+BatchTopK and Matryoshka autoencoders are kept there as jumprelu with one threshold for all latents.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hourglass.adapters.sae_weights import fold, read_safetensors, require_tensors, setting, unknown_kind
+from hourglass.adapters.sae_weights import Kind, fold, read_safetensors, require_tensors, setting, unknown_kind
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import atomic_folder, read_json
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SCALER = "activation_scaler.json"
-_KNOWN = ("topk", "jumprelu")
+_KINDS: dict[str, Kind] = {
+    "standard": "relu",
+    "gated": "gated",
+    "jumprelu": "jumprelu",
+    "topk": "topk",
+    "abstopk": "abstopk",
+}
+"""Ours for each architecture of theirs."""
+_WRITTEN = {ours: theirs for theirs, ours in _KINDS.items()} | {"batchtopk": "topk", "matryoshka": "topk"}
+"""Theirs for each of ours, where no threshold has been measured."""
 _FORMAT = "6.0.0"  # without it, SAELens takes a file for one of before this version
-_USUAL_K = 64  # a jumprelu file has no k, which only learning on would ask for
 
 
 def read_saelens(folder: str | Path) -> SparseAutoencoder:
@@ -36,9 +45,10 @@ def read_saelens(folder: str | Path) -> SparseAutoencoder:
     folder = Path(folder)
     file, weights = folder / CONFIG, folder / WEIGHTS
     config = read_json(file)
-    kind = _kind(config)
-    if kind not in _KNOWN:
-        raise unknown_kind(file, "architecture", kind, _KNOWN)
+    architecture = _architecture(file, config)
+    kind = _KINDS[architecture]
+    extra = {"jumprelu": ("threshold",), "gated": ("r_mag", "b_mag")}.get(architecture, ())
+    encoder_bias = "b_gate" if kind == "gated" else "b_enc"
     d, width = setting(file, config, "d_in"), setting(file, config, "d_sae")
     tensors = read_safetensors(weights)
     scaling = tensors.pop("scaling_factor", None)  # of finetuned ones; 1 elsewhere
@@ -49,21 +59,24 @@ def read_saelens(folder: str | Path) -> SparseAutoencoder:
     require_tensors(
         weights,
         tensors,
-        {"W_enc": (d, width), "b_enc": (width,), "W_dec": (width, d), "b_dec": (d,)}
-        | ({"threshold": (width,)} if kind == "jumprelu" else {}),
+        {"W_enc": (d, width), encoder_bias: (width,), "W_dec": (width, d), "b_dec": (d,)}
+        | dict.fromkeys(extra, (width,)),
         f"{CONFIG} says d_in {d} and d_sae {width}",
     )
     return fold(
         weights,
+        kind,
         encoder=tensors["W_enc"].T,
-        encoder_bias=tensors["b_enc"],
+        encoder_bias=tensors[encoder_bias],
         decoder=tensors["W_dec"],
         bias=tensors["b_dec"],
-        k=_k(file, config, kind, width),
-        threshold=tensors.get("threshold"),
+        k=_k(file, config, kind),
         centred=bool(config.get("apply_b_dec_to_input", True)),
-        by_norm=kind == "topk" and bool(config.get("rescale_acts_by_decoder_norm", False)),
+        by_norm=kind in ("topk", "abstopk") and bool(config.get("rescale_acts_by_decoder_norm", False)),
         scale=_scale(folder, config),
+        threshold=tensors.get("threshold"),
+        r_mag=tensors.get("r_mag"),
+        b_mag=tensors.get("b_mag"),
     )
 
 
@@ -76,46 +89,61 @@ def write_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise FolderError(f"{folder}: is not empty; name a new folder")
     threshold = _threshold(sae)
+    k, kind = sae.config.k, sae.config.activation
+    if kind not in _WRITTEN:
+        raise ConfigError(
+            f"activation {kind!r} cannot be written for SAELens; known are: {', '.join(sorted(_WRITTEN))}"
+        )
     tensors = {
         # z = W (scale x - b) + c, or W scale x + c, and codes are z / scale.
         "W_enc": sae.W_enc,
-        "b_enc": sae.b_enc / sae.scale,
+        "b_gate" if kind == "gated" else "b_enc": sae.b_enc / sae.scale,
         "W_dec": sae.W_dec,
         "b_dec": sae.offset,
     }
     config: dict[str, Any] = {
+        "architecture": _WRITTEN[kind] if threshold is None else "jumprelu",
         "d_in": sae.config.d_in,
         "d_sae": sae.config.width,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": getattr(sae.config, "apply_b_dec_to_input", True),
+        "apply_b_dec_to_input": sae.config.apply_b_dec_to_input,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {"k": sae.config.k, "sae_lens_version": _FORMAT},
+        "metadata": {"sae_lens_version": _FORMAT} | ({} if k is None else {"k": k}),
     }
-    if threshold is None:
-        config |= {"architecture": "topk", "k": sae.config.k, "rescale_acts_by_decoder_norm": False}
-    else:
-        config["architecture"] = "jumprelu"
+    if threshold is not None:
         tensors["threshold"] = threshold.expand(sae.config.width)
+    elif kind == "gated":
+        own = sae.state_dict()
+        tensors |= {"r_mag": own["activation.r_mag"], "b_mag": own["activation.b_mag"] / sae.scale}
+    elif k is not None:
+        config |= {"k": k, "rescale_acts_by_decoder_norm": False}
     with atomic_folder(folder) as new:
         save_file({name: t.detach().cpu().float().contiguous() for name, t in tensors.items()}, new / WEIGHTS)
         (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _kind(config: dict[str, Any]) -> Any:
-    """The architecture; earlier versions wrote a TopK one as standard with another activation."""
+def _architecture(file: Path, config: dict[str, Any]) -> str:
+    """One that is read; earlier versions wrote a TopK one as standard with another activation."""
     kind = config.get("architecture", "standard")
-    return "topk" if kind == "standard" and config.get("activation_fn_str") == "topk" else kind
+    after = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
+    if kind == "standard" and after == "topk":
+        kind = "topk"
+    if kind not in _KINDS:
+        raise unknown_kind(file, "architecture", kind, _KINDS)
+    if kind in ("standard", "gated", "jumprelu") and after != "relu":
+        raise unknown_kind(file, "activation_fn", after, ("relu", "topk"))
+    return str(kind)
 
 
-def _k(file: Path, config: dict[str, Any], kind: str, width: int) -> int:
+def _k(file: Path, config: dict[str, Any], kind: str) -> int | None:
     for place in (config, config.get("activation_fn_kwargs") or {}, config.get("metadata") or {}):
-        if "k" in place:
+        if place.get("k", None) is not None:
             return setting(file, place, "k")
-    if kind == "topk":
+    if kind in ("topk", "abstopk"):
         raise FolderError(f"{file}: no k; expected the number of active latents")
-    return min(_USUAL_K, width)
+    return None
 
 
 def _scale(folder: Path, config: dict[str, Any]) -> float:
@@ -140,12 +168,10 @@ def _scale(folder: Path, config: dict[str, Any]) -> float:
 
 
 def _threshold(sae: SparseAutoencoder) -> Tensor | None:
-    """The largest number that is silent: ours reach the threshold, theirs are above it. None where the k largest count."""
-    kind = sae.config.activation
-    if kind not in ("topk", "batchtopk"):
-        raise ConfigError(f"activation {kind!r} cannot be written for SAELens; known are: batchtopk, topk")
-    threshold = getattr(sae.activation, "threshold", None)
-    if kind == "topk" or threshold is None or threshold < 0:  # not measured yet: rows are treated as in TopK
+    """A scalar or [width]: the largest number that is silent. None where no threshold decides."""
+    threshold: Tensor | None = getattr(sae.activation, "threshold", None)
+    if threshold is None or bool((threshold < 0).any()):  # not measured yet: rows are treated as in TopK
         return None
     least = threshold / sae.scale
-    return torch.nextafter(least, torch.full_like(least, -math.inf))
+    # Those of jumprelu are above their threshold, as theirs; the others reach it.
+    return least if sae.config.activation == "jumprelu" else torch.nextafter(least, torch.full_like(least, -math.inf))

@@ -42,6 +42,7 @@ def read_sparsify(folder: str | Path) -> SparseAutoencoder:
     )
     return fold(
         folder / WEIGHTS,
+        "topk",
         encoder=tensors["encoder.weight"],
         encoder_bias=tensors["encoder.bias"],
         decoder=tensors["W_dec"],
