@@ -2,7 +2,7 @@
 
     encoder.weight [width, d], encoder.bias [width], decoder.weight [d, width], decoder.bias [d]
 
-This is the format of OpenMOSS's Language-Model-SAEs of October 2024, from memory and its code: no published file was
+This is the format of OpenMOSS's Language-Model-SAEs of October 2024, after its code: no published file was
 read. Rows are multiplied by sqrt(d) over the mean norm of a row, which the config has; b_dec is not taken off them. The
 one threshold counts after both are undone: activations of unit directions, in the units of the data, are above it.
 """

@@ -3,8 +3,9 @@
     pre_bias [d], latent_bias [width], encoder.weight [width, d], decoder.weight [d, width], activation "ReLU" or "TopK",
     activation_state_dict {k, postact_fn} of TopK
 
-A file without an activation is one of a ReLU. Their TopK autoencoders read each row less its own mean and divided by its own deviation, and undo both at the end. Ours
-has one centre and one scale for all rows, so it reads rows that `layer_normalized` has prepared.
+A file without an activation is one of a ReLU. Their TopK autoencoders read each row less its own mean and divided by its
+own deviation, and undo both at the end. Ours has one centre and one scale for all rows, so it reads rows that
+`layer_normalized` has prepared.
 """
 
 from __future__ import annotations
