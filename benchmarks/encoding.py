@@ -1,6 +1,6 @@
 """Encoding texts: tokens a second of the reader against sentence-transformers, on the same model and the same tokens.
 
-    python benchmarks/encoding.py [--rows 600] [--rounds 5] [--data DIR]
+    python benchmarks/encoding.py [--rows 600] [--rounds 5] [--data DIR] [--out FILE]
 
 Texts are docstrings of the installed packages, or DIR/bbc_news/docs.parquet. Each is cut after 200 tokens beforehand,
 because sentence-transformers drops what is beyond 256: both sides see every token. Sides take turns within a round and
@@ -96,11 +96,19 @@ def floor(network: torch.nn.Module, lengths: torch.Tensor) -> dict[str, Any]:
     }
 
 
+def cpu() -> str:
+    """Name, family and model: how fast bfloat16 is depends on the generation."""
+    found = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
+    values = {key.strip(): value.strip() for key, value in found.items()}
+    return f"{values['model name']}, family {values['cpu family']}, model {values['model']}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder with bbc_news/docs.parquet")
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULT, help="of another machine, beside the first result")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -151,6 +159,7 @@ def main() -> None:
         "command": " ".join(["python benchmarks/encoding.py", *sys.argv[1:]]),
         "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers", "sentence-transformers")},
         "machine": {
+            "cpu": cpu(),
             "cores": os.cpu_count(),
             "capability": torch.backends.cpu.get_cpu_capability(),
             "system": platform.platform(),
@@ -159,7 +168,7 @@ def main() -> None:
     }
     if arguments.data:
         result["command"] = result["command"].replace(str(arguments.data), "DIR")
-    write_json(RESULT, result)
+    write_json(arguments.out, result)
     for number, run in measured.items():
         print(f"{number}: {run['ratio_wall']} x by wall {run['ratio_wall_range']}, {run['ratio_cpu']} x by CPU time")
         for name, speed in run["tokens_per_second_wall"].items():
