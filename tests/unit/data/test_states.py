@@ -148,13 +148,21 @@ if __name__ == "__main__":  # writes to a folder, and is killed so many times at
         begun = time.monotonic()
         states.cache_states(Reader(), TEXTS, folder.with_name(name))
         whole = time.monotonic() - begun
+
+    def appended():
+        return (folder / "rows.json").read_text() if (folder / "rows.json").exists() else ""
+
     killed = 0
     for _ in range(int(sys.argv[2])):
+        before = appended()
         child = os.fork()
         if not child:
             states.cache_states(Reader(), TEXTS, folder)
             os._exit(0)
-        time.sleep(random.uniform(0, whole / 8))
+        # Some way in, but nobody knows where: after one append at least.
+        while appended() == before and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.0005)
+        time.sleep(random.uniform(0, whole / 40))
         os.kill(child, signal.SIGKILL)
         killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
     print(killed)
