@@ -11,8 +11,9 @@ hg.steer("reviews", "Dear customer,", feature="refusals").table
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -37,6 +38,7 @@ from hourglass.training import fit as fit_waist
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
 from hourglass.uses.explore import Workspace, build
+from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import is_workspace
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.uses.steer.logits import logit_effect as effect_on_logits
@@ -220,7 +222,9 @@ def fit_sae(
     reader = HuggingFaceReader(
         model, layer=layer, site=site, dtype=dtype, role=role, special=special, max_norm=max_norm
     )
-    if k is None and "k" in ACTIVATIONS[_known(activation, ACTIVATIONS)].settings:
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"no activation {activation!r}{nearest(activation, ACTIVATIONS)}")
+    if k is None and "k" in ACTIVATIONS[activation].settings:
         k = 32 if width is None else min(32, width)
 
     def configured(features: int) -> SparseAutoencoderConfig:
@@ -228,7 +232,9 @@ def fit_sae(
         return SparseAutoencoderConfig.from_dict({"d_in": reader.width, **chosen, **settings})
 
     configured(width or max(k or 1, 4096))  # settings that do not fit are refused before anything is read
-    rows = cache_states(reader, texts, folder / "states").rows
+    with Progress(progress) as bar:
+        task = bar.start("Reading states", limit, "texts")
+        rows = cache_states(reader, texts, folder / "states", partial(bar.advance, task)).rows
     config = configured(width or max(k or 1, _width(len(rows))))
     train = recipe(config, len(rows), seed=seed)
     with seeded(torch.device("cpu"), seed):
@@ -326,13 +332,6 @@ def logit_effect(folder: str | Path, feature: int, *, top: int = 10) -> pd.DataF
     target = _causal(Path(folder), None, None)
     feature = feature_number(feature, target.sae.config.width)
     return effect_on_logits(CausalModel(target.model), target.sae, feature, top)
-
-
-def _known(name: str, names: Iterable[str]) -> str:
-    """`name`; ConfigError with the nearest one where it is not among `names`."""
-    if name not in names:
-        raise ConfigError(f"no activation {name!r}{nearest(name, names)}")
-    return name
 
 
 def _reader_of(folder: Path) -> dict[str, Any]:

@@ -29,8 +29,9 @@ def features(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """The concepts of a workspace, or one of them with its examples."""
+    """The concepts of a workspace, the most telling first, or one of them with its examples."""
     from hourglass import api
+    from hourglass.uses.explore.overview import telling
 
     workspace = api.open(folder)
     table = workspace.features
@@ -46,7 +47,7 @@ def features(
         table = table[table["label"].notna()]
     if search:
         table = table[table["label"].fillna("").str.contains(search, case=False, regex=False)]
-    table = table.sort_values("documents", ascending=False).head(top)
+    table = table.loc[telling(table).sort_values(ascending=False, kind="stable").index].head(top)
     if as_json:
         print_json(json.loads(table.reset_index().to_json(orient="records")))
         return

@@ -12,7 +12,7 @@ it is there. Each token has its row, its document (`_row` of the source: 1 is th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,13 +46,15 @@ class DescribedReader(TextReader, Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
-def cache_states(reader: DescribedReader, source: Any, folder: Path) -> RowFile:
+def cache_states(
+    reader: DescribedReader, source: Any, folder: Path, advance: Callable[[int], None] | None = None
+) -> RowFile:
     """Keep the states of all tokens of a source of texts (whatever `open_texts` opens, or a TextSource) in `folder`.
 
     After a kill at any moment, the same call goes on where the files stop, and they come to hold the same bytes as if
     nothing had happened (on the same machine, with as many threads). A cache that is finished is returned as it is, even
     if the source has grown. Memory is that of WINDOW_CHARACTERS of text, fewer where states are wide, and of their
-    states. A longer document is read in parts.
+    states. A longer document is read in parts. `advance` is told how many texts, or parts, have been read each time.
 
     Raises FolderError for a folder with states of another reader or source, or that another process writes to;
     StatesError, with the number of the document, for one whose states are not finite.
@@ -68,7 +70,7 @@ def cache_states(reader: DescribedReader, source: Any, folder: Path) -> RowFile:
         with FileLock(folder / ".lock", blocking=False):
             clear_leftovers(folder)
             if not _finished(folder, made_from):
-                _write(reader, chain([first], windows), folder)
+                _write(reader, chain([first], windows), folder, advance)
                 write_json(folder / "states.json", {**made_from, "finished": True})
     except Timeout:
         raise FolderError(f"{folder}: another process is writing to it; wait for it to end") from None
@@ -111,13 +113,15 @@ def _finished(folder: Path, made_from: dict[str, Any]) -> bool:
     return bool(state.get("finished"))
 
 
-def _write(reader: TextReader, windows: Iterable[Window], folder: Path) -> None:
+def _write(reader: TextReader, windows: Iterable[Window], folder: Path, advance: Callable[[int], None] | None) -> None:
     with RowWriter(folder, reader.width) as rows:
         # What is read together depends on the source alone, and so do the bits of the states: a batch has its own rounding.
         for number, (documents, starts, parts) in enumerate(windows):
             if number >= rows.done:
                 read_into(rows, reader, documents, parts, starts, done=number + 1)
                 release_memory()
+            if advance is not None:
+                advance(len(documents))
 
 
 def _windows(texts: TextSource, characters: int) -> Iterator[Window]:

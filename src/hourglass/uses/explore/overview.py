@@ -42,13 +42,18 @@ SNIPPET = 140
 """Characters of a document shown on the map."""
 
 
-def strongest(features: pd.DataFrame) -> pd.DataFrame:
-    """The named features, those first that tell documents apart: a good name, in neither none nor all of them."""
-    named = features[features["label"].notna() & (features["documents"] > 0)]
-    share = named["frequency"].clip(0, 1)
+def telling(features: pd.DataFrame) -> pd.Series:
+    """How much each feature tells documents apart: a good name, in neither none nor all of them; NaN without a name."""
+    share = features["frequency"].clip(0, 1)
     # `common` is high for names made of words that nearly every document has, such as "the".
-    worth = (2 * named["score"] - 1) * np.sqrt(share * (1 - share)) * (1 - named["common"]) ** 2
-    ordered = named.loc[worth.sort_values(ascending=False, kind="stable").index]
+    worth = (2 * features["score"] - 1) * np.sqrt(share * (1 - share)) * (1 - features["common"]) ** 2
+    return worth.where(features["label"].notna())
+
+
+def strongest(features: pd.DataFrame) -> pd.DataFrame:
+    """The named features that occur, the most telling first."""
+    named = features[features["label"].notna() & (features["documents"] > 0)]
+    ordered = named.loc[telling(named).sort_values(ascending=False, kind="stable").index]
     # Several features often share their first term; the best of them stands for all.
     return ordered[~ordered["terms"].map(lambda terms: terms[0]).duplicated()]
 
