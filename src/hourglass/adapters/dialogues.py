@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from torch import Tensor
 from hourglass.adapters import huggingface_loading as loading
 from hourglass.adapters.chat_templates import ChatTemplate, Document, Rendered
 from hourglass.adapters.huggingface_network import FrozenNetwork
-from hourglass.errors import ConfigError
+from hourglass.errors import ConfigError, StatesError
 from hourglass.waist import as_device
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +74,7 @@ class TokenRows:
         return len(self.ids)
 
     def where(self, keep: Tensor) -> TokenRows:
-        """The tokens for which `keep` [T] is true, or those of a slice's worth of row numbers."""
+        """Only the tokens for which `keep` [T] is true."""
         return TokenRows(
             self.states[keep], self.documents[keep], self.positions[keep], self.special[keep], self.ids[keep]
         )
@@ -138,7 +137,7 @@ class DialogueReader:
             "layer": layer,
             "site": site,
             "dtype": str(self._runs.dtype).removeprefix("torch."),
-            "template": "tokenizer" if template is None else hashlib.sha256(template.encode()).hexdigest()[:16],
+            "chat_template": template,
             "special_ids": None if self._special is None else self._special.tolist(),
             "max_tokens": self.max_tokens,
         }
@@ -149,7 +148,7 @@ class DialogueReader:
         return self._place.width
 
     def describe(self) -> dict[str, Any]:
-        """What it takes to have the same states again, for manifests."""
+        """What it takes to have the same states again, for manifests; "chat_template" is null for the tokenizer's own."""
         return dict(self._description)
 
     def render(self, document: Document) -> Rendered:
@@ -194,7 +193,12 @@ class DialogueReader:
         """
         if apart:
             self._require_isolation()
-        return self._states(tokens, cuts, apart)
+        try:
+            return self._states(tokens, cuts, apart)
+        except StatesError:
+            # What is not finite spreads to all of its sequence, through attention weights of 0 too: look for its beginning.
+            self._states(tokens, tokens.offsets, False)
+            raise
 
     def _states(self, tokens: Tokens, cuts: Array, apart: bool) -> Tensor:
         starts, stops = cuts[:-1], cuts[1:]

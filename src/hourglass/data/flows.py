@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from hourglass.adapters.chat_templates import Rendered
+from hourglass.adapters.chat_templates import Document, Rendered
 from hourglass.adapters.dialogues import DialogueReader, TokenRows, Tokens
 from hourglass.data.dialogues import Documents, plain
 from hourglass.data.states import Unit, keep_rows
@@ -136,6 +136,23 @@ def cache_flow(
 
     made = (Unit(some.ended, partial(append, some)) for some in chain([first], units))
     return keep_rows(made, reader.width, made_from, folder, advance)
+
+
+def gather(reader: DialogueReader, documents: Iterable[tuple[int, Document]], flow: Flow) -> TokenRows:
+    """The states of a few documents with rising numbers, all at once; SourceError for one that the template refuses."""
+    numbers, rendered = [], []
+    for number, document in documents:
+        try:
+            rendered.append(reader.render(document if flow.template else plain(document)))
+        except SourceError as error:
+            raise SourceError(f"document {number}: {error}") from None
+        numbers.append(number)
+    stream = _Stream(flow, None)
+    stream.append(reader.tokenize(rendered), np.array(numbers, np.int64))
+    ready = stream.take(last=True)
+    if ready is None:
+        raise SourceError("no token to read: the documents are empty")
+    return _read(reader, ready, flow)
 
 
 def whole_dialogues(reader: DialogueReader, documents: Documents) -> Iterator[TokenRows]:
