@@ -73,7 +73,7 @@ def test_long_documents_are_cut(causal_folder):
     rows = reader.read([turns("a" * 50), "b" * 50, turns("c")])
     assert rows.documents.bincount().tolist() == [20, 20, 10]
     assert DialogueReader(str(causal_folder / "llama"), layer=1).max_tokens == 160  # 8192, but the model takes no more
-    with pytest.raises(ConfigError, match="max_tokens 161: .* takes 160 at most"):
+    with pytest.raises(ConfigError, match=r"max_tokens 161: .* takes 160 at most"):
         DialogueReader(str(causal_folder / "llama"), max_tokens=161)
     with pytest.raises(ConfigError, match="max_tokens 0"):
         DialogueReader(str(causal_folder / "llama"), max_tokens=0)

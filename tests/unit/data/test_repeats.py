@@ -1,7 +1,7 @@
 """Runs of words that were there before, against sets of tuples."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hourglass.data.repeats import Repeats
@@ -22,6 +22,7 @@ word = st.sampled_from(["a", "b", "ab", "é", "\u3000", "\ud800", "c\nd"])
 turn = st.lists(word, max_size=12).map(" ".join)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(samples=st.lists(st.lists(turn, max_size=3), max_size=12), n=st.integers(1, 5))
 def test_what_is_kept_is_what_sets_of_words_keep(samples, n):
     repeats = Repeats(n)
