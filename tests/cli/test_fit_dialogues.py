@@ -56,10 +56,13 @@ def test_flows_from_the_command_line(source, causal_folder, tmp_path):
 
 def test_mistakes_are_one_line_and_leave_nothing(source, causal_folder, tmp_path, capsys, monkeypatch):
     llama, gpt2 = (["--model", causal_folder / name, "--layer", 1] for name in ("llama", "gpt2"))
+    template = tmp_path / "chat.jinja"
+    template.write_text(TEMPLATE)
     for options, said in [
         ([*gpt2, "--dialogues"], "its tokenizer has no chat template"),
         ([*llama, "--dialogues", "--pack", "blocks"], "block 2048: the model takes 160 tokens at most"),
         ([*llama, "--dialogues", "--pack", "block"], "no pack 'block' (did you mean 'blocks'?)"),
+        (["--dialogues", "--template", template, "--pack", "masked"], "in minilm packed documents see each other"),
         ([*llama, "--dialogues", "--role", "user"], "role and max_norm are for plain texts"),
         ([*llama, "--pack", "masked"], "pack and template are for dialogues: add dialogues (--dialogues)"),
         ([*llama, "--dialogues", "--template", tmp_path / "no"], "no: no text file that can be read (No such file"),

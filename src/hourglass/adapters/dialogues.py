@@ -90,7 +90,8 @@ class DialogueReader:
     max_tokens   of a document, the rest of which is left out; None: what the model takes, 8192 at most
 
     A dialogue is written with the template and tokenised once: its special tokens are the template's, no second first
-    token. A plain text has the special tokens around it that the tokenizer gives it.
+    token. A token that holds a character of what a turn says is not the template's. A plain text has the special tokens
+    around it that the tokenizer gives it.
 
     Raises ConfigError for a setting that does not fit, FolderError for a model that cannot be had.
     """
@@ -192,7 +193,7 @@ class DialogueReader:
         for numbers that are not finite.
         """
         if apart:
-            self._require_isolation()
+            self.require_isolation()
         try:
             return self._states(tokens, cuts, apart)
         except StatesError:
@@ -200,22 +201,8 @@ class DialogueReader:
             self._states(tokens, tokens.offsets, False)
             raise
 
-    def _states(self, tokens: Tokens, cuts: Array, apart: bool) -> Tensor:
-        starts, stops = cuts[:-1], cuts[1:]
-        windows = np.column_stack([starts, stops, starts, stops, starts]).astype(np.int64)
-        longest = int((stops - starts).max(initial=0))
-        return self._runs.states(
-            tokens.ids,
-            windows[stops > starts],
-            len(tokens),
-            [self._place],
-            longest=max(longest, -(-longest // 16) * 16) if apart else self.longest,
-            whose=lambda rows: np.searchsorted(tokens.offsets, rows, "right") - 1,
-            positions=tokens.positions.astype(np.int64) if apart else None,
-        )[0]
-
-    def _require_isolation(self) -> None:
-        """Some kinds of model, and older versions of transformers, let packed documents see each other: try it once."""
+    def require_isolation(self) -> None:
+        """Raise ConfigError where packed documents see each other, as in some models and older versions of transformers."""
         if self._isolates is None:
             config: Any = self._runs.module.config
             ids = np.random.default_rng(0).integers(0, config.get_text_config().vocab_size, 24)
@@ -235,6 +222,20 @@ class DialogueReader:
                 f"pack 'masked': in {self._description['model']} packed documents see each other; use pack 'none', which "
                 "gives the same states as masking would"
             )
+
+    def _states(self, tokens: Tokens, cuts: Array, apart: bool) -> Tensor:
+        starts, stops = cuts[:-1], cuts[1:]
+        windows = np.column_stack([starts, stops, starts, stops, starts]).astype(np.int64)
+        longest = int((stops - starts).max(initial=0))
+        return self._runs.states(
+            tokens.ids,
+            windows[stops > starts],
+            len(tokens),
+            [self._place],
+            longest=max(longest, -(-longest // 16) * 16) if apart else self.longest,
+            whose=lambda rows: np.searchsorted(tokens.offsets, rows, "right") - 1,
+            positions=tokens.positions.astype(np.int64) if apart else None,
+        )[0]
 
 
 def _within(spans: Array, content: Sequence[tuple[int, int]]) -> Array:

@@ -138,7 +138,7 @@ class FastSAEConfig(WaistConfig):
     def __post_init__(self) -> None:
         if self.special_ids is not None:
             object.__setattr__(self, "special_ids", tuple(self.special_ids))  # JSON has lists
-        self.flow  # noqa: B018  (refuses what cannot be)
+        _ = self.flow  # refuses what cannot be
 
     @property
     def flow(self) -> Flow:

@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from hourglass.adapters.chat_templates import Rendered
 from hourglass.adapters.dialogues import DialogueReader, TokenRows, Tokens
-from hourglass.data import flows
+from hourglass.data import states
 from hourglass.data.dialogues import open_dialogues, text_documents
 from hourglass.data.flows import Flow, arrange, cache_flow, gather, read_flow, whole_dialogues
 from hourglass.errors import ConfigError, FolderError, SourceError, StatesError
@@ -30,6 +30,9 @@ class Reader:
 
     def describe(self):
         return {"model": "letters"}
+
+    def require_isolation(self):
+        pass
 
     def render(self, document):
         if not isinstance(document, str):
@@ -78,7 +81,7 @@ def test_every_token_comes_once_in_order_and_as_many_as_asked_for(some, pack, bl
         return
     tokens = data.draw(st.none() | st.integers(1, len(expected)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows, "UNIT_CHARACTERS", data.draw(st.integers(1, 60)))
+        patch.setattr(states, "WINDOW_CHARACTERS", data.draw(st.integers(1, 60)))
         documents = text_documents(some)
         rows = joined(read_flow(Reader(), documents, flow, tokens=tokens))
         arranged = list(arrange(Reader(), documents, flow, tokens=tokens))
@@ -135,6 +138,11 @@ def test_documents_that_the_template_refuses_are_left_out_and_named():
 def test_flows_that_cannot_be(flow, tokens, error, said):
     with pytest.raises(error, match=said):
         list(read_flow(Reader(), text_documents(["abc", "ab"]), Flow(**flow), tokens=tokens))
+
+
+def test_a_block_must_fit_for_a_few_documents_too():
+    with pytest.raises(ConfigError, match="block 51: the model takes 50 tokens at most"):
+        gather(Reader(), [(1, "abc")], Flow(pack="blocks", block=51))
 
 
 # What a real model makes of it ------------------------------------------------------------------------
@@ -201,7 +209,7 @@ def test_the_context_makes_no_difference_to_what_is_cached_but_its_states(model,
 
 @pytest.mark.parametrize("flow", [Flow(), Flow(pack="blocks", block=60), Flow(pack="masked", block=100)])
 def test_after_a_stop_only_what_lacks_is_read_and_the_bytes_are_the_same(model, flow, tmp_path, monkeypatch):
-    monkeypatch.setattr(flows, "UNIT_CHARACTERS", 90)
+    monkeypatch.setattr(states, "WINDOW_CHARACTERS", 90)
 
     class Counting:
         def __init__(self, stop):
