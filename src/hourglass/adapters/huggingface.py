@@ -51,8 +51,9 @@ class HuggingFaceReader:
     model           "minilm", a model folder (transformers or sentence-transformers) or a Hub id
     layer           None: the model's last state, its final norm included; 0: the embeddings; n: the raw output of block n,
                     before any final norm; negative: counted from the last block (-1)
-    site            of block n: "residual", its output; "attention" or "mlp", what these add to it; "head", the heads'
-                    outputs side by side before attention's output projection; "head:2", head 2 alone
+    site            of block n: "residual", its output; "attention" or "mlp", what these add to it; "mlp_in", what goes into
+                    the feed-forward part; "head", the heads' outputs side by side before attention's output projection;
+                    "head:2", head 2 alone
     dtype           of the model: "auto" takes bfloat16 where the hardware has it
     role            wrap each text in the chat template as a turn of "user" or "assistant"; the template's own tokens are
                     left out of the states
