@@ -11,7 +11,7 @@ hg.steer("reviews", "Dear customer,", feature="refusals").table
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,21 +22,19 @@ from huggingface_hub import hf_hub_download
 
 from hourglass import systems
 from hourglass.adapters.causal import CausalModel, require_causal
-from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.adapters.saes import load_sae
-from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseAutoencoderConfig
+from hourglass.bottlenecks.sparse import Crosscoder, SparseAutoencoder
 from hourglass.bottlenecks.sparse.activations import ACTIVATIONS
 from hourglass.bottlenecks.sparse.recipe import recipe
 from hourglass.data import open_texts
-from hourglass.data.states import cache_states
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
-from hourglass.metrics.autoencoders import measure_sae
 from hourglass.storage.atomic import read_json, replace_folder, write_json
 from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
 from hourglass.training import FitResult, TrainConfig
 from hourglass.training import fit as fit_waist
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
+from hourglass.uses import coders
 from hourglass.uses.explore import Workspace, build
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import is_workspace
@@ -48,9 +46,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["explore", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
-
-MEASURED_ROWS = 32_768
-"""Rows, spread over all, on which a trained autoencoder is measured."""
 
 
 def explore(
@@ -84,8 +79,8 @@ def explore(
     id        column that names a document (default: "id" where there is one, else the row number)
     encoder   "minilm" (the default), a model folder or a Hub id; layer: None for the last, else its number; site: of the
               layer, as in `HuggingFaceReader` ("residual")
-    sae       a trained sparse autoencoder that is used as it is (whatever `load_sae` reads) instead of one that learns
-              here; one of `fit_sae` knows its encoder, layer and site
+    sae       a trained sparse autoencoder or transcoder that is used as it is (whatever `load_sae` reads) instead of one
+              that learns here; one of `fit_sae` knows its encoder, layer and site
     width, k  features in all (default: as many as the corpus can teach) and active ones a token
     threshold an activation counts only above this value
     limit     read at most so many documents
@@ -100,6 +95,8 @@ def explore(
     if limit is not None:
         texts = texts.limited(limit)
     ready = load_sae(sae) if sae is not None else None
+    if isinstance(ready, Crosscoder):
+        raise ConfigError(f"{sae}: a crosscoder reads several places at once; name an autoencoder or a transcoder")
     made_for = _reader_of(Path(sae)) if sae is not None else {}
     encoder = encoder or made_for.get("model", "minilm")
     layer = made_for.get("layer") if layer is None else layer
@@ -135,7 +132,7 @@ def explore(
             k=min(k, max(1, features // 8)),
             activation=activation,
             threshold=threshold,
-            sae=ready.config.to_dict() if ready is not None else None,
+            sae={"system": ready.system_name(), **ready.config.to_dict()} if ready is not None else None,
         )
         with seeded(torch.device("cpu"), seed):  # the weights it starts from are part of the run
             return InterpretableEmbeddings(config, ready)
@@ -184,9 +181,12 @@ def fit_sae(
     source: Any,
     *,
     out: str | Path,
-    model: str = "minilm",
-    layer: int | None = None,
-    site: str = "residual",
+    model: str | Sequence[str] = "minilm",
+    layer: int | Sequence[int | None] | None = None,
+    site: str | Sequence[str] = "residual",
+    target: str | None = None,
+    skip: bool = False,
+    cross: bool = False,
     activation: str = "topk",
     width: int | None = None,
     k: int | None = None,
@@ -202,55 +202,82 @@ def fit_sae(
     progress: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Train a sparse autoencoder on what a model makes of a source of texts; returns the measures that are kept with it.
+    """Train sparse autoencoders on what a model makes of a source of texts; returns the measures that are kept with them.
 
     source    as for `explore`; text: its column
-    model, layer, site, role, special, max_norm, dtype    the states, as in `HuggingFaceReader`
-    activation, width, k, target_l0, settings    the autoencoder, as in `SparseAutoencoderConfig`; defaults: as many latents as the
-              tokens can teach, and k 32 for the kinds that have one
+    model, layer, site, role, special, max_norm, dtype    the states, as in `HuggingFaceReader`; with several layers or
+              sites an autoencoder for each, all from one pass over the texts
+    target    a site of the same layer: a transcoder that makes it of what it reads ("mlp" of "mlp_in"); skip: with an
+              affine function of the input beside the code
+    cross     one crosscoder for all layers, sites and models (these with one tokenizer) together
+    activation, width, k, target_l0, settings    the autoencoder, as in `SparseAutoencoderConfig` (`TranscoderConfig`,
+              `CrosscoderConfig`); defaults: as many latents as the tokens can teach, and k 32 for the kinds that have one
     steps     of training (default: what `recipe` says)
 
-    Leaves `out`/model: the autoencoder, and reader.json: what it reads and how well. The same call after a crash goes on
-    where it stopped. Raises InputError for bad input, in one line.
+    Leaves `out`/model: the autoencoder, and reader.json: what it reads and how well. Of several, each has such a folder
+    under `out`, as "layer-3-residual", and the measures are by that name. The same call after a crash goes on where it
+    stopped. Raises InputError for bad input, in one line.
     """
     folder = Path(out)
-    if is_finished(folder):
+    tasks = coders.plan(_listed(model), _listed(layer), _listed(site), target=target, skip=skip, cross=cross)
+    unfinished = [task for task in tasks if not _finished(folder / task.name, folder / "states")]
+    if not unfinished:
         raise FolderError(f"{folder}: holds a finished autoencoder; choose another --out")
     texts = open_texts(source, text=text)
     if limit is not None:
         texts = texts.limited(limit)
-    reader = HuggingFaceReader(
-        model, layer=layer, site=site, dtype=dtype, role=role, special=special, max_norm=max_norm
-    )
+    readers = coders.open_readers(tasks, dtype=dtype, role=role, special=special, max_norm=max_norm)
     if activation not in ACTIVATIONS:
         raise ConfigError(f"no activation {activation!r}{nearest(activation, ACTIVATIONS)}")
     if k is None and "k" in ACTIVATIONS[activation].settings:
         k = 32 if width is None else min(32, width)
 
-    def configured(features: int) -> SparseAutoencoderConfig:
-        chosen = {"width": features, "k": k, "activation": activation, "target_l0": target_l0}
-        return SparseAutoencoderConfig.from_dict({"d_in": reader.width, **chosen, **settings})
-
-    configured(width or max(k or 1, 4096))  # settings that do not fit are refused before anything is read
+    chosen = {"k": k, "activation": activation, "target_l0": target_l0, **settings}
+    for task in tasks:  # settings that do not fit are refused before anything is read
+        coders.configure(task, readers, width or max(k or 1, 4096), chosen)
     with Progress(progress) as bar:
-        task = bar.start("Reading states", limit, "texts")
-        rows = cache_states(reader, texts, folder / "states", partial(bar.advance, task)).rows
-    config = configured(width or max(k or 1, _width(len(rows))))
-    train = recipe(config, len(rows), seed=seed)
-    with seeded(torch.device("cpu"), seed):
-        sae = SparseAutoencoder(config)
-    result = fit_waist(sae, rows, replace(train, steps=steps or train.steps), out=folder, progress=progress)
-    measures = {
-        **reader.describe(),
-        "source": texts.name,
-        "tokens": len(rows),
-        "steps": result.steps,
-        "activation": activation,
-        **measure_sae(sae, rows[:: max(1, len(rows) // MEASURED_ROWS)]),
-    }
-    write_json(folder / "model" / "reader.json", measures)
+
+        def advance(read_by: str) -> Callable[[int], None]:
+            return partial(bar.advance, bar.start("Reading states", limit, "texts"))
+
+        states = coders.cache(tasks, readers, texts, folder / "states", advance)
+    for task in unfinished:
+        rows = coders.rows_of(task, states)
+        config = coders.configure(task, readers, width or max(k or 1, _width(len(rows))), chosen)
+        train = recipe(config, len(rows), seed=seed)
+        with seeded(torch.device("cpu"), seed):
+            coder = coders.build(config)
+        result = fit_waist(
+            coder, rows, replace(train, steps=steps or train.steps), out=folder / task.name, progress=progress
+        )
+        measures = {
+            **coders.describe(task, readers),
+            "source": texts.name,
+            "tokens": len(rows),
+            "steps": result.steps,
+            "activation": activation,
+            **coders.measure(coder, task, states),
+        }
+        write_json(_reader_file(folder / task.name), measures)
     shutil.rmtree(folder / "states")
-    return measures
+    found = {task.name: dict(read_json(_reader_file(folder / task.name))) for task in tasks}
+    return found if len(tasks) > 1 else found[""]
+
+
+def _listed(one_or_several: Any) -> list[Any]:
+    return (
+        [one_or_several] if one_or_several is None or isinstance(one_or_several, (str, int)) else list(one_or_several)
+    )
+
+
+def _reader_file(folder: Path) -> Path:
+    """Where a trained autoencoder says what it reads."""
+    return folder / "model" / "reader.json"
+
+
+def _finished(folder: Path, states: Path) -> bool:
+    """Whether the autoencoder of a folder is trained and, while its states are there, measured too."""
+    return is_finished(folder) and (_reader_file(folder).is_file() or not states.exists())
 
 
 def load(folder: str | Path) -> Waist:
@@ -364,11 +391,14 @@ def _causal(folder: Path, model: str | None, layer: int | None) -> _Causal:
                 f"{folder}: explored on the last state, after the final norm, where there is no block to steer at; "
                 "explore again with --layer N"
             )
-        found = _Causal(workspace.sae, str(model), layer, settings["role"] != "none", table["label"], table["p90"])
+        sae = _autoencoder(folder, workspace.sae)
+        found = _Causal(sae, str(model), layer, settings["role"] != "none", table["label"], table["p90"])
         del workspace  # and the reader in it: the model is loaded again, whole
         InterpretableEmbeddings.forget_reader()
         return found
     made_for = _reader_of(folder)
+    if "places" in made_for:
+        _autoencoder(folder, load_sae(folder))
     model, layer = model or made_for.get("model"), made_for.get("layer") if layer is None else layer
     if model is None or layer is None:
         raise ConfigError(
@@ -376,7 +406,15 @@ def _causal(folder: Path, model: str | None, layer: int | None) -> _Causal:
         )
     require_causal(model)
     _require_residual(folder, made_for.get("site", "residual"))
-    return _Causal(load_sae(folder), model, layer, False, None, None)
+    return _Causal(_autoencoder(folder, load_sae(folder)), model, layer, False, None, None)
+
+
+def _autoencoder(folder: Path, coder: Any) -> SparseAutoencoder:
+    if not isinstance(coder, SparseAutoencoder):
+        raise ConfigError(
+            f"{folder}: a {coder.system_name()}; only an autoencoder of a block's output can be steered by"
+        )
+    return coder
 
 
 def _require_residual(folder: Path, site: str) -> None:

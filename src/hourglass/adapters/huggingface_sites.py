@@ -85,7 +85,9 @@ def find(network: nn.Module, layer: int | None, site: str) -> Place:
     """
     kind, colon, head = site.partition(":")
     if kind not in SITES or (colon and not (kind == "head" and head.isdecimal())):
-        raise ConfigError(f"site {site!r}: expected residual, attention, mlp, mlp_in, head, or head:N{nearest(kind, SITES)}")
+        raise ConfigError(
+            f"site {site!r}: expected residual, attention, mlp, mlp_in, head, or head:N{nearest(kind, SITES)}"
+        )
     config: Any = network.config
     config = config.get_text_config()
     if layer is None:

@@ -17,9 +17,27 @@ def fit(
     system: Annotated[str, typer.Argument(help="What to train: sae, a sparse autoencoder of a model's states.")],
     source: Annotated[str, typer.Argument(help="Texts to learn from, as for explore.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of the run; the result is in its folder model.")],
-    model: Annotated[str, typer.Option(help="'minilm', a model folder or a Hub id.")] = "minilm",
-    layer: Annotated[int | None, typer.Option(help="Layer of the model (default: the last state).")] = None,
-    site: Annotated[str, typer.Option(help="Of the layer: residual, attention, mlp, head or head:N.")] = "residual",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="'minilm' (the default), a model folder or a Hub id (repeat: with --cross)."),
+    ] = None,
+    layer: Annotated[
+        list[int] | None,
+        typer.Option(help="Layer of the model (default: the last state); repeat: an autoencoder for each."),
+    ] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of the layer: residual (the default), attention, mlp, mlp_in, head or head:N; repeat likewise."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Site that is made of what is read: a transcoder (--site mlp_in --target mlp).")
+    ] = None,
+    skip: Annotated[bool, typer.Option("--skip", help="A transcoder with a skip connection.")] = False,
+    cross: Annotated[
+        bool, typer.Option("--cross", help="One crosscoder of all layers, sites and models together.")
+    ] = False,
     variant: Annotated[
         str, typer.Option(help="topk, batchtopk, abstopk, matryoshka, relu, jumprelu or gated.")
     ] = "topk",
@@ -52,9 +70,12 @@ def fit(
     measures = api.fit_sae(
         source,
         out=out_dir,
-        model=model,
-        layer=layer,
-        site=site,
+        model=model or "minilm",
+        layer=layer or None,
+        site=site or "residual",
+        target=target,
+        skip=skip,
+        cross=cross,
         activation=variant,
         width=width,
         k=k,
@@ -68,14 +89,18 @@ def fit(
         steps=steps,
         seed=seed,
     )
-    folder = str(out_dir / "model")
+    several = {out_dir / name / "model": found for name, found in measures.items()} if "tokens" not in measures else {}
+    trained = several or {out_dir / "model": measures}
     if as_json:
-        print_json({"model_folder": folder, **measures})
+        found = [{"model_folder": str(folder), **measures} for folder, measures in trained.items()]
+        print_json({"autoencoders": found} if several else found[0])
         return
-    out.print(
-        f"{measures['tokens']:,} tokens, {measures['steps']:,} steps: {percent(measures['fvu'])} of the variance unexplained, "
-        f"{measures['l0']:.1f} features active on a token, {measures['dead']:,} of {measures['width']:,} on none",
-        markup=False,
-        soft_wrap=True,
-    )
-    out.print(f"Autoencoder: {folder}", markup=False, soft_wrap=True)
+    for folder, measured in trained.items():
+        out.print(
+            f"{measured['tokens']:,} tokens, {measured['steps']:,} steps: {percent(measured['fvu'])} of the variance unexplained, "
+            f"{measured['l0']:.1f} features active on a token, {measured['dead']:,} of {measured['width']:,} on none",
+            markup=False,
+            soft_wrap=True,
+        )
+        kind = "Crosscoder" if "places" in measured else "Transcoder" if "target" in measured else "Autoencoder"
+        out.print(f"{kind}: {folder}", markup=False, soft_wrap=True)

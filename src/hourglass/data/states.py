@@ -3,6 +3,7 @@
     reader = HuggingFaceReader("gpt2", layer=8, site="mlp")
     rows = cache_states(reader, "corpus.parquet", Path("gpt2-8-mlp"))     # a RowFile: rows, documents, spans
     rows.rows[[5, 3]]                                                     # float16, only these are read from disk
+    cache_sites(reader, "corpus.parquet", {(4, "residual"): Path("4"), (8, "mlp"): Path("8")})  # several, from one pass
 
 The folder holds the files of `hourglass.storage.rows` and states.json: what they were made with and of, and whether all of
 it is there. Each token has its row, its document (`_row` of the source: 1 is the first text of a list) and its place
@@ -12,7 +13,9 @@ it is there. Each token has its row, its document (`_row` of the source: 1 is th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,13 +23,13 @@ from typing import Any, Protocol
 import numpy as np
 from filelock import FileLock, Timeout
 
-from hourglass.adapters.huggingface import pieces
+from hourglass.adapters.huggingface import HuggingFaceReader, pieces, read_sites
 from hourglass.data.sources import TextSource, open_texts
 from hourglass.errors import FolderError, StatesError
 from hourglass.storage.atomic import clear_leftovers, read_json, write_json
 from hourglass.storage.memory import release_memory
 from hourglass.storage.rows import RowFile, RowWriter
-from hourglass.waist import TextReader
+from hourglass.waist import TextReader, TokenStates
 
 Array = np.ndarray[Any, Any]
 
@@ -46,6 +49,10 @@ class DescribedReader(TextReader, Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+Site = tuple[int | None, str]
+"""A place in a model: layer and site, as `HuggingFaceReader` has them."""
+
+
 def cache_states(
     reader: DescribedReader, source: Any, folder: Path, advance: Callable[[int], None] | None = None
 ) -> RowFile:
@@ -59,22 +66,73 @@ def cache_states(
     Raises FolderError for a folder with states of another reader or source, or that another process writes to;
     StatesError, with the number of the document, for one whose states are not finite.
     """
-    folder = Path(folder)
+    whole = _Kept(Path(folder), reader.width, reader.describe())
+    return _cache(lambda texts: [reader.read(texts)], [whole], source, advance)[0]
+
+
+def cache_sites(
+    reader: HuggingFaceReader,
+    source: Any,
+    folders: Mapping[Site, Path],
+    advance: Callable[[int], None] | None = None,
+    *,
+    aligned: bool = False,
+) -> dict[Site, RowFile]:
+    """As `cache_states`, for several (layer, site) from one pass over the texts, each in a folder of its own.
+
+    Open the reader at the highest layer. `aligned`: row i of all is of the same token, also where `max_norm` leaves some
+    out. A folder whose states a kill has cut off earlier than the others' is brought level with them.
+    """
+    kept = []
+    for (layer, site), folder in folders.items():
+        made_with = {**reader.describe(), "layer": layer, "site": site}
+        if aligned:
+            made_with["aligned"] = [list(place) for place in folders]
+        kept.append(_Kept(Path(folder), reader.width_at(layer, site), made_with))
+
+    def read(texts: Sequence[str]) -> list[TokenStates]:
+        return list(read_sites(reader, texts, list(folders), aligned=aligned).values())
+
+    return dict(zip(folders, _cache(read, kept, source, advance)))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """States that are kept: where, how wide, and what they are made with."""
+
+    folder: Path
+    width: int
+    made_with: dict[str, Any]
+
+
+def _cache(
+    read: Callable[[Sequence[str]], list[TokenStates]],
+    kept: Sequence[_Kept],
+    source: Any,
+    advance: Callable[[int], None] | None,
+) -> list[RowFile]:
+    """Keep what `read` gives, a TokenStates for each of `kept`."""
     texts = source if isinstance(source, TextSource) else open_texts(source)
-    windows = _windows(texts, min(WINDOW_CHARACTERS, _NUMBERS // reader.width))
+    windows = _windows(texts, min(WINDOW_CHARACTERS, _NUMBERS // sum(states.width for states in kept)))
     first = next(windows)
     beginning = hashlib.sha256("\0".join(first[2]).encode("utf-8", "surrogatepass")).hexdigest()
-    made_from = {**reader.describe(), "source": texts.name, "beginning": beginning[:16]}
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            clear_leftovers(folder)
-            if not _finished(folder, made_from):
-                _write(reader, chain([first], windows), folder, advance)
-                write_json(folder / "states.json", {**made_from, "finished": True})
-    except Timeout:
-        raise FolderError(f"{folder}: another process is writing to it; wait for it to end") from None
-    return RowFile(folder)
+    made_of = {"source": texts.name, "beginning": beginning[:16]}
+    with ExitStack() as locks:
+        unfinished = []
+        for number, states in enumerate(kept):
+            states.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                locks.enter_context(FileLock(states.folder / ".lock", blocking=False))
+            except Timeout:
+                raise FolderError(f"{states.folder}: another process is writing to it; wait for it to end") from None
+            clear_leftovers(states.folder)
+            if not _finished(states.folder, {**states.made_with, **made_of}):
+                unfinished.append(number)
+        if unfinished:
+            _write(read, {number: kept[number] for number in unfinished}, chain([first], windows), advance)
+        for number in unfinished:
+            write_json(kept[number].folder / "states.json", {**kept[number].made_with, **made_of, "finished": True})
+    return [RowFile(states.folder) for states in kept]
 
 
 def read_into(
@@ -86,10 +144,23 @@ def read_into(
     done: int | None = None,
 ) -> None:
     """Append the states of `texts` [n], which begin at characters `starts` (0) of `documents` [n] (rising)."""
-    try:
+    with _naming(documents):
         read = reader.read(texts)
+    _append(rows, read, documents, starts, done)
+
+
+@contextmanager
+def _naming(documents: Array) -> Iterator[None]:
+    """An error about one of the texts that are read names its document."""
+    try:
+        yield
     except StatesError as error:
         raise StatesError(error.where, int(documents[error.text])) from None
+
+
+def _append(
+    rows: RowWriter, read: TokenStates, documents: Array, starts: Array | None = None, done: int | None = None
+) -> None:
     lengths = read.lengths.numpy()
     spans = read.spans.numpy()
     if starts is not None:
@@ -113,12 +184,24 @@ def _finished(folder: Path, made_from: dict[str, Any]) -> bool:
     return bool(state.get("finished"))
 
 
-def _write(reader: TextReader, windows: Iterable[Window], folder: Path, advance: Callable[[int], None] | None) -> None:
-    with RowWriter(folder, reader.width) as rows:
+def _write(
+    read: Callable[[Sequence[str]], list[TokenStates]],
+    kept: Mapping[int, _Kept],
+    windows: Iterable[Window],
+    advance: Callable[[int], None] | None,
+) -> None:
+    """Append what lacks in `kept`, by its number in what `read` gives."""
+    with ExitStack() as files:
+        rows = {n: files.enter_context(RowWriter(states.folder, states.width)) for n, states in kept.items()}
         # What is read together depends on the source alone, and so do the bits of the states: a batch has its own rounding.
         for number, (documents, starts, parts) in enumerate(windows):
-            if number >= rows.done:
-                read_into(rows, reader, documents, parts, starts, done=number + 1)
+            lacking = [n for n, writer in rows.items() if number >= writer.done]
+            if lacking:
+                with _naming(documents):
+                    states = read(parts)
+                for n in lacking:
+                    _append(rows[n], states[n], documents, starts, done=number + 1)
+                del states
                 release_memory()
             if advance is not None:
                 advance(len(documents))

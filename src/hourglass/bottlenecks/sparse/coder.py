@@ -133,6 +133,7 @@ class SparseCoder(Waist, ABC):
     tangent: ClassVar[bool] = True
     """Whether decoder rows have norm 1, so that the part of their gradient along them is taken out."""
 
+    Config: ClassVar[type[SparseCoderConfig]]
     config: SparseCoderConfig
     scale: Tensor
     since_fired: Tensor
