@@ -14,7 +14,9 @@ How it is learned
 3. The rest is the autoencoder's: kinds, price of activity, AuxK on what is left of the target, decoder rows of norm 1.
 
 Differences from the papers
-- The decoder does not start at zero (Paulo et al.), which rows of norm 1 cannot.
+- The decoder does not start at zero (Paulo et al.), which rows of norm 1 cannot. On 125,000 states of MiniLM's third
+  block, width 2048, k 32, 150 steps: 34.4 % of the variance of the feed-forward part's output unexplained (29.2 % with
+  a skip connection), 38.8 % from random directions, 39.9 % from what goes with each latent in the sample.
 - The encoder sees inputs less a fixed centre, which keeps products in bfloat16 exact enough; on paper it is a part of
   its bias. So does the skip connection.
 - Dunefsky et al. train with ReLU and L1, Paulo et al. with top-k: here every kind of the autoencoder serves. `sae.py`
