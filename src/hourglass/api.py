@@ -25,8 +25,9 @@ from hourglass.adapters.causal import CausalModel, require_causal
 from hourglass.adapters.saes import load_sae
 from hourglass.bottlenecks.sparse import Crosscoder, SparseAutoencoder
 from hourglass.bottlenecks.sparse.activations import ACTIVATIONS
-from hourglass.bottlenecks.sparse.recipe import recipe
+from hourglass.bottlenecks.sparse.recipe import MOST_ROWS, recipe
 from hourglass.data import open_texts
+from hourglass.data.states import StateStream
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.storage.atomic import read_json, replace_folder, write_json
 from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
@@ -198,6 +199,7 @@ def fit_sae(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     limit: int | None = None,
     steps: int | None = None,
+    stream: bool = False,
     seed: int = 0,
     progress: bool = True,
     **settings: Any,
@@ -213,6 +215,8 @@ def fit_sae(
     activation, width, k, target_l0, settings    the autoencoder, as in `SparseAutoencoderConfig` (`TranscoderConfig`,
               `CrosscoderConfig`); defaults: as many latents as the tokens can teach, and k 32 for the kinds that have one
     steps     of training (default: what `recipe` says)
+    stream    keep no states on disk: the model reads along while one autoencoder learns, from a buffer of 131,072 tokens;
+              to go on after a crash, it reads again up to there
 
     Leaves `out`/model: the autoencoder, and reader.json: what it reads and how well. Of several, each has such a folder
     under `out`, as "layer-3-residual", and the measures are by that name. The same call after a crash goes on where it
@@ -235,16 +239,23 @@ def fit_sae(
     chosen = {"k": k, "activation": activation, "target_l0": target_l0, **settings}
     for task in tasks:  # settings that do not fit are refused before anything is read
         coders.configure(task, readers, width or max(k or 1, 4096), chosen)
+    if stream and len(tasks) > 1:
+        raise ConfigError("stream: one autoencoder at a time; leave it out for several")
     with Progress(progress) as bar:
 
         def advance(read_by: str) -> Callable[[int], None]:
             return partial(bar.advance, bar.start("Reading states", limit, "texts"))
 
-        states = coders.cache(tasks, readers, texts, folder / "states", advance)
+        states = (
+            coders.stream(tasks[0], readers, texts, folder / "states", seed)
+            if stream
+            else coders.cache(tasks, readers, texts, folder / "states", advance)
+        )
     for task in unfinished:
-        rows = coders.rows_of(task, states)
-        config = coders.configure(task, readers, width or max(k or 1, _width(len(rows))), chosen)
-        train = recipe(config, len(rows), seed=seed)
+        rows = states if isinstance(states, StateStream) else coders.rows_of(task, states)
+        tokens = MOST_ROWS if isinstance(rows, StateStream) else len(rows)
+        config = coders.configure(task, readers, width or max(k or 1, _width(tokens)), chosen)
+        train = recipe(config, tokens, seed=seed)
         with seeded(torch.device("cpu"), seed):
             coder = coders.build(config)
         result = fit_waist(
@@ -253,10 +264,10 @@ def fit_sae(
         measures = {
             **coders.describe(task, readers),
             "source": texts.name,
-            "tokens": len(rows),
+            "tokens": result.steps * train.batch_size if stream else tokens,
             "steps": result.steps,
             "activation": activation,
-            **coders.measure(coder, task, states),
+            **coders.measure(coder, coders.sample(states, task)),
         }
         write_json(_reader_file(folder / task.name), measures)
     shutil.rmtree(folder / "states")

@@ -10,9 +10,10 @@ from causal_models import make_readers
 from corpus import documents, write_csv
 from hourglass.adapters.saelens import write_saelens
 from hourglass.adapters.saes import load_sae
-from hourglass.bottlenecks.sparse import Crosscoder, Transcoder
+from hourglass.bottlenecks.sparse import Crosscoder, SparseAutoencoder, Transcoder
 from hourglass.bottlenecks.sparse.activations import ACTIVATIONS
 from hourglass.errors import FolderError
+from hourglass.training import TrainConfig
 from hourglass.uses import coders
 
 
@@ -200,3 +201,43 @@ def test_models_with_other_tokens_are_refused(source, causal_folder, tmp_path, c
     call = ["fit", "sae", source, "--text", "body", "--out", tmp_path / "o", "--limit", 4, *models]
     code, line = fails(capsys, monkeypatch, *call)
     assert code == 2 and "cut the texts into other tokens" in line
+
+
+def test_a_stream_goes_on_bit_for_bit_and_keeps_no_states(source, causal_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(coders, "STREAMED_ROWS", 2048)
+    call = {"text": "body", "model": str(causal_folder / "gpt2"), "layer": 2, "width": 64, "k": 4, "stream": True}
+    whole = hg.fit_sae(source, out=tmp_path / "whole", steps=6, **call)
+    assert whole["steps"] == 6 and 0 < whole["fvu"] < 1.5 and not (tmp_path / "whole" / "states").exists()
+    step = TrainConfig.__init__
+    every = lambda self, **settings: step(self, **{**settings, "save_every": 2})  # noqa: E731
+    monkeypatch.setattr(TrainConfig, "__init__", every)
+    after = SparseAutoencoder.after_step
+
+    def stopped(self, step):
+        after(self, step)
+        if step == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SparseAutoencoder, "after_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        hg.fit_sae(source, out=tmp_path / "r", steps=6, **call)
+    assert sorted(path.name for path in (tmp_path / "r" / "states").iterdir()) == ["states.json"]
+    monkeypatch.setattr(SparseAutoencoder, "after_step", after)
+    with pytest.raises(FolderError, match="holds states with layer 2, now 1"):
+        hg.fit_sae(source, out=tmp_path / "r", steps=6, **{**call, "layer": 1})
+    hg.fit_sae(source, out=tmp_path / "r", steps=6, **call)
+    for file in ("model.safetensors", "reader.json"):
+        assert (tmp_path / "r" / "model" / file).read_bytes() == (tmp_path / "whole" / "model" / file).read_bytes()
+
+
+def test_a_transcoder_from_a_stream(source, causal_folder, tmp_path, capsys, monkeypatch):
+    place = ["--model", causal_folder / "gpt2", "--layer", 2, "--k", 4, "--stream"]
+    found = json.loads(fit(source, tmp_path / "t", *place, "--site", "mlp_in", "--target", "mlp", "--json"))
+    assert found["target"] == "mlp" and 0 < found["fvu"] < 1.5
+    for more, said in (
+        (["--layer", 1], "one autoencoder"),
+        (["--layer", 1, "--model", "minilm", "--cross"], "one model"),
+    ):
+        call = ["fit", "sae", source, "--text", "body", "--out", tmp_path / "o", *place, *more]
+        code, line = fails(capsys, monkeypatch, *call)
+        assert code == 2 and f"stream: {said} at a time" in line

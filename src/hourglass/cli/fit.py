@@ -58,6 +58,9 @@ def fit(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most so many texts.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of training (default: by the number of tokens).")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Keep no states on disk: the model reads along while it is learned from.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="Arithmetic of the model: auto, float32, bfloat16.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -87,6 +90,7 @@ def fit(
         dtype=dtype,  # type: ignore[arg-type]
         limit=limit,
         steps=steps,
+        stream=stream,
         seed=seed,
     )
     several = {out_dir / name / "model": found for name, found in measures.items()} if "tokens" not in measures else {}

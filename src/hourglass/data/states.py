@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from hourglass.adapters.huggingface import HuggingFaceReader, pieces, read_sites
+from hourglass.data.mixing import MixingBuffer
 from hourglass.data.sources import TextSource, open_texts
 from hourglass.errors import FolderError, StatesError
 from hourglass.storage.atomic import clear_leftovers, read_json, write_json
@@ -96,6 +99,50 @@ def cache_sites(
     return dict(zip(folders, _cache(read, kept, source, advance)))
 
 
+class StateStream:
+    """States of all tokens of a source in mixed order that never touch the disk: rows [sum of widths], one by one.
+
+    Every iteration begins anew and gives the same rows in the same order, so that a run goes on exactly where it stopped
+    by reading up to there again. States of several places of a token are side by side.
+
+    places    of the reader, opened at the highest layer
+    folder    what is read, and with which reader, is noted there, and held against when it is read again
+    capacity  rows from which the next are drawn (see `MixingBuffer`): 2 x capacity x width bytes of memory
+    """
+
+    def __init__(
+        self,
+        reader: HuggingFaceReader,
+        source: Any,
+        places: Sequence[Site],
+        folder: Path,
+        *,
+        capacity: int,
+        seed: int = 0,
+    ) -> None:
+        self.widths = [reader.width_at(layer, site) for layer, site in places]
+        self._reader, self._places, self._capacity, self._seed = reader, list(places), capacity, seed
+        self._texts = source if isinstance(source, TextSource) else open_texts(source)
+        made_of = {"source": self._texts.name, "beginning": _beginning(next(self._windows()))}
+        folder.mkdir(parents=True, exist_ok=True)
+        _finished(folder, {**reader.describe(), "places": [list(place) for place in places], **made_of})
+
+    def __iter__(self) -> Iterator[Tensor]:
+        buffer = MixingBuffer(self._capacity, sum(self.widths), seed=self._seed)
+        for batch in buffer.batches(self._blocks(), min(1024, self._capacity // 2)):
+            yield from batch
+
+    def _blocks(self) -> Iterator[Tensor]:
+        for documents, _, parts in self._windows():
+            with _naming(documents):
+                read = read_sites(self._reader, parts, self._places, aligned=True)
+            yield torch.cat([tokens.states.to(torch.float16) for tokens in read.values()], 1)
+            release_memory()
+
+    def _windows(self) -> Iterator[Window]:
+        return _windows(self._texts, _characters(self.widths))
+
+
 @dataclass(frozen=True)
 class _Kept:
     """States that are kept: where, how wide, and what they are made with."""
@@ -113,10 +160,9 @@ def _cache(
 ) -> list[RowFile]:
     """Keep what `read` gives, a TokenStates for each of `kept`."""
     texts = source if isinstance(source, TextSource) else open_texts(source)
-    windows = _windows(texts, min(WINDOW_CHARACTERS, _NUMBERS // sum(states.width for states in kept)))
+    windows = _windows(texts, _characters([states.width for states in kept]))
     first = next(windows)
-    beginning = hashlib.sha256("\0".join(first[2]).encode("utf-8", "surrogatepass")).hexdigest()
-    made_of = {"source": texts.name, "beginning": beginning[:16]}
+    made_of = {"source": texts.name, "beginning": _beginning(first)}
     with ExitStack() as locks:
         unfinished = []
         for number, states in enumerate(kept):
@@ -205,6 +251,16 @@ def _write(
                 release_memory()
             if advance is not None:
                 advance(len(documents))
+
+
+def _beginning(first: Window) -> str:
+    """By which a source is known again."""
+    return hashlib.sha256("\0".join(first[2]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _characters(widths: Sequence[int]) -> int:
+    """How much is read at once for states of these widths."""
+    return min(WINDOW_CHARACTERS, _NUMBERS // sum(widths))
 
 
 def _windows(texts: TextSource, characters: int) -> Iterator[Window]:

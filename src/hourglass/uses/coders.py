@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.bottlenecks.sparse import (
@@ -25,13 +27,16 @@ from hourglass.bottlenecks.sparse import (
     TranscoderConfig,
 )
 from hourglass.bottlenecks.sparse.coder import SparseCoder, SparseCoderConfig
-from hourglass.data.states import cache_sites, cache_states
+from hourglass.data.states import StateStream, cache_sites, cache_states
 from hourglass.errors import ConfigError
 from hourglass.metrics.autoencoders import measure_sae, measure_transcoder
 from hourglass.storage.rows import DiskArray, RowFile, SideBySide
 
 MEASURED_ROWS = 32_768
 """Rows, spread over all, on which a trained coder is measured."""
+
+STREAMED_ROWS = 2**17
+"""Rows from which those of a stream are drawn."""
 
 _NORM_BINS = 10
 
@@ -175,23 +180,39 @@ def rows_of(task: Task, states: Mapping[Place, RowFile]) -> DiskArray | SideBySi
     return rows[0] if len(rows) == 1 else SideBySide(rows)
 
 
-def measure(coder: SparseCoder, task: Task, states: Mapping[Place, RowFile]) -> dict[str, Any]:
-    """What there is to say of a trained coder, for JSON: see `metrics.autoencoders`; of a crosscoder also
+def stream(task: Task, readers: Mapping[str, HuggingFaceReader], texts: Any, folder: Path, seed: int) -> StateStream:
+    """What the task's coder learns from, never kept: read again where a run goes on. ConfigError for several models."""
+    if len(readers) > 1:
+        raise ConfigError("stream: one model at a time; leave it out to keep the states of several")
+    places = [(place.layer, place.site) for place in task.places]
+    return StateStream(readers[task.reads[0].model], texts, places, folder, capacity=STREAMED_ROWS, seed=seed)
+
+
+def sample(rows: Mapping[Place, RowFile] | StateStream, task: Task) -> list[Any]:
+    """Rows to measure on, for each place of the task: spread over all that are kept, or the first of a stream."""
+    if isinstance(rows, StateStream):
+        first = torch.stack(list(islice(rows, MEASURED_ROWS)))
+        return list(first.split(rows.widths, dim=1))
+    kept = [rows[place].rows for place in task.places]
+    return [each[:: max(1, len(each) // MEASURED_ROWS)] for each in kept]
+
+
+def measure(coder: SparseCoder, rows: Sequence[Any]) -> dict[str, Any]:
+    """What there is to say of a trained coder on rows of each of its places, for JSON: see `metrics.autoencoders`; of a
+    crosscoder also
 
     relative_norms  {"edges", "counts"}: for each place, the latents by its share of their decoder norms
     """
-    rows = [states[place].rows for place in task.places]
-    spread = slice(None, None, max(1, len(rows[0]) // MEASURED_ROWS))
     if isinstance(coder, Transcoder):
-        return measure_transcoder(coder, rows[0][spread], rows[1][spread])
+        return measure_transcoder(coder, *rows)
     if isinstance(coder, Crosscoder):
         edges = np.linspace(0, 1, _NORM_BINS + 1)
         counts = [np.histogram(norms.numpy(), bins=edges)[0].tolist() for norms in coder.relative_norms.clamp(0, 1).T]
         return {
-            **measure_sae(coder, SideBySide(rows)[spread], coder.config.parts),
+            **measure_sae(coder, np.concatenate(rows, axis=1), coder.config.parts),
             "relative_norms": {"edges": [round(edge, 3) for edge in edges.tolist()], "counts": counts},
         }
-    return measure_sae(coder, rows[0][spread])
+    return measure_sae(coder, rows[0])
 
 
 def describe(task: Task, readers: Mapping[str, HuggingFaceReader]) -> dict[str, Any]:
