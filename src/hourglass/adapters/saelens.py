@@ -27,6 +27,7 @@ from hourglass.adapters.sae_weights import (
     setting,
     unknown_kind,
 )
+from hourglass.bottlenecks.sparse.coder import SparseCoder
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
 from hourglass.bottlenecks.sparse.transcoder import Transcoder
 from hourglass.errors import ConfigError, FolderError
@@ -125,7 +126,7 @@ def _read_transcoder(folder: Path, config: dict[str, Any], architecture: str) ->
     )
 
 
-def write_saelens(sae: SparseAutoencoder | Transcoder, folder: str | Path) -> None:
+def write_saelens(sae: SparseCoder, folder: str | Path) -> None:
     """Write `sae` so that SAELens loads it (`SAE.load_from_disk`) and gives the same codes and reconstructions.
 
     Raises FolderError where the folder has files in it.
@@ -133,6 +134,8 @@ def write_saelens(sae: SparseAutoencoder | Transcoder, folder: str | Path) -> No
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FolderError(f"{folder}: is not empty; name a new folder")
+    if not isinstance(sae, (SparseAutoencoder, Transcoder)):
+        raise ConfigError(f"a {sae.system_name()} cannot be written for SAELens, which has none")
     threshold = _threshold(sae)
     k, kind = sae.config.k, sae.config.activation
     if kind not in _WRITTEN:

@@ -167,3 +167,9 @@ def test_crosscoders_that_cannot_be_read_are_one_line(tmp_path):
         with pytest.raises(InputError, match=said) as error:
             read_dictionary_learning(folder)
         assert "\n" not in str(error.value)
+
+
+def test_a_crosscoder_is_not_written_for_saelens(tmp_path):
+    folder, _ = crosscoder(tmp_path / "c", "CrossCoder")
+    with pytest.raises(ConfigError, match="a crosscoder cannot be written for SAELens, which has none"):
+        write_saelens(load_sae(folder), tmp_path / "t")
