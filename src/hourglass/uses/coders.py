@@ -207,7 +207,9 @@ def measure(coder: SparseCoder, rows: Sequence[Any]) -> dict[str, Any]:
         return measure_transcoder(coder, *rows)
     if isinstance(coder, Crosscoder):
         edges = np.linspace(0, 1, _NORM_BINS + 1)
-        counts = [np.histogram(norms.numpy(), bins=edges)[0].tolist() for norms in coder.relative_norms.clamp(0, 1).T]
+        counts = [
+            np.histogram(norms.numpy(), bins=edges)[0].tolist() for norms in coder.relative_norms.clamp(0, 1).cpu().T
+        ]
         return {
             **measure_sae(coder, np.concatenate(rows, axis=1), coder.config.parts),
             "relative_norms": {"edges": [round(edge, 3) for edge in edges.tolist()], "counts": counts},

@@ -435,8 +435,8 @@ def test_a_gemma_scope_that_cannot_be_read_is_one_line(tmp_path, weights):
     tensors = {"w_enc": w["W"].T, "w_dec": w["D"], "b_enc": w["b"], "b_dec": w["c"], "threshold": w["theta"]}
     for config, changes, said in (
         ({"architecture": "topk"}, {}, "architecture 'topk' cannot be read; known are: jump_relu"),
-        ({"hf_hook_point_in": "a", "hf_hook_point_out": "b"}, {}, "reads a and writes b: a transcoder"),
-        ({}, {"affine_skip_connection": torch.zeros(D, D)}, "holds affine_skip_connection"),
+        ({}, {"affine_skip_connection": torch.zeros(D)}, r"affine_skip_connection has shape \[12\], but"),
+        ({}, {"extra": torch.zeros(D)}, "holds extra, which"),
         ({}, {"w_dec": torch.zeros(M, D + 1)}, r"w_dec has shape \[40, 13\], but w_enc has \[12, 40\]"),
         ({}, {"w_enc": torch.zeros(M)}, "no matrix 'W_enc'"),
     ):

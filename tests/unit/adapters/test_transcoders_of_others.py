@@ -118,6 +118,18 @@ def test_sparsify(tmp_path, weights, skip, transcode):  # noqa: F811
         read_sparsify(write(tmp_path / "t", config | {"skip_connection": not skip, "transcode": True}, tensors, FILES))
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_gemma_scope(tmp_path, more, skip):
+    w = more
+    tensors = {"w_enc": w["W"].T, "w_dec": w["D"], "b_enc": w["b"], "b_dec": w["c"], "threshold": w["theta"]}
+    if skip:
+        tensors["affine_skip_connection"] = w["skip"].T
+    config = {"architecture": "jump_relu", "hf_hook_point_in": "here", "hf_hook_point_out": "there"}
+    coder = load_sae(write(tmp_path / "t", config, tensors, ("config.json", "params.safetensors")))
+    codes = jump(w["x"] @ w["W"].T + w["b"], w["theta"])
+    agree(coder, w["x"], codes, codes @ w["D"] + w["c"] + (w["x"] @ w["skip"].T if skip else 0))
+
+
 PLACES = 3
 
 
