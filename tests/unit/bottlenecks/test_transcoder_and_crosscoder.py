@@ -1,17 +1,37 @@
 """What transcoders and crosscoders learn, on rows whose making is known."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
+from test_sae_kinds import TINY
 
 from hourglass.bottlenecks.sparse import Crosscoder, CrosscoderConfig, Transcoder, TranscoderConfig
 from hourglass.bottlenecks.sparse.activations import ACTIVATIONS
 from hourglass.errors import ConfigError, SourceError
 from hourglass.metrics.autoencoders import measure_sae, measure_transcoder
+from hourglass.testing import SYSTEM_CHECKS
 from hourglass.training import TrainConfig, fit
 
 TRAIN = TrainConfig(steps=500, batch_size=128, lr=1e-2, schedule="wsd", decay=0.5, log_every=100)
 SHARED, OWN, ACTIVE = 8, 8, 3
+
+
+def system(cls, kind):
+    """The transcoder or crosscoder as a system whose tiny preset is of this kind."""
+    tiny = {**cls.Config.presets["tiny"], "k": None, "activation": kind, **TINY[kind]}
+    presets = dict.fromkeys(("tiny", "base", "paper"), tiny)
+    config = dataclass(frozen=True, kw_only=True)(type("Config", (cls.Config,), {"presets": presets}))
+    coupled = {"batch-coupled"} if kind in ("batchtopk", "matryoshka") else set()
+    return type("Kind", (cls,), {"__doc__": kind, "Config": config, "tags": cls.tags | coupled})
+
+
+@pytest.mark.parametrize("check", SYSTEM_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize("cls", [Transcoder, Crosscoder])
+def test_the_contract_of_a_system_in_every_kind(cls, kind, check):
+    check(system(cls, kind))
 
 
 def sums(atoms, coefficients):
