@@ -25,6 +25,7 @@ from hourglass.adapters.causal import CausalModel, require_causal
 from hourglass.adapters.saes import load_sae
 from hourglass.bottlenecks.sparse import Crosscoder, SparseAutoencoder
 from hourglass.bottlenecks.sparse.activations import ACTIVATIONS
+from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 from hourglass.bottlenecks.sparse.recipe import MOST_ROWS, recipe
 from hourglass.data import open_texts
 from hourglass.data.states import StateStream
@@ -189,8 +190,8 @@ def fit_sae(
     skip: bool = False,
     cross: bool = False,
     activation: str = "topk",
-    width: int | None = None,
-    k: int | None = None,
+    width: int | Sequence[int] | None = None,
+    k: int | Sequence[int] | None = None,
     target_l0: float | None = None,
     text: str | None = None,
     role: Literal["none", "user", "assistant"] = "none",
@@ -213,7 +214,8 @@ def fit_sae(
               affine function of the input beside the code
     cross     one crosscoder for all layers, sites and models (these with one tokenizer) together
     activation, width, k, target_l0, settings    the autoencoder, as in `SparseAutoencoderConfig` (`TranscoderConfig`,
-              `CrosscoderConfig`); defaults: as many latents as the tokens can teach, and k 32 for the kinds that have one
+              `CrosscoderConfig`); defaults: as many latents as the tokens can teach, and k 32 for the kinds that have one;
+              with several widths or k an autoencoder for each
     steps     of training (default: what `recipe` says)
     stream    keep no states on disk: the model reads along while one autoencoder learns, from a buffer of 131,072 tokens;
               to go on after a crash, it reads again up to there
@@ -223,7 +225,8 @@ def fit_sae(
     stopped. Raises InputError for bad input, in one line.
     """
     folder = Path(out)
-    tasks = coders.plan(_listed(model), _listed(layer), _listed(site), target=target, skip=skip, cross=cross)
+    places = _listed(model), _listed(layer), _listed(site)
+    tasks = coders.plan(*places, target=target, skip=skip, cross=cross, widths=_listed(width), ks=_listed(k))
     unfinished = [task for task in tasks if not _finished(folder / task.name, folder / "states")]
     if not unfinished:
         raise FolderError(f"{folder}: holds a finished autoencoder; choose another --out")
@@ -233,12 +236,16 @@ def fit_sae(
     readers = coders.open_readers(tasks, dtype=dtype, role=role, special=special, max_norm=max_norm)
     if activation not in ACTIVATIONS:
         raise ConfigError(f"no activation {activation!r}{nearest(activation, ACTIVATIONS)}")
-    if k is None and "k" in ACTIVATIONS[activation].settings:
-        k = 32 if width is None else min(32, width)
 
-    chosen = {"k": k, "activation": activation, "target_l0": target_l0, **settings}
+    def configured(task: coders.Task, features: int) -> SparseCoderConfig:
+        few = task.k
+        if few is None and "k" in ACTIVATIONS[activation].settings:
+            few = 32 if task.width is None else min(32, task.width)
+        chosen = {"k": few, "activation": activation, "target_l0": target_l0, **settings}
+        return coders.configure(task, readers, task.width or max(few or 1, features), chosen)
+
     for task in tasks:  # settings that do not fit are refused before anything is read
-        coders.configure(task, readers, width or max(k or 1, 4096), chosen)
+        configured(task, 4096)
     if stream and len(tasks) > 1:
         raise ConfigError("stream: one autoencoder at a time; leave it out for several")
     with Progress(progress) as bar:
@@ -254,7 +261,7 @@ def fit_sae(
     for task in unfinished:
         rows = states if isinstance(states, StateStream) else coders.rows_of(task, states)
         tokens = MOST_ROWS if isinstance(rows, StateStream) else len(rows)
-        config = coders.configure(task, readers, width or max(k or 1, _width(tokens)), chosen)
+        config = configured(task, _width(tokens))
         train = recipe(config, tokens, seed=seed)
         with seeded(torch.device("cpu"), seed):
             coder = coders.build(config)

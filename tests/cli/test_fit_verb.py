@@ -114,6 +114,17 @@ def test_one_pass_for_several_layers_and_sites(source, causal_folder, tmp_path):
     assert alone["fvu"] == pytest.approx(found[2]["fvu"], rel=0.05)
 
 
+def test_several_widths_and_k_of_the_same_states(source, causal_folder, tmp_path, capsys, monkeypatch):
+    call = ["fit", "sae", source, "--text", "body", "--model", causal_folder / "gpt2", "--layer", 2, "--steps", 5]
+    sizes = ["--width", 64, "--width", 96, "--k", 4, "--k", 8]
+    found = json.loads(run(*call, "--out", tmp_path / "out", *sizes, "--json"))["autoencoders"]
+    assert [one["width"] for one in found] == [64, 64, 96, 96]
+    assert [load_sae(one["model_folder"]).config.k for one in found] == [4, 8, 4, 8]
+    assert (tmp_path / "out" / "width-96-k-8" / "model").is_dir()
+    code, line = fails(capsys, monkeypatch, *call, "--out", tmp_path / "o", "--width", 64, "--width", 64)
+    assert code == 2 and "the same twice: width-64, width-64" in line
+
+
 def test_several_go_on_where_they_stopped(source, causal_folder, tmp_path, monkeypatch):
     call = {"text": "body", "model": str(causal_folder / "gpt2"), "layer": [1, 2], "width": 64, "k": 4, "steps": 10}
     hg.fit_sae(source, out=tmp_path / "whole", **call)

@@ -42,10 +42,10 @@ def fit(
         str, typer.Option(help="topk, batchtopk, abstopk, matryoshka, relu, jumprelu or gated.")
     ] = "topk",
     width: Annotated[
-        int | None, typer.Option(help="Number of features (default: as many as the tokens can teach).")
+        list[int] | None, typer.Option(help="Number of features (default: as many as the tokens can teach; repeat).")
     ] = None,
     k: Annotated[
-        int | None, typer.Option(help="Active features of a token (default: 32, for the variants with a k).")
+        list[int] | None, typer.Option(help="Active features of a token (default: 32, for variants with a k; repeat).")
     ] = None,
     target_l0: Annotated[
         float | None, typer.Option(help="Active features of a token that relu, jumprelu and gated are led to.")
@@ -80,8 +80,8 @@ def fit(
         skip=skip,
         cross=cross,
         activation=variant,
-        width=width,
-        k=k,
+        width=width or None,
+        k=k or None,
         target_l0=target_l0,
         text=text,
         role=role,  # type: ignore[arg-type]  # checked where it is used

@@ -9,7 +9,7 @@ tasks = plan(["base", "chat"], [8], ["residual"], cross=True)    # a crosscoder 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,17 @@ class Place:
 class Task:
     """One coder: the places that it reads, and the one that it reconstructs instead, if so. More than one: a crosscoder.
 
-    name  of its folder; "" where it is the only one
-    skip  of a transcoder, a skip connection
+    name      of its folder; "" where it is the only one
+    skip      of a transcoder, a skip connection
+    width, k  of its code; None: the default
     """
 
     name: str
     reads: tuple[Place, ...]
     target: Place | None = None
     skip: bool = False
+    width: int | None = None
+    k: int | None = None
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -82,13 +85,35 @@ def plan(
     target: str | None = None,
     skip: bool = False,
     cross: bool = False,
+    widths: Sequence[int | None] = (None,),
+    ks: Sequence[int | None] = (None,),
 ) -> list[Task]:
-    """A coder for each layer and site, or with `cross` one for all together.
+    """A coder for each layer and site, or with `cross` one for all together; of each, one for every width and k.
 
     target  a site of the same layer: transcoders that make it of what they read
 
     Raises ConfigError for what does not go together.
     """
+    tasks = []
+    for task in _plan(models, layers, sites, target, skip, cross):
+        for width in widths:
+            for k in ks:
+                sizes = [f"width-{width}"] * (len(widths) > 1) + [f"k-{k}"] * (len(ks) > 1)
+                name = "-".join([task.name] * bool(task.name) + sizes)
+                tasks.append(replace(task, name=name, width=width, k=k))
+    if len({task.name for task in tasks}) < len(tasks):
+        raise ConfigError(f"the same twice: {', '.join(task.name for task in tasks)}")
+    return tasks
+
+
+def _plan(
+    models: Sequence[str],
+    layers: Sequence[int | None],
+    sites: Sequence[str],
+    target: str | None,
+    skip: bool,
+    cross: bool,
+) -> list[Task]:
     places = [Place(model, layer, site) for model in models for layer in layers for site in sites]
     if len(set(places)) < len(places):
         raise ConfigError(f"the same place twice: {', '.join(place.name for place in places)}")
