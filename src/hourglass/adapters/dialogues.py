@@ -151,6 +151,10 @@ class DialogueReader:
         """Size of a state."""
         return self._place.width
 
+    def width_at(self, layer: int | None, site: str) -> int:
+        """Size of a state there; ConfigError for a place that does not exist or that the reader does not come to."""
+        return self._runs.find(layer, site).width
+
     def describe(self) -> dict[str, Any]:
         """What it takes to have the same states again, for manifests; "chat_template" is null for the tokenizer's own."""
         return dict(self._description)

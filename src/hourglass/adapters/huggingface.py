@@ -41,8 +41,9 @@ class HuggingFaceReader:
     model           "minilm", a model folder (transformers or sentence-transformers) or a Hub id
     layer           None: the model's last state, its final norm included; 0: the embeddings; n: the raw output of block n,
                     before any final norm; negative: counted from the last block (-1)
-    site            of block n: "residual", its output; "attention" or "mlp", what these add to it; "head", the heads'
-                    outputs side by side before attention's output projection; "head:2", head 2 alone
+    site            of block n: "residual", its output; "attention" or "mlp", what these add to it; "mlp_in", what goes into
+                    the feed-forward part; "head", the heads' outputs side by side before attention's output projection;
+                    "head:2", head 2 alone
     dtype           of the model: "auto" takes bfloat16 where the hardware has it
     role            wrap each text in the chat template as a turn of "user" or "assistant"; the template's own tokens are
                     left out of the states
@@ -115,6 +116,10 @@ class HuggingFaceReader:
         """Size of a state."""
         return self._place.width
 
+    def width_at(self, layer: int | None, site: str) -> int:
+        """Size of a state at another place that the reader comes to; ConfigError for one that it does not."""
+        return self._runs.find(layer, site).width
+
     def describe(self) -> dict[str, Any]:
         """What it takes to have the same states again, for manifests."""
         return dict(self._description)
@@ -128,8 +133,8 @@ class HuggingFaceReader:
         """
         return self._read(texts, [self._place])[0]
 
-    def _read(self, texts: Sequence[str], places: Sequence[sites.Place]) -> list[TokenStates]:
-        """The states at each place, from one pass."""
+    def _read(self, texts: Sequence[str], places: Sequence[sites.Place], *, aligned: bool = False) -> list[TokenStates]:
+        """The states at each place, from one pass; `aligned`: of the tokens that no place leaves out."""
         ids, spans, offsets, borders = self._tokenize(texts)
         around = (0, 0) if self._special is None else (len(self._prefix), len(self._suffix))
         rows = frames.rows(self._windows(borders), offsets, *around)
@@ -147,7 +152,10 @@ class HuggingFaceReader:
         special = None if self._special is None else torch.from_numpy(rows.special(ids, self._special))
         read = [TokenStates(states, torch.from_numpy(rows.offsets), marks, special) for states in all_states]
         if self._max_norm is not None:
-            read = [tokens.where(within_norm(tokens.states, self._max_norm)) for tokens in read]
+            keep = [within_norm(tokens.states, self._max_norm) for tokens in read]
+            if aligned:
+                keep = [torch.stack(keep).all(0)] * len(keep)
+            read = [tokens.where(kept) for tokens, kept in zip(read, keep)]
         return read
 
     # Tokens and windows -----------------------------------------------------------------------------
@@ -187,17 +195,17 @@ class HuggingFaceReader:
 
 
 def read_sites(
-    reader: HuggingFaceReader, texts: Sequence[str], places: Sequence[tuple[int | None, str]]
+    reader: HuggingFaceReader, texts: Sequence[str], places: Sequence[tuple[int | None, str]], *, aligned: bool = False
 ) -> dict[tuple[int | None, str], TokenStates]:
     """States at several (layer, site) from one pass, by what was asked; as if each had a reader of its own.
 
     The pass goes as far as the reader's own layer, so open the reader at the highest. With `max_norm`, each place leaves
-    out its own tokens. Raises ConfigError for a place that does not exist or that the reader does not come to.
+    out its own tokens; `aligned`: all leave out those that any does. Raises ConfigError for a place that does not exist or that the reader does not come to.
     """
     if not places:
         raise ConfigError("no place to read: expected at least one (layer, site)")
     found = [reader._runs.find(layer, site) for layer, site in places]
-    return dict(zip(places, reader._read(texts, found)))
+    return dict(zip(places, reader._read(texts, found, aligned=aligned)))
 
 
 def pooled(tokens: TokenStates) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -29,7 +29,8 @@ import torch
 from hourglass.adapters.chat_templates import Document, Rendered
 from hourglass.adapters.dialogues import DialogueReader, TokenRows, Tokens
 from hourglass.data.dialogues import Documents, plain
-from hourglass.data.states import Unit, at_once, keep_rows
+from hourglass.data.keeping import Kept, Unit, keep_rows
+from hourglass.data.states import at_once
 from hourglass.errors import ConfigError, SourceError, StatesError, nearest
 from hourglass.storage.rows import RowFile, RowWriter
 
@@ -124,13 +125,13 @@ def cache_flow(
         "beginning": beginning[:16],
     }
 
-    def append(sequences: Sequences, rows: RowWriter, done: int) -> None:
+    def append(sequences: Sequences, writers: Mapping[int, RowWriter], done: int) -> None:
         read = _read(reader, sequences, flow)
         spans = torch.stack([read.positions, read.positions + 1], 1)
-        rows.append(read.states, read.documents.numpy(), spans.numpy(), done)
+        writers[0].append(read.states, read.documents.numpy(), spans.numpy(), done)
 
     made = (Unit(some.ended, partial(append, some)) for some in chain([first], units))
-    return keep_rows(made, reader.width, made_from, folder, advance)
+    return keep_rows(made, [Kept(Path(folder), reader.width, made_from)], advance)[0]
 
 
 def gather(reader: DialogueReader, documents: Iterable[tuple[int, Document]], flow: Flow) -> TokenRows:

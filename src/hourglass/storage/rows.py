@@ -12,6 +12,7 @@ append that returned. float16 keeps 11 bits of each number up to 65,504.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +79,23 @@ class DiskArray:
             for first, last in pairwise(cuts if len(rows) else ()):
                 os.preadv(file.fileno(), [out[first:last].data], int(rows[first]) * self._stride)
         return out
+
+    def __getitems__(self, rows: list[int]) -> Array:
+        """Many rows in one access."""
+        return self[rows]
+
+
+class SideBySide:
+    """Rows of several arrays as one: row i is that of each, one after another. Read as `DiskArray` is."""
+
+    def __init__(self, parts: Sequence[DiskArray]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, index: slice | list[int] | Array) -> Array:
+        return np.concatenate([part[index] for part in self._parts], axis=1)
 
     def __getitems__(self, rows: list[int]) -> Array:
         """Many rows in one access."""

@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from hourglass.adapters.huggingface import HuggingFaceReader
-from hourglass.bottlenecks.sparse.codes import SparseCodes
-from hourglass.bottlenecks.sparse.sae import SparseAutoencoder, SparseAutoencoderConfig
+from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseCodes, Transcoder
+from hourglass.bottlenecks.sparse.coder import SparseCoder
 from hourglass.errors import ConfigError, SourceError
 from hourglass.uses.explore.diff import DiffOptions
 from hourglass.uses.explore.find import FindOptions
@@ -53,7 +53,8 @@ class InterpretableEmbeddingsConfig(WaistConfig):
 
     encoder, layer, site, role, dtype  the reader: see `HuggingFaceReader`
     width, k, activation         the autoencoder: features, active features a token, "topk" or "batchtopk"
-    sae                          settings of an autoencoder that was trained before, in place of these three
+    sae                          settings of an autoencoder or transcoder ("system") that was trained before, in place of
+                                 these three
     threshold                    an activation counts towards a text's code only above this value
     """
 
@@ -82,6 +83,9 @@ class InterpretableEmbeddingsConfig(WaistConfig):
     }
 
 
+_CODERS: dict[str, type[SparseCoder]] = {cls.system_name(): cls for cls in (SparseAutoencoder, Transcoder)}
+
+
 @lru_cache(maxsize=1)
 def _reader(encoder: str, layer: int | None, site: str, dtype: Any, role: Any) -> HuggingFaceReader:
     """The reader of these settings; it is frozen, so all coders in a row that ask for the same one share it."""
@@ -93,29 +97,31 @@ class InterpretableEmbeddings(Waist):
 
     The reader is kept by name, not by weight: a saved model holds the autoencoder alone.
 
-    ready    a trained autoencoder with the settings `config.sae`; `trained` is then true, and nothing has to be learned
+    ready    a trained autoencoder or transcoder with the settings `config.sae`; `trained` is then true, and nothing has to be learned
     """
 
     Config = InterpretableEmbeddingsConfig
     modality = "text"
     tags = frozenset({"batch-coupled"})  # the loss is a mean over tokens, and texts differ in length
 
-    def __init__(self, config: InterpretableEmbeddingsConfig, ready: SparseAutoencoder | None = None) -> None:
+    def __init__(self, config: InterpretableEmbeddingsConfig, ready: SparseCoder | None = None) -> None:
         super().__init__(config)
         self.reader = _reader(config.encoder, config.layer, config.site, config.dtype, config.role)
-        chosen = config.sae or {
+        learned = {
             "d_in": self.reader.width,
             "width": config.width,
             "k": config.k,
             "activation": config.activation,
         }
+        chosen = dict(config.sae or learned)
         if chosen["d_in"] != self.reader.width:
             raise ConfigError(
                 f"the autoencoder reads states of {chosen['d_in']} numbers, those of {config.encoder} have {self.reader.width}; "
                 "name the encoder, layer and site that it was trained on"
             )
         self.trained = ready is not None
-        self.sae = ready or SparseAutoencoder(SparseAutoencoderConfig.from_dict(chosen))
+        kind = _CODERS[chosen.pop("system", "sae")]
+        self.sae: SparseCoder = ready or kind(kind.Config.from_dict(chosen))
 
     @staticmethod
     def forget_reader() -> None:
@@ -126,6 +132,11 @@ class InterpretableEmbeddings(Waist):
     def width(self) -> int:
         """Number of features."""
         return int(self.sae.config.width)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether codes decode to the states that they are of: those of a transcoder do not."""
+        return isinstance(self.sae, SparseAutoencoder)
 
     def codes(self, states: Tensor) -> SparseCodes:
         """Sparse codes of token states [T, d]."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hourglass.errors import FolderError
-from hourglass.storage.rows import RowFile, RowWriter
+from hourglass.storage.rows import RowFile, RowWriter, SideBySide
 
 
 def rows(n, start=0, width=5):
@@ -106,3 +106,15 @@ def test_half_precision_is_kept_from_any_number_format(tmp_path):
     file = RowFile(tmp_path / "r")
     assert file.rows[:].dtype == np.float16
     assert file.rows[:][:, 0].tolist() == [np.float16(0.10009765625)] * 2 + [65504.0]
+
+
+def test_rows_side_by_side(tmp_path):
+    for name, width in (("a", 5), ("b", 3)):
+        with RowWriter(tmp_path / name, width) as writer:
+            writer.append(*rows(7, width=width))
+    parts = [RowFile(tmp_path / name).rows for name in ("a", "b")]
+    both = SideBySide(parts)
+    assert len(both) == 7
+    for index in (slice(1, 4), [6, 2, 2]):
+        assert np.array_equal(both[index], np.hstack([part[index] for part in parts]))
+    assert np.array_equal(both.__getitems__([5, 0]), both[[5, 0]])

@@ -17,7 +17,7 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class Matryoshka(Staged):
@@ -25,7 +25,7 @@ class Matryoshka(Staged):
 
     settings = frozenset({"k", "prefixes"})
 
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__(config)
         self.prefixes = [max(1, round(share * config.width)) for share in config.prefixes]
         self.batch = BatchTopK(config)

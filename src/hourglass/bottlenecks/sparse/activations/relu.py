@@ -14,7 +14,7 @@ from hourglass.bottlenecks.sparse.selection import positive
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class ReLU(Staged):
@@ -22,9 +22,9 @@ class ReLU(Staged):
 
     settings = frozenset({"sparsity", "sparsity_warmup", "target_l0"})
 
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__(config)
-        self.sparsity = Sparsity(config, 0.1 * math.sqrt(config.d_in))
+        self.sparsity = Sparsity(config, 0.1 * math.sqrt(config.columns))
 
     def select(self, pre: Tensor) -> SparseCodes:
         return positive(pre)

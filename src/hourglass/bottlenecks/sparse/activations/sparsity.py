@@ -11,7 +11,7 @@ from hourglass.bottlenecks.sparse.activations.seam import mean_of_step
 from hourglass.bottlenecks.sparse.selection import largest_of_batch
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class Sparsity(nn.Module):
@@ -29,9 +29,9 @@ class Sparsity(nn.Module):
     rate, lead, memory, mercy = 0.02, 1.0, 0.9, 3.0
     bound = 10.0  # of the sum, where no weight leads to the target
 
-    def __init__(self, config: SparseAutoencoderConfig, usual: float) -> None:
+    def __init__(self, config: SparseCoderConfig, usual: float) -> None:
         super().__init__()
-        self.weight = (usual if config.sparsity is None else config.sparsity) / config.d_in
+        self.weight = (usual if config.sparsity is None else config.sparsity) / config.columns
         self.warmup, self.target = config.sparsity_warmup, config.target_l0
         # Active latents per row from which training begins.
         self.start = min(config.width / 4, config.d_in / 8) if self.target is None else self.target
