@@ -35,7 +35,8 @@ Differences from the paper
   them, which would fill the memory: by their thresholds (jumprelu) or their bias (relu, gated).
 - AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time. It
   serves every kind, in place of resampling (relu, gated) and of a loss on silent pre-activations (jumprelu's tanh).
-- `target_l0` leads the price, where Rajamanoharan et al. put the squared distance from the target into the loss.
+- `target_l0` leads the price and, of relu and jumprelu, moves all thresholds together a little after each step, where
+  Rajamanoharan et al. put the squared distance from the target into the loss.
 - The loss of matryoshka is the mean over its prefixes, which are fixed shares of the dictionary.
 - Pre-activations are bfloat16 where the hardware multiplies it faster; weights, gradients and the activations that
   `codes` returns are float32. In the kinds that are not plain top-k, bfloat16 only finds the pairs.
@@ -89,7 +90,8 @@ class SparseAutoencoderConfig(WaistConfig):
     sparsity         weight of the penalty against the squared error of a row, summed over columns (the papers' lambda);
                      None: 0.1 sqrt(d_in), of jumprelu 0.01 d_in, which suit rows that are normalized
     sparsity_warmup  steps in which it rises linearly from 0
-    target_l0        active latents per row to which the weight is led in training; None leaves it where it is
+    target_l0        active latents per row to which the weight and, of relu and jumprelu, all thresholds are led in training;
+                     None leaves them to the loss
 
     Of jumprelu:
     penalty     "l0": the number of active latents; "tanh": the sum of tanh(steepness * activation)
@@ -310,7 +312,7 @@ class SparseAutoencoder(Waist):
     def after_step(self, step: int) -> None:
         """Decoder rows back to norm 1; counters of silence and the threshold move on."""
         unit_rows_(self.W_dec)
-        self.activation.after_step()
+        self.activation.after_step(self.encoder.bias)
         if self._fired is None:
             return
         rows = self._rows_seen
