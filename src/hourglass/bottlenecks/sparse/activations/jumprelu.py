@@ -75,4 +75,4 @@ class JumpReLU(Staged):
 
     def after_step(self, bias: Tensor) -> None:
         rise, _ = self.sparsity.after_step()
-        self.log_threshold += rise
+        self.log_threshold.add_(rise)
