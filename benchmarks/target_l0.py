@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -156,7 +157,7 @@ def write(found: list[dict[str, Any]]) -> None:
             "ratio": {"runs": len(off), "within_5_percent": sum(o <= CLOSE for o in off), "farthest_off": max(off)},
             "floor": {"bounds": "within 5 % of the target in every run"},
             "runs": found,
-            "command": "python benchmarks/target_l0.py",
+            "command": " ".join(["python benchmarks/target_l0.py", *sys.argv[1:]]),
             "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers", "numpy")},
             "machine": f"{platform.machine()}, 1 of {len(os.sched_getaffinity(0))} cores",
         },
