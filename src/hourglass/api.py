@@ -51,7 +51,7 @@ from hourglass.waist import Waist
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["explore", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
+__all__ = ["explore", "explore_sae", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
 
 
 def explore(
@@ -155,6 +155,71 @@ def explore(
     if target != folder:
         replace_folder(target, folder)
     return open(folder)
+
+
+def explore_sae(
+    folder: str | Path,
+    source: Any = None,
+    *,
+    text: str | None = None,
+    model: str | None = None,
+    layer: int | None = None,
+    site: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Workspace:
+    """What the features of a trained autoencoder stand for: the workspace of a source of texts, kept in `folder`/explored.
+
+    folder    what `fit_sae` made, or an autoencoder of another library
+    source, text, limit   as for `explore`. Without a source: the workspace that is there. The same source, named again, is
+              not read again; another one takes its place
+    model, layer, site    what the autoencoder reads, as for `explore`; one of `fit_sae` knows
+
+    Raises InputError for bad input, in one line.
+    """
+    folder = Path(folder)
+    place = folder / "explored"
+    made_for = _reader_of(folder)
+    if source is None:
+        if is_workspace(place):
+            return open(place)
+        try:
+            load_sae(folder)
+        except FolderError as error:
+            raise FolderError(f"{folder}: no workspace and no sparse autoencoder ({error})") from None
+        raise InputError(
+            f"{folder}: its features have not been looked at yet; name the texts to do it on: "
+            f"hourglass features {folder} --source SOURCE"
+        )
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder, where what is found is kept; or explore SOURCE --sae {folder}")
+    if model is None and "model" not in made_for:
+        raise InputError(f"{folder}: does not say what it reads: name the model and the layer (--model, --layer)")
+    model = model or made_for["model"]
+    layer = made_for.get("layer") if layer is None else layer
+    site = site or made_for.get("site", "residual")
+    if is_workspace(place):
+        there = read_json(place / "workspace.json")
+        asked = {"source": str(source), "text": text, "limit": limit, "seed": seed}
+        asked |= {"encoder": model, "layer": layer, "site": site}
+        if any(there["settings"][name] != value for name, value in asked.items()):
+            shutil.rmtree(place)
+        elif there["stage"] == "done":
+            return open(place)
+    return explore(
+        source,
+        out=place,
+        text=text,
+        encoder=model,
+        layer=layer,
+        site=site,
+        role=made_for.get("role", "none"),
+        sae=folder,
+        limit=limit,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def open(folder: str | Path) -> Workspace:

@@ -216,8 +216,25 @@ def test_dead_latents_reconstruct_what_is_left(kind: str) -> None:
     assert losses["aux"].item() == pytest.approx(model.config.aux_weight * (decoded - left).square().mean().item())
 
 
+@pytest.mark.parametrize("kind", ["relu", "jumprelu"])
+def test_all_thresholds_are_led_to_the_target_after_the_warm_up(kind: str) -> None:
+    model = model_of(kind, sparsity_warmup=1, target_l0=2)
+    moves = model.b_enc if kind == "relu" else model.activation.log_threshold
+    x = torch.randn(ROWS, D, dtype=torch.float64)
+    codes = model.codes(x).to_dense()
+    share = 0.1 * min(1.0, math.log(codes.count_nonzero() / ROWS / 2))
+    before = moves.detach().clone()
+    model.loss({"x": x})
+    model.after_step(1)
+    assert torch.equal(moves, before)
+    model.loss({"x": x})
+    model.after_step(2)
+    by = -share * model.scale * codes.sum() / codes.count_nonzero() if kind == "relu" else torch.tensor(share)
+    torch.testing.assert_close(moves.detach() - before, by.double().expand_as(moves), rtol=1e-5, atol=0)
+
+
 def test_the_price_rises_and_is_led_to_the_target() -> None:
-    model = model_of("relu", sparsity=0.7, sparsity_warmup=3, target_l0=2)
+    model = model_of("gated", sparsity=0.7, sparsity_warmup=3, target_l0=2)
     x = torch.randn(ROWS, D, dtype=torch.float64)
     prices = []
     for step in range(1, 7):

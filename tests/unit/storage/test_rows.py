@@ -1,5 +1,7 @@
 """Rows on disk: read back as written, and whole after a kill between any two writes."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,18 @@ def test_rows_beyond_the_end_are_refused(tmp_path):
     for index in ([0, 3], [-1]):
         with pytest.raises(IndexError, match="of 3"):
             RowFile(tmp_path / "r").rows[index]
+
+
+def test_a_read_that_stops_early_goes_on(tmp_path, monkeypatch):
+    """One call of the system reads 2 GiB at most."""
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(7))
+    file, preadv = RowFile(tmp_path / "r"), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, parts, start: preadv(fd, [parts[0][:4]], start))
+    assert np.array_equal(file.rows[1:6], rows(7)[0].numpy().astype(np.float16)[1:6])
+    os.truncate(tmp_path / "r" / "rows.f16", 12)
+    with pytest.raises(FolderError, match="became shorter while it was read"):
+        file.rows[1:6]
 
 
 def test_nothing_yet_is_a_file_without_rows(tmp_path):

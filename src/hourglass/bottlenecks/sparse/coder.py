@@ -53,7 +53,8 @@ class SparseCoderConfig(WaistConfig):
     sparsity         weight of the penalty against the squared error of a row, summed over columns (the papers' lambda);
                      None: 0.1 sqrt(d), of jumprelu 0.01 d, which suit rows that are normalized
     sparsity_warmup  steps in which it rises linearly from 0
-    target_l0        active latents per row to which the weight is led in training; None leaves it where it is
+    target_l0        active latents per row to which the weight and, of relu and jumprelu, all thresholds are led in training;
+                     None leaves them to the loss
 
     Of jumprelu:
     penalty     "l0": the number of active latents; "tanh": the sum of tanh(steepness * activation)
@@ -259,7 +260,7 @@ class SparseCoder(Waist, ABC):
     def after_step(self, step: int) -> None:
         """Decoder rows back to their norm; counters of silence and the threshold move on."""
         self._normalize()
-        self.activation.after_step()
+        self.activation.after_step(self.encoder.bias)
         if self._fired is None:
             return
         rows = self._rows_seen

@@ -35,7 +35,8 @@ Differences from the paper
   them, which would fill the memory: by their thresholds (jumprelu) or their bias (relu, gated).
 - AuxK is computed only while more than 1 % of the latents are dead: below that it changed nothing but the time. It
   serves every kind, in place of resampling (relu, gated) and of a loss on silent pre-activations (jumprelu's tanh).
-- `target_l0` leads the price, where Rajamanoharan et al. put the squared distance from the target into the loss.
+- `target_l0` leads the price and, of relu and jumprelu, moves all thresholds together a little after each step, where
+  Rajamanoharan et al. put the squared distance from the target into the loss.
 - The loss of matryoshka is the mean over its prefixes, which are fixed shares of the dictionary.
 - Pre-activations are bfloat16 where the hardware multiplies it faster; weights, gradients and the activations that
   `codes` returns are float32. In the kinds that are not plain top-k, bfloat16 only finds the pairs.

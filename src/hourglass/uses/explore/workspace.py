@@ -180,7 +180,9 @@ class Workspace:
     @cached_property
     def features(self) -> pd.DataFrame:
         """A row a feature, the index is the feature: label (None where none is good enough), score, frequency ..."""
-        return pd.read_parquet(self.folder / "features.parquet")
+        table = pd.read_parquet(self.folder / "features.parquet")
+        # pandas reads missing texts as NaN.
+        return table.assign(label=table["label"].astype(object).where(table["label"].notna(), None))
 
     @cached_property
     def examples(self) -> pd.DataFrame:

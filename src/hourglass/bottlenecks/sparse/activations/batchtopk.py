@@ -47,7 +47,7 @@ class BatchTopK(Activation):
     def values(self, z: Tensor, pairs: SparseCodes, bias: Tensor) -> Tensor:
         return z.relu()
 
-    def after_step(self) -> None:
+    def after_step(self, bias: Tensor) -> None:
         smallest = mean_of_step(self._smallest, self.threshold)
         self._smallest.clear()
         if smallest is None:

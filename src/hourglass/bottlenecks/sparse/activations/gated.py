@@ -63,5 +63,5 @@ class Gated(Staged):
     def initialize(self, pre: Tensor, bias: Tensor) -> None:
         bias -= start_threshold(pre, self.sparsity.start)
 
-    def after_step(self) -> None:
+    def after_step(self, bias: Tensor) -> None:
         self.sparsity.after_step()

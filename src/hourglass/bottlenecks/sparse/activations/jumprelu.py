@@ -73,5 +73,6 @@ class JumpReLU(Staged):
     def initialize(self, pre: Tensor, bias: Tensor) -> None:
         self.log_threshold.copy_(start_threshold(pre, self.sparsity.start).log())
 
-    def after_step(self) -> None:
-        self.sparsity.after_step()
+    def after_step(self, bias: Tensor) -> None:
+        rise, _ = self.sparsity.after_step()
+        self.log_threshold.add_(rise)

@@ -51,5 +51,5 @@ class Matryoshka(Staged):
         loss, errors = decoder.repeated(len(inside)).squared_error(torch.cat([values[kept] for kept in inside]), copies)
         return {"reconstruction": loss}, errors[-len(pairs) :]
 
-    def after_step(self) -> None:
-        self.batch.after_step()
+    def after_step(self, bias: Tensor) -> None:
+        self.batch.after_step(bias)

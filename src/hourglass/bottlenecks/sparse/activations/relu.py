@@ -42,5 +42,7 @@ class ReLU(Staged):
     def initialize(self, pre: Tensor, bias: Tensor) -> None:
         bias -= start_threshold(pre, self.sparsity.start)
 
-    def after_step(self) -> None:
-        self.sparsity.after_step()
+    def after_step(self, bias: Tensor) -> None:
+        rise, value = self.sparsity.after_step()
+        # Were values distributed exponentially, with this mean, so much would mend the number of them.
+        bias -= rise * value

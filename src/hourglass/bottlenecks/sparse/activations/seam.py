@@ -54,8 +54,8 @@ class Activation(nn.Module, ABC):
         bias   [width] of the encoder, a part of z
         """
 
-    def after_step(self) -> None:
-        """Take over what has been measured since the last step."""
+    def after_step(self, bias: Tensor) -> None:
+        """Take over what has been measured since the last step; `bias` [width] of the encoder, in place."""
 
 
 class Staged(Activation):
