@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hourglass.errors import SourceError
 from hourglass.metrics import sparsity
+from hourglass.metrics.reconstruction import RunningFvu
 from hourglass.metrics.sparsity import Codes
 
 _ROWS_AT_ONCE = 8192
@@ -48,26 +49,19 @@ def measure_sae(sae: Coder, rows: Rows) -> dict[str, Any]:
     """
     if not len(rows):
         raise SourceError("no rows to measure on: expected at least one")
-    # Squares are summed around a row, not around 0, or they would drown the variance of rows that are far off together.
-    origin = _tensor(rows[:1]).double()
-    error = squares = active = 0.0
-    shift, fired = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
+    kept, active, fired = RunningFvu(), 0, torch.zeros((), dtype=torch.int64)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         x = _tensor(rows[start : start + _ROWS_AT_ONCE])
         codes: Codes = sae.codes(x)
-        exact = x.double()
-        error += float((exact - sae.decode(codes).to(exact)).square().sum())
-        squares += float((exact - origin).square().sum())
-        shift = shift + (exact - origin).sum(0)
+        kept.add(x, sae.decode(codes).to(x.device))
         fired = fired + sparsity.counts(codes)
         active += len(codes.indices)
-    variance = squares - float(shift.square().sum()) / len(rows)
     density = fired.double() / len(rows)
     dead, dense = int(sparsity.dead(density).sum()), int(sparsity.dense(density).sum())
     return {
         "rows": len(rows),
         "width": len(density),
-        "fvu": error / variance if squares > 0 and variance > 0 else None,
+        "fvu": kept.fvu,
         "l0": active / len(rows),
         "dead": dead,
         "dead_share": dead / len(density),
