@@ -29,21 +29,21 @@ PARTS = ("all", "special", "content", "first", "after_first", "special_after_fir
 class DialogueStates(Protocol):
     """Token states of dialogues that were read whole; the tokens of one dialogue may lie in several batches.
 
-    states    [T, d]
-    dialogue  [T] int, the dialogue of each token
-    position  [T] int, its place in the dialogue, from 0
-    special   [T] bool, whether it belongs to the template
-    ids       [T] int, the token's number
+    states     [T, d]
+    documents  [T] int, the dialogue of each token
+    positions  [T] int, its place in the dialogue, from 0
+    special    [T] bool, whether it belongs to the template
+    ids        [T] int, the token's number
     """
 
     @property
     def states(self) -> Tensor: ...
 
     @property
-    def dialogue(self) -> Tensor: ...
+    def documents(self) -> Tensor: ...
 
     @property
-    def position(self) -> Tensor: ...
+    def positions(self) -> Tensor: ...
 
     @property
     def special(self) -> Tensor: ...
@@ -79,10 +79,10 @@ def measure_dialogues(
         restored = sae.decode(codes).to(x.device)
         active = codes.offsets.diff()
         marked = batch.special if listed is None else torch.isin(batch.ids, listed.to(batch.ids))
-        first = batch.position == 0
+        first = batch.positions == 0
         chosen = (torch.ones_like(first), marked, ~marked, first, ~first, marked & ~first)
         for part, keep in zip(PARTS, chosen, strict=True):
-            sums[part].add(x[keep], restored[keep], batch.dialogue[keep], active[keep])
+            sums[part].add(x[keep], restored[keep], batch.documents[keep], active[keep])
     everything = sums["all"].kept
     if not everything.rows:
         raise SourceError("no token to measure on: expected at least one dialogue")

@@ -28,8 +28,8 @@ def tokens():
     ids = torch.randint(0, 7, (number,), generator=random)
     return SimpleNamespace(
         states=3 + torch.randn(number, D, generator=random),
-        dialogue=torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS)),
-        position=torch.cat([torch.arange(n) for n in LENGTHS]),
+        documents=torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS)),
+        positions=torch.cat([torch.arange(n) for n in LENGTHS]),
         special=ids < 3,
         ids=ids,
     )
@@ -63,7 +63,7 @@ def test_every_part_is_what_loops_find(sae, tokens, places):
     restored = sae.decode(codes)
     variance = float(x.double().var(0, unbiased=False).mean())
     assert found["variance"] == pytest.approx(variance)
-    first = tokens.position == 0
+    first = tokens.positions == 0
     parts = {
         "all": torch.ones_like(first),
         "special": tokens.special,
@@ -74,7 +74,7 @@ def test_every_part_is_what_loops_find(sae, tokens, places):
     }
     assert tuple(parts) == PARTS
     for part, keep in parts.items():
-        mse, dialogues = by_hand(x, restored, tokens.dialogue, keep)
+        mse, dialogues = by_hand(x, restored, tokens.documents, keep)
         said = found[part]
         assert (said["dialogues"], said["tokens"]) == (dialogues, int(keep.sum()))
         assert said["mse"] == pytest.approx(mse, rel=1e-5)
@@ -99,8 +99,8 @@ def test_a_long_dialogue_counts_as_much_as_a_short_one():
     )
     tokens = SimpleNamespace(
         states=torch.randn(4, D),
-        dialogue=torch.tensor([0, 0, 0, 1]),
-        position=torch.tensor([0, 1, 2, 0]),
+        documents=torch.tensor([0, 0, 0, 1]),
+        positions=torch.tensor([0, 1, 2, 0]),
         special=torch.zeros(4, dtype=torch.bool),
         ids=torch.zeros(4),
     )

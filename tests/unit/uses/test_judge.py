@@ -34,7 +34,7 @@ def read(samples, size=5):
         yield SimpleNamespace(
             states=torch.cat([states for _, states in part]),
             ids=torch.cat([ids for ids, _ in part]),
-            dialogue=torch.arange(start, start + len(part)).repeat_interleave(lengths),
+            documents=torch.arange(start, start + len(part)).repeat_interleave(lengths),
         )
 
 

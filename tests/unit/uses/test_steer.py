@@ -271,7 +271,7 @@ def test_the_feature_of_a_token_is_the_one_that_is_most_active_on_it():
     ids[7:10] = 3  # a sample without the token does not count
     dialogue = torch.arange(5).repeat_interleave(torch.tensor(lengths))
     batches = [
-        SimpleNamespace(states=states[d], ids=ids[d], dialogue=dialogue[d]) for d in (dialogue < 3, dialogue >= 3)
+        SimpleNamespace(states=states[d], ids=ids[d], documents=dialogue[d]) for d in (dialogue < 3, dialogue >= 3)
     ]
     dense = sae.codes(states).to_dense()
     maxima = [dense[(dialogue == d) & (ids < 2)].amax(0) for d in (0, 2, 3, 4)]

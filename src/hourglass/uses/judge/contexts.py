@@ -60,7 +60,7 @@ def strongest(sae: SparseAutoencoder, batches: Iterable[DialogueStates], per_fea
     where = torch.full((per_feature, sae.config.width), -1)
     samples = 0
     for batch in batches:
-        ids, offsets = runs(batch.dialogue)
+        ids, offsets = runs(batch.documents)
         maxima = sae.codes(batch.states).largest(offsets).float().cpu()
         # A sample that came before wins a tie: it stands first, and the sort is stable.
         values, order = torch.cat([values, maxima]).sort(dim=0, descending=True, stable=True)
@@ -84,7 +84,7 @@ def contexts(
     """
     found: dict[tuple[int, int], Context] = {}
     for batch in batches:
-        ids, offsets = runs(batch.dialogue)
+        ids, offsets = runs(batch.documents)
         codes = sae.codes(batch.states)
         for i, first, last in zip(ids.tolist(), offsets[:-1].tolist(), offsets[1:].tolist()):
             inside = codes[first:last]

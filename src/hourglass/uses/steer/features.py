@@ -60,7 +60,7 @@ def features_of_token(
         here = torch.isin(batch.ids, wanted.to(batch.ids))
         if not here.any():
             continue
-        _, lengths = batch.dialogue[here].unique_consecutive(return_counts=True)
+        _, lengths = batch.documents[here].unique_consecutive(return_counts=True)
         maxima = sae.codes(batch.states[here]).largest(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)))
         total += maxima.double().sum(0).cpu()
         samples += len(lengths)
