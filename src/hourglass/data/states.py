@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +41,14 @@ Window = tuple[Array, Array, list[str]]
 """Texts that are read at once: the document of each, the character of it at which it begins, the text."""
 
 
+@dataclass(frozen=True)
+class Unit:
+    """What is read at once: of how many documents or parts, and what appends its rows, which makes so many units done."""
+
+    documents: int
+    append: Callable[[RowWriter, int], None]
+
+
 class DescribedReader(TextReader, Protocol):
     """A reader that can say what it takes to have the same states again, in JSON."""
 
@@ -59,18 +68,40 @@ def cache_states(
     Raises FolderError for a folder with states of another reader or source, or that another process writes to;
     StatesError, with the number of the document, for one whose states are not finite.
     """
-    folder = Path(folder)
     texts = source if isinstance(source, TextSource) else open_texts(source)
     windows = _windows(texts, min(WINDOW_CHARACTERS, _NUMBERS // reader.width))
     first = next(windows)
     beginning = hashlib.sha256("\0".join(first[2]).encode("utf-8", "surrogatepass")).hexdigest()
     made_from = {**reader.describe(), "source": texts.name, "beginning": beginning[:16]}
+
+    def unit(window: Window) -> Unit:
+        documents, starts, parts = window
+        return Unit(len(parts), lambda rows, done: read_into(rows, reader, documents, parts, starts, done))
+
+    return keep_rows(map(unit, chain([first], windows)), reader.width, made_from, folder, advance)
+
+
+def keep_rows(
+    units: Iterable[Unit],
+    width: int,
+    made_from: dict[str, Any],
+    folder: Path,
+    advance: Callable[[int], None] | None = None,
+) -> RowFile:
+    """Keep the rows [n, width] of all `units` in `folder`, made anew or taken up where it stops.
+
+    made_from  what they are made with and of, in JSON: a folder with something else is refused. The units, in number, order
+               and content, must depend on it alone, for those that are there already are passed over.
+
+    Raises as `cache_states`.
+    """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", blocking=False):
             clear_leftovers(folder)
             if not _finished(folder, made_from):
-                _write(reader, chain([first], windows), folder, advance)
+                _write(units, width, folder, advance)
                 write_json(folder / "states.json", {**made_from, "finished": True})
     except Timeout:
         raise FolderError(f"{folder}: another process is writing to it; wait for it to end") from None
@@ -113,15 +144,15 @@ def _finished(folder: Path, made_from: dict[str, Any]) -> bool:
     return bool(state.get("finished"))
 
 
-def _write(reader: TextReader, windows: Iterable[Window], folder: Path, advance: Callable[[int], None] | None) -> None:
-    with RowWriter(folder, reader.width) as rows:
+def _write(units: Iterable[Unit], width: int, folder: Path, advance: Callable[[int], None] | None) -> None:
+    with RowWriter(folder, width) as rows:
         # What is read together depends on the source alone, and so do the bits of the states: a batch has its own rounding.
-        for number, (documents, starts, parts) in enumerate(windows):
+        for number, unit in enumerate(units):
             if number >= rows.done:
-                read_into(rows, reader, documents, parts, starts, done=number + 1)
+                unit.append(rows, number + 1)
                 release_memory()
             if advance is not None:
-                advance(len(documents))
+                advance(unit.documents)
 
 
 def _windows(texts: TextSource, characters: int) -> Iterator[Window]:
