@@ -30,9 +30,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from hourglass.data import open_texts
 from hourglass.data.repeats import Repeats
 from hourglass.storage.atomic import atomic_folder
+from hourglass.training import TrainConfig
 from hourglass.training.randomness import seeded
 from hourglass.training.schedules import factor
-from hourglass.training import TrainConfig
 
 Dialogue = list[dict[str, str]]
 
@@ -51,7 +51,13 @@ CHATML = (
     "{% else %}{{ message['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_FIRST = ("What does {0} do?", "Explain {0}.", "What is {0} for?", "Tell me about {0} in {1}.", "How would you describe {0}?")
+_FIRST = (
+    "What does {0} do?",
+    "Explain {0}.",
+    "What is {0} for?",
+    "Tell me about {0} in {1}.",
+    "How would you describe {0}?",
+)
 _NEXT = ("And {0}?", "What about {0}?", "Now {0}, please.", "Thanks. What is {0}?")
 
 
@@ -102,7 +108,9 @@ def chat_corpus(rows: Sequence[dict[str, str]], seed: int) -> ChatCorpus:
 
 def _dialogues(rows: Iterable[dict[str, str]], random: np.random.Generator) -> Iterator[Dialogue]:
     for module, inside in groupby(rows, key=lambda row: row["module"]):
-        waiting = [(row["name"] or module, answer) for row in inside if 30 <= len(answer := _first_paragraph(row)) <= 250]
+        waiting = [
+            (row["name"] or module, answer) for row in inside if 30 <= len(answer := _first_paragraph(row)) <= 250
+        ]
         while waiting:
             dialogue: Dialogue = []
             for name, answer in waiting[: random.integers(1, 4)]:

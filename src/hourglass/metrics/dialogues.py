@@ -1,6 +1,6 @@
 """How well an autoencoder restores the states of whole dialogues, and of their template tokens above all.
 
-    found = measure_dialogues(sae, batches)
+    found = measure_dialogues(sae, read_flow(reader, documents, Flow()))
     found["special"]["mse"], found["special"]["log2_mse"], found["special_after_first"]["fvu"]
 
 The error of a token is the mean over its columns, that of a dialogue the mean over its tokens, and `mse` the mean over
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hourglass.adapters.dialogues import TokenRows
 from hourglass.errors import SourceError
 from hourglass.metrics.autoencoders import Coder
 from hourglass.metrics.reconstruction import RunningFvu
@@ -26,37 +27,12 @@ PARTS = ("all", "special", "content", "first", "after_first", "special_after_fir
 """Which tokens: all; the template's, and all others; those at position 0, all others, and the template's among them."""
 
 
-class DialogueStates(Protocol):
-    """Token states of dialogues that were read whole; the tokens of one dialogue may lie in several batches.
-
-    states     [T, d]
-    documents  [T] int, the dialogue of each token
-    positions  [T] int, its place in the dialogue, from 0
-    special    [T] bool, whether it belongs to the template
-    ids        [T] int, the token's number
-    """
-
-    @property
-    def states(self) -> Tensor: ...
-
-    @property
-    def documents(self) -> Tensor: ...
-
-    @property
-    def positions(self) -> Tensor: ...
-
-    @property
-    def special(self) -> Tensor: ...
-
-    @property
-    def ids(self) -> Tensor: ...
-
-
 def measure_dialogues(
-    sae: Coder, batches: Iterable[DialogueStates], special: Collection[int] | None = None
+    sae: Coder, batches: Iterable[TokenRows], special: Collection[int] | None = None
 ) -> dict[str, Any]:
     """Errors of an autoencoder on dialogues, as values for JSON.
 
+    batches  dialogues that were read whole; the tokens of one may lie in several batches
     special  token numbers that count as special (the paper lists a few for each model); None: as the batches say
 
     variance   mean over columns of the variance of all tokens, in the units of the states, squared

@@ -1,11 +1,13 @@
 """Errors of dialogues against loops over tokens, however the dialogues are cut into batches."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from hourglass.adapters.dialogues import TokenRows
 from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseAutoencoderConfig
 from hourglass.errors import SourceError
 from hourglass.metrics.dialogues import PARTS, measure_dialogues
@@ -26,7 +28,7 @@ def tokens():
     random = torch.Generator().manual_seed(1)
     number = sum(LENGTHS)
     ids = torch.randint(0, 7, (number,), generator=random)
-    return SimpleNamespace(
+    return TokenRows(
         states=3 + torch.randn(number, D, generator=random),
         documents=torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS)),
         positions=torch.cat([torch.arange(n) for n in LENGTHS]),
@@ -39,8 +41,7 @@ def cut(tokens, *places):
     """The same tokens in batches that begin at these places."""
     ends = [*places, len(tokens.ids)]
     return [
-        SimpleNamespace(**{name: column[a:b] for name, column in vars(tokens).items()})
-        for a, b in zip([0, *places], ends)
+        TokenRows(**{name: column[a:b] for name, column in vars(tokens).items()}) for a, b in zip([0, *places], ends)
     ]
 
 
@@ -97,7 +98,7 @@ def test_a_long_dialogue_counts_as_much_as_a_short_one():
         codes=lambda x: SimpleNamespace(offsets=torch.zeros(len(x) + 1, dtype=torch.int64), x=x),
         decode=lambda codes: codes.x - errors.sqrt()[:, None],
     )
-    tokens = SimpleNamespace(
+    tokens = TokenRows(
         states=torch.randn(4, D),
         documents=torch.tensor([0, 0, 0, 1]),
         positions=torch.tensor([0, 1, 2, 0]),
@@ -111,7 +112,7 @@ def test_a_long_dialogue_counts_as_much_as_a_short_one():
 
 
 def test_states_that_are_all_equal_have_no_fvu_and_nothing_is_an_error(sae, tokens):
-    tokens.states = torch.full_like(tokens.states, 0.1)
+    tokens = replace(tokens, states=torch.full_like(tokens.states, 0.1))
     found = measure_dialogues(sae, [tokens])
     assert found["all"]["fvu"] is None and found["all"]["mse_of_variance"] is None
     assert found["all"]["mse"] > 0

@@ -1,14 +1,14 @@
 """The five strongest contexts against a search of all tokens; judges that are told what to say; what goes wrong."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from causal_models import WIDTH, random_sae
+from hourglass.adapters.dialogues import TokenRows
 from hourglass.errors import SourceError
-from hourglass.uses.judge import Context, Judgement, asking, judge_features, question, strongest, tokens_agree
+from hourglass.uses.judge import Context, Judgement, asking, judge_features, protocol, question, strongest, tokens_agree
 
 SAMPLES = 24
 
@@ -26,16 +26,21 @@ def samples():
     return [(torch.randint(0, 9, (n,), generator=random), 2 * torch.randn(n, WIDTH, generator=random)) for n in lengths]
 
 
-def read(samples, size=5):
-    """Batches of a few samples."""
-    for start in range(0, len(samples), size):
-        part = samples[start : start + size]
-        lengths = torch.tensor([len(ids) for ids, _ in part])
-        yield SimpleNamespace(
-            states=torch.cat([states for _, states in part]),
-            ids=torch.cat([ids for ids, _ in part]),
-            documents=torch.arange(start, start + len(part)).repeat_interleave(lengths),
-        )
+def read(samples):
+    lengths = torch.tensor([len(ids) for ids, _ in samples])
+    ids = torch.cat([ids for ids, _ in samples])
+    return TokenRows(
+        states=torch.cat([states for _, states in samples]),
+        documents=torch.arange(len(samples)).repeat_interleave(lengths),
+        positions=torch.cat([torch.arange(n) for n in lengths.tolist()]),
+        special=ids > 7,
+        ids=ids,
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch):
+    monkeypatch.setattr(protocol, "_AT_ONCE", 5)
 
 
 def word(number):
@@ -44,7 +49,7 @@ def word(number):
 
 def test_the_strongest_are_those_that_a_search_finds(sae, samples):
     maxima = torch.stack([sae.codes(states).to_dense().amax(0) for _, states in samples])
-    found = strongest(sae, read(samples))
+    found = strongest(sae, [read(samples)])
     values, where = maxima.sort(dim=0, descending=True, stable=True)
     assert found.samples == SAMPLES
     torch.testing.assert_close(found.values, values[:5])
@@ -61,7 +66,7 @@ def test_the_judge_sees_tokens_and_activations_around_each_peak(sae, samples):
         return Judgement(4, "something")
 
     judged = judge_features(sae, samples, read, word, judge, features=6)
-    best = strongest(sae, read(samples))
+    best = strongest(sae, [read(samples)])
     assert len(seen) == len(judged.table) == 6
     for feature, contexts in zip(judged.table["feature"], seen, strict=True):
         assert best.live[feature]

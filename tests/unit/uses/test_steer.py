@@ -1,7 +1,6 @@
 """Steering against hand-made forward passes; with the cache, padded, in half precision; and never a hook left behind."""
 
 import re
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,6 +9,7 @@ import torch
 from causal_models import BLOCKS, WIDTH, orthonormal_sae, random_sae
 from hourglass.adapters import causal
 from hourglass.adapters.causal import CausalModel
+from hourglass.adapters.dialogues import TokenRows
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.errors import ConfigError, InputError
 from hourglass.uses.steer import add, clamp, feature_number, features_of_token, generate, remove, steering
@@ -270,9 +270,8 @@ def test_the_feature_of_a_token_is_the_one_that_is_most_active_on_it():
     states, ids = torch.randn(35, WIDTH, generator=random), torch.randint(0, 4, (35,), generator=random)
     ids[7:10] = 3  # a sample without the token does not count
     dialogue = torch.arange(5).repeat_interleave(torch.tensor(lengths))
-    batches = [
-        SimpleNamespace(states=states[d], ids=ids[d], documents=dialogue[d]) for d in (dialogue < 3, dialogue >= 3)
-    ]
+    rows = TokenRows(states, dialogue, torch.zeros(35), ids < 2, ids)
+    batches = [rows.where(dialogue < 3), rows.where(dialogue >= 3)]
     dense = sae.codes(states).to_dense()
     maxima = [dense[(dialogue == d) & (ids < 2)].amax(0) for d in (0, 2, 3, 4)]
     expected = torch.stack(maxima).mean(0)

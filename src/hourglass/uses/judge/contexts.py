@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hourglass.adapters.dialogues import TokenRows
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
-from hourglass.metrics.dialogues import DialogueStates
 
 PER_FEATURE = 5
 AROUND = 20
@@ -51,7 +51,7 @@ class Strongest:
         return self.values[-1] > 0
 
 
-def strongest(sae: SparseAutoencoder, batches: Iterable[DialogueStates], per_feature: int = PER_FEATURE) -> Strongest:
+def strongest(sae: SparseAutoencoder, batches: Iterable[TokenRows], per_feature: int = PER_FEATURE) -> Strongest:
     """The `per_feature` samples with the highest activations of each feature; a sample lies in one batch, whole.
 
     Memory is that of a batch with samples x width numbers for its maxima.
@@ -72,7 +72,7 @@ def strongest(sae: SparseAutoencoder, batches: Iterable[DialogueStates], per_fea
 
 def contexts(
     sae: SparseAutoencoder,
-    batches: Iterable[DialogueStates],
+    batches: Iterable[TokenRows],
     wanted: Sequence[tuple[int, list[int]]],
     token: Callable[[int], str],
     around: int = AROUND,

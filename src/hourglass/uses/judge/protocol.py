@@ -1,6 +1,6 @@
 """What share of an autoencoder's features is clear, by a judge who sees where each is most active.
 
-    judged = judge_features(sae, samples, read, token, judge)
+    judged = judge_features(sae, dialogues, reader.read, tokenizer.decode, judge)
     judged.share, judged.cdf[3]
 
 1. Of each feature the five samples with its highest activations are found, over all samples.
@@ -19,16 +19,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hourglass.adapters.dialogues import TokenRows
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
 from hourglass.errors import InputError, SourceError
-from hourglass.metrics.dialogues import DialogueStates
 from hourglass.metrics.proportions import wilson
 from hourglass.uses.judge.contexts import contexts, strongest
 from hourglass.uses.judge.judges import RUBRIC, Judge
@@ -36,6 +36,8 @@ from hourglass.uses.judge.judges import RUBRIC, Judge
 FEATURES = 128
 CLEAR = 4
 """The score from which a feature counts as clear."""
+
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Judged:
 def judge_features(
     sae: SparseAutoencoder,
     samples: Sequence[Any],
-    read: Callable[[Sequence[Any]], Iterable[DialogueStates]],
+    read: Callable[[Sequence[Any]], TokenRows],
     token: Callable[[int], str],
     judge: Judge,
     *,
@@ -92,14 +94,14 @@ def judge_features(
 ) -> Judged:
     """Let `judge` score features of an autoencoder on samples that it has not learned from.
 
-    read   token states of some of the samples in batches, each sample whole in one; `dialogue` numbers them from 0
-    token  the text of a token number
+    read   token states of some of the samples, numbered from 0, such as `DialogueReader.read`
+    token  the text of a token number, such as a tokenizer's `decode`
 
     All samples are read once, and those with the contexts of drawn features once more; memory is that of a batch. What a
     judge refuses in an InputError is noted and left out. Raises SourceError when no feature is active in five samples, or
     no judgement is left.
     """
-    found = strongest(sae, read(samples))
+    found = strongest(sae, _batches(samples, read))
     live = found.live.nonzero().squeeze(1).numpy()
     if not len(live):
         raise SourceError(f"no feature is active in {len(found.values)} of {found.samples} samples; give more of them")
@@ -109,7 +111,7 @@ def judge_features(
         for sample in found.where[:, feature].tolist():
             wanted[sample].append(feature)
     again = sorted(wanted.items())
-    cut = contexts(sae, read([samples[sample] for sample, _ in again]), again, token)
+    cut = contexts(sae, _batches([samples[sample] for sample, _ in again], read), again, token)
     rows, trouble = [], []
     for feature in drawn:
         seen = [cut[feature, sample] for sample in found.where[:, feature].tolist()]
@@ -126,3 +128,10 @@ def judge_features(
         raise SourceError(f"no judgement of {len(drawn)} features; the first: {trouble[0]}")
     table = pd.DataFrame(rows, columns=["feature", "score", "name", "peaks"])
     return Judged(found.samples, sae.config.width, len(live), table, tuple(trouble))
+
+
+def _batches(samples: Sequence[Any], read: Callable[[Sequence[Any]], TokenRows]) -> Iterator[TokenRows]:
+    """All samples, some at a time, numbered from 0."""
+    for start in range(0, len(samples), _AT_ONCE):
+        rows = read(samples[start : start + _AT_ONCE])
+        yield replace(rows, documents=rows.documents + start)

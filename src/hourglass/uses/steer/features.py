@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable
 import pandas as pd
 import torch
 
+from hourglass.adapters.dialogues import TokenRows
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
 from hourglass.errors import InputError, SourceError
-from hourglass.metrics.dialogues import DialogueStates
 
 _LISTED = 8
 
@@ -44,7 +44,7 @@ def feature_number(asked: int | str, width: int, labels: pd.Series | None = None
 
 
 def features_of_token(
-    sae: SparseAutoencoder, batches: Iterable[DialogueStates], token: int | Collection[int], top: int = 10
+    sae: SparseAutoencoder, batches: Iterable[TokenRows], token: int | Collection[int], top: int = 10
 ) -> pd.DataFrame:
     """The features that are most active on a token: columns feature, mean_max, best first.
 
