@@ -15,6 +15,7 @@ dialogues in ChatML, each alone, with the loss on what the assistant says.
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def _first_paragraph(row: dict[str, str]) -> str:
 # The model -------------------------------------------------------------------------------------------
 
 
-def make_reader(folder: Path, corpus: ChatCorpus, *, seed: int, steps: tuple[int, int], batch_size: int = 16) -> Path:
+def make_reader(folder: Path, corpus: ChatCorpus, *, seed: int, steps: tuple[int, int], batch_size: int = 8) -> Path:
     """A folder with model, tokenizer and chat template; the one that is there already, if it is.
 
     steps  on the text, and on the dialogues
@@ -157,7 +158,7 @@ def make_reader(folder: Path, corpus: ChatCorpus, *, seed: int, steps: tuple[int
         _learn(model, _text_batches(tokenizer, corpus.text, batch_size, random), steps[0], lr=3e-3),
         _learn(model, _dialogue_batches(tokenizer, corpus.train, batch_size, random), steps[1], lr=1e-3),
     ]
-    print(f"reader {seed}: loss {losses[0]:.2f} on text, {losses[1]:.2f} on what the assistant says", flush=True)
+    print(f"reader {seed}: loss {losses[0]:.2f} on text, {losses[1]:.2f} on what the assistant says", file=sys.stderr)
     with atomic_folder(folder) as unfinished:
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
