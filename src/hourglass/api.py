@@ -22,12 +22,15 @@ from huggingface_hub import hf_hub_download
 
 from hourglass import systems
 from hourglass.adapters.causal import CausalModel, require_causal
+from hourglass.adapters.dialogues import DialogueReader
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.adapters.saes import load_sae
 from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseAutoencoderConfig
 from hourglass.bottlenecks.sparse.activations import ACTIVATIONS
 from hourglass.bottlenecks.sparse.recipe import recipe
 from hourglass.data import open_texts
+from hourglass.data.dialogues import Documents, open_dialogues
+from hourglass.data.flows import Flow, cache_flow
 from hourglass.data.states import cache_states
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.metrics.autoencoders import measure_sae
@@ -193,8 +196,12 @@ def fit_sae(
     target_l0: float | None = None,
     text: str | None = None,
     role: Literal["none", "user", "assistant"] = "none",
-    special: bool = False,
+    special: bool | None = None,
     max_norm: float | None = None,
+    dialogues: bool = False,
+    pack: Literal["none", "blocks", "masked"] = "none",
+    block: int = 2048,
+    template: str | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     limit: int | None = None,
     steps: int | None = None,
@@ -206,6 +213,9 @@ def fit_sae(
 
     source    as for `explore`; text: its column
     model, layer, site, role, special, max_norm, dtype    the states, as in `HuggingFaceReader`
+    dialogues the source holds dialogues (as `open_dialogues` takes them; text: their column), which the model reads as a chat
+              model does, special and template tokens included unless `special` is false; pack, block: as in `Flow`;
+              template: Jinja in place of the tokenizer's own
     activation, width, k, target_l0, settings    the autoencoder, as in `SparseAutoencoderConfig`; defaults: as many latents as the
               tokens can teach, and k 32 for the kinds that have one
     steps     of training (default: what `recipe` says)
@@ -216,12 +226,24 @@ def fit_sae(
     folder = Path(out)
     if is_finished(folder):
         raise FolderError(f"{folder}: holds a finished autoencoder; choose another --out")
-    texts = open_texts(source, text=text)
-    if limit is not None:
-        texts = texts.limited(limit)
-    reader = HuggingFaceReader(
-        model, layer=layer, site=site, dtype=dtype, role=role, special=special, max_norm=max_norm
-    )
+    reader: HuggingFaceReader | DialogueReader
+    if dialogues:
+        if role != "none" or max_norm is not None:
+            raise ConfigError("role and max_norm are for plain texts: leave them out, or leave dialogues out")
+        reader = DialogueReader(model, layer=layer, site=site, dtype=dtype, template=template)
+        reader.template.require()
+        flow = Flow(pack=pack, block=block, special=special is not False)
+        documents = source if isinstance(source, Documents) else open_dialogues(source, column=text, limit=limit)
+        keep, name, reading = partial(cache_flow, reader, documents, flow), documents.name, flow.describe()
+    else:
+        if pack != "none" or template is not None:
+            raise ConfigError("pack and template are for dialogues: add dialogues (--dialogues)")
+        texts = open_texts(source, text=text)
+        texts = texts if limit is None else texts.limited(limit)
+        reader = HuggingFaceReader(
+            model, layer=layer, site=site, dtype=dtype, role=role, special=bool(special), max_norm=max_norm
+        )
+        keep, name, reading = partial(cache_states, reader, texts), texts.name, {}
     if activation not in ACTIVATIONS:
         raise ConfigError(f"no activation {activation!r}{nearest(activation, ACTIVATIONS)}")
     if k is None and "k" in ACTIVATIONS[activation].settings:
@@ -233,8 +255,8 @@ def fit_sae(
 
     configured(width or max(k or 1, 4096))  # settings that do not fit are refused before anything is read
     with Progress(progress) as bar:
-        task = bar.start("Reading states", limit, "texts")
-        rows = cache_states(reader, texts, folder / "states", partial(bar.advance, task)).rows
+        task = bar.start("Reading states", limit, "dialogues" if dialogues else "texts")
+        rows = keep(folder / "states", advance=partial(bar.advance, task)).rows
     config = configured(width or max(k or 1, _width(len(rows))))
     train = recipe(config, len(rows), seed=seed)
     with seeded(torch.device("cpu"), seed):
@@ -242,7 +264,8 @@ def fit_sae(
     result = fit_waist(sae, rows, replace(train, steps=steps or train.steps), out=folder, progress=progress)
     measures = {
         **reader.describe(),
-        "source": texts.name,
+        **reading,
+        "source": name,
         "tokens": len(rows),
         "steps": result.steps,
         "activation": activation,
@@ -288,7 +311,7 @@ def steer(
     model       a folder or a Hub id; layer: the block whose output the autoencoder reads. A workspace knows both, and so
                 does an autoencoder of `fit_sae`
     tokens      edit "all" tokens, or only the "generated" ones
-    chat        the prompts are turns of a user (default: as the workspace was read)
+    chat        the prompts are turns of a user (default: as the states were read that were learned from)
     temperature 0 is greedy
 
     Raises InputError for bad input, in one line; a model that only reads (an encoder) cannot be steered.
@@ -376,7 +399,8 @@ def _causal(folder: Path, model: str | None, layer: int | None) -> _Causal:
         )
     require_causal(model)
     _require_residual(folder, made_for.get("site", "residual"))
-    return _Causal(load_sae(folder), model, layer, False, None, None)
+    chats = "pack" in made_for and made_for.get("chat_template") is None
+    return _Causal(load_sae(folder), model, layer, chats, None, None)
 
 
 def _require_residual(folder: Path, site: str) -> None:

@@ -50,7 +50,7 @@ class CheckFailed(AssertionError):
 def check_system(cls: type[Waist], *, examples: Sequence[Any] | None = None) -> dict[str, str]:
     """Run every check; returns the outcome by check: "passed", or why it was skipped.
 
-    examples    raw examples for the "tiny" preset, 16 at least; made here for the modalities "text" and "vectors"
+    examples    raw examples for the "tiny" preset, 16 at least; made here for the modalities "text", "vectors" and "dialogues"
 
     Raises CheckFailed at the first check that fails.
     """
@@ -66,12 +66,18 @@ def check_system(cls: type[Waist], *, examples: Sequence[Any] | None = None) -> 
 
 def tiny_examples(cls: type[Waist]) -> Sequence[Any]:
     """A few dozen raw examples of the system's modality for its "tiny" preset."""
+    texts = [
+        f"{who} {what} {where}."
+        for who in ("My sister", "The old engine", "Nobody", "A tall stranger with a red hat")
+        for what in ("waits", "was repaired twice", "sings, badly but with joy,", "costs 40 euros")
+        for where in ("in the rain", "behind the station since the summer of 1987", "here")
+    ]
     if cls.modality == "text":
+        return texts
+    if cls.modality == "dialogues":
         return [
-            f"{who} {what} {where}."
-            for who in ("My sister", "The old engine", "Nobody", "A tall stranger with a red hat")
-            for what in ("waits", "was repaired twice", "sings, badly but with joy,", "costs 40 euros")
-            for where in ("in the rain", "behind the station since the summer of 1987", "here")
+            [{"role": "user", "content": f"Is it true? {text}"}, {"role": "assistant", "content": text}]
+            for text in texts
         ]
     if cls.modality == "vectors":
         width = cls.Config.preset("tiny").d_in  # type: ignore[attr-defined]

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from torch import Tensor
 from hourglass.adapters import huggingface_loading as loading
 from hourglass.adapters.chat_templates import ChatTemplate, Document, Rendered
 from hourglass.adapters.huggingface_network import FrozenNetwork
-from hourglass.errors import ConfigError
+from hourglass.errors import ConfigError, StatesError
 from hourglass.waist import as_device
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +74,7 @@ class TokenRows:
         return len(self.ids)
 
     def where(self, keep: Tensor) -> TokenRows:
-        """The tokens for which `keep` [T] is true, or those of a slice's worth of row numbers."""
+        """Only the tokens for which `keep` [T] is true."""
         return TokenRows(
             self.states[keep], self.documents[keep], self.positions[keep], self.special[keep], self.ids[keep]
         )
@@ -91,7 +90,8 @@ class DialogueReader:
     max_tokens   of a document, the rest of which is left out; None: what the model takes, 8192 at most
 
     A dialogue is written with the template and tokenised once: its special tokens are the template's, no second first
-    token. A plain text has the special tokens around it that the tokenizer gives it.
+    token. A token that holds a character of what a turn says is not the template's. A plain text has the special tokens
+    around it that the tokenizer gives it.
 
     Raises ConfigError for a setting that does not fit, FolderError for a model that cannot be had.
     """
@@ -138,7 +138,7 @@ class DialogueReader:
             "layer": layer,
             "site": site,
             "dtype": str(self._runs.dtype).removeprefix("torch."),
-            "template": "tokenizer" if template is None else hashlib.sha256(template.encode()).hexdigest()[:16],
+            "chat_template": template,
             "special_ids": None if self._special is None else self._special.tolist(),
             "max_tokens": self.max_tokens,
         }
@@ -149,7 +149,7 @@ class DialogueReader:
         return self._place.width
 
     def describe(self) -> dict[str, Any]:
-        """What it takes to have the same states again, for manifests."""
+        """What it takes to have the same states again, for manifests; "chat_template" is null for the tokenizer's own."""
         return dict(self._description)
 
     def render(self, document: Document) -> Rendered:
@@ -193,25 +193,16 @@ class DialogueReader:
         for numbers that are not finite.
         """
         if apart:
-            self._require_isolation()
-        return self._states(tokens, cuts, apart)
+            self.require_isolation()
+        try:
+            return self._states(tokens, cuts, apart)
+        except StatesError:
+            # What is not finite spreads to all of its sequence, through attention weights of 0 too: look for its beginning.
+            self._states(tokens, tokens.offsets, False)
+            raise
 
-    def _states(self, tokens: Tokens, cuts: Array, apart: bool) -> Tensor:
-        starts, stops = cuts[:-1], cuts[1:]
-        windows = np.column_stack([starts, stops, starts, stops, starts]).astype(np.int64)
-        longest = int((stops - starts).max(initial=0))
-        return self._runs.states(
-            tokens.ids,
-            windows[stops > starts],
-            len(tokens),
-            [self._place],
-            longest=max(longest, -(-longest // 16) * 16) if apart else self.longest,
-            whose=lambda rows: np.searchsorted(tokens.offsets, rows, "right") - 1,
-            positions=tokens.positions.astype(np.int64) if apart else None,
-        )[0]
-
-    def _require_isolation(self) -> None:
-        """Some kinds of model, and older versions of transformers, let packed documents see each other: try it once."""
+    def require_isolation(self) -> None:
+        """Raise ConfigError where packed documents see each other, as in some models and older versions of transformers."""
         if self._isolates is None:
             config: Any = self._runs.module.config
             ids = np.random.default_rng(0).integers(0, config.get_text_config().vocab_size, 24)
@@ -231,6 +222,20 @@ class DialogueReader:
                 f"pack 'masked': in {self._description['model']} packed documents see each other; use pack 'none', which "
                 "gives the same states as masking would"
             )
+
+    def _states(self, tokens: Tokens, cuts: Array, apart: bool) -> Tensor:
+        starts, stops = cuts[:-1], cuts[1:]
+        windows = np.column_stack([starts, stops, starts, stops, starts]).astype(np.int64)
+        longest = int((stops - starts).max(initial=0))
+        return self._runs.states(
+            tokens.ids,
+            windows[stops > starts],
+            len(tokens),
+            [self._place],
+            longest=max(longest, -(-longest // 16) * 16) if apart else self.longest,
+            whose=lambda rows: np.searchsorted(tokens.offsets, rows, "right") - 1,
+            positions=tokens.positions.astype(np.int64) if apart else None,
+        )[0]
 
 
 def _within(spans: Array, content: Sequence[tuple[int, int]]) -> Array:

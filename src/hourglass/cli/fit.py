@@ -32,13 +32,28 @@ def fit(
     target_l0: Annotated[
         float | None, typer.Option(help="Active features of a token that relu, jumprelu and gated are led to.")
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Column that holds the text (guessed where it is plain).")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Column that holds the text or dialogue (guessed where it is plain).")
+    ] = None,
     role: Annotated[str, typer.Option(help="Chat role that a text is wrapped in: none, user, assistant.")] = "none",
-    special: Annotated[bool, typer.Option("--special", help="Learn from special and template tokens too.")] = False,
+    special: Annotated[
+        bool | None,
+        typer.Option(help="Learn from special and template tokens (default: of dialogues, not of plain texts)."),
+    ] = None,
     max_norm: Annotated[
         float | None, typer.Option(help="Leave out tokens with a state so many times as long as the median one.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Read at most so many texts.")] = None,
+    dialogues: Annotated[
+        bool, typer.Option("--dialogues", help="The source holds dialogues: read them as a chat model does.")
+    ] = False,
+    pack: Annotated[
+        str, typer.Option(help="How dialogues are read: none (each alone), blocks, masked (alone, side by side).")
+    ] = "none",
+    block: Annotated[int, typer.Option(help="Tokens of a block of --pack blocks or masked.")] = 2048,
+    template: Annotated[
+        Path | None, typer.Option(help="File with a chat template in Jinja (default: the tokenizer's own).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most so many texts or dialogues.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of training (default: by the number of tokens).")] = None,
     dtype: Annotated[str, typer.Option(help="Arithmetic of the model: auto, float32, bfloat16.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -63,6 +78,10 @@ def fit(
         role=role,  # type: ignore[arg-type]  # checked where it is used
         special=special,
         max_norm=max_norm,
+        dialogues=dialogues,
+        pack=pack,  # type: ignore[arg-type]
+        block=block,
+        template=None if template is None else _content(template),
         dtype=dtype,  # type: ignore[arg-type]
         limit=limit,
         steps=steps,
@@ -79,3 +98,12 @@ def fit(
         soft_wrap=True,
     )
     out.print(f"Autoencoder: {folder}", markup=False, soft_wrap=True)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: no text file that can be read ({getattr(error, 'strerror', None) or error})"
+        ) from None

@@ -85,7 +85,7 @@ def open_dialogues(
                 raise SourceError(
                     f"{name}: no column {where or COLUMNS[0]!r} with dialogues{nearest(where or COLUMNS[0], map(str, row))}"
                 )
-            turns, wrong = _turns(row.get(where))
+            turns, wrong = as_turns(row.get(where))
             if wrong is None and repeats is not None and not repeats.is_new([turn["content"] for turn in turns]):
                 wrong = f"that share {_UNIQUE} words in a row with one before"
             if wrong is not None:
@@ -120,8 +120,8 @@ def plain(document: Document) -> str:
     return document if isinstance(document, str) else "\n".join(turn["content"] for turn in document)
 
 
-def _turns(value: Any) -> tuple[Dialogue, str | None]:
-    """(the turns of a dialogue, None) or what is wrong with it."""
+def as_turns(value: Any) -> tuple[Dialogue, str | None]:
+    """(turns {"role", "content"} of a dialogue as it was kept, None), or (nothing, what is wrong with it)."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

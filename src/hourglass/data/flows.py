@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -26,20 +26,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from hourglass.adapters.chat_templates import Rendered
+from hourglass.adapters.chat_templates import Document, Rendered
 from hourglass.adapters.dialogues import DialogueReader, TokenRows, Tokens
 from hourglass.data.dialogues import Documents, plain
-from hourglass.data.states import Unit, keep_rows
+from hourglass.data.states import Unit, at_once, keep_rows
 from hourglass.errors import ConfigError, SourceError, StatesError, nearest
 from hourglass.storage.rows import RowFile, RowWriter
 
 Array = np.ndarray[Any, Any]
 Pack = Literal["none", "blocks", "masked"]
-
-UNIT_CHARACTERS = 400_000
-"""Characters of documents that are read at once."""
-
-_NUMBERS = 400_000 * 384  # characters times width, above which less is read at once: wide states are heavy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +133,24 @@ def cache_flow(
     return keep_rows(made, reader.width, made_from, folder, advance)
 
 
+def gather(reader: DialogueReader, documents: Iterable[tuple[int, Document]], flow: Flow) -> TokenRows:
+    """The states of a few documents with rising numbers, all at once; SourceError for one that the template refuses."""
+    _require(reader, flow)
+    numbers, rendered = [], []
+    for number, document in documents:
+        try:
+            rendered.append(reader.render(document if flow.template else plain(document)))
+        except SourceError as error:
+            raise SourceError(f"document {number}: {error}") from None
+        numbers.append(number)
+    stream = _Stream(flow, None)
+    stream.append(reader.tokenize(rendered), np.array(numbers, np.int64))
+    ready = stream.take(last=True)
+    if ready is None:
+        raise SourceError("no token to read: the documents are empty")
+    return _read(reader, ready, flow)
+
+
 def whole_dialogues(reader: DialogueReader, documents: Documents) -> Iterator[TokenRows]:
     """Each document by itself, read alone and whole (up to the reader's `max_tokens`): what to measure on."""
     for rows in read_flow(reader, documents, Flow()):
@@ -151,8 +164,7 @@ def arrange(
     """The tokens of a flow before any is read by the model; raises as `read_flow`."""
     if tokens is not None and tokens < 1:
         raise ConfigError(f"tokens {tokens}: expected 1 or more")
-    if flow.pack == "blocks" and flow.block > reader.longest:
-        raise ConfigError(f"block {flow.block}: the model takes {reader.longest} tokens at most")
+    _require(reader, flow)
     stream, found = _Stream(flow, tokens), False
     for numbers, rendered in _together(reader, documents, flow):
         stream.append(reader.tokenize(rendered), np.array(numbers, np.int64))
@@ -174,9 +186,17 @@ def arrange(
         raise SourceError(f"{documents.name}: no token to read; {why or 'the documents are empty'}")
 
 
+def _require(reader: DialogueReader, flow: Flow) -> None:
+    """Raise ConfigError for a flow that the model cannot have."""
+    if flow.pack == "blocks" and flow.block > reader.longest:
+        raise ConfigError(f"block {flow.block}: the model takes {reader.longest} tokens at most")
+    if flow.pack == "masked":
+        reader.require_isolation()
+
+
 def _together(reader: DialogueReader, documents: Documents, flow: Flow) -> Iterator[tuple[list[int], list[Rendered]]]:
     """Documents written down, as many at once as make some hundred thousand characters, fewer where states are wide."""
-    most = min(UNIT_CHARACTERS, _NUMBERS // reader.width)
+    most = at_once(reader.width)
     numbers: list[int] = []
     rendered: list[Rendered] = []
     size = 0

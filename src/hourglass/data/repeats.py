@@ -19,6 +19,7 @@ from hourglass.errors import ConfigError
 Array = np.ndarray[Any, Any]
 
 _START = 1 << 12
+_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Repeats:
@@ -77,7 +78,7 @@ def _mixed(x):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 @njit(cache=True)
 def _runs(raw, n, words):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Hashes of the runs of n words in utf-8, single spaces between words: FNV-1a of a word, a chain of them for a run."""
+    """Hashes of the runs of n words in utf-8, single spaces between words: FNV-1a of a word, a polynomial of them for a run."""
     hashes = np.empty(words, np.uint64)
     word, h = 0, np.uint64(0xCBF29CE484222325)
     for byte in raw:
@@ -88,11 +89,13 @@ def _runs(raw, n, words):  # type: ignore[no-untyped-def]  # pragma: no cover
             h = (h ^ np.uint64(byte)) * np.uint64(0x100000001B3)
     hashes[word] = _mixed(h)
     out = np.empty(words - n + 1, np.uint64)
-    for i in range(len(out)):
-        h = np.uint64(0)
-        for j in range(i, i + n):
-            h = _mixed(h + hashes[j] + np.uint64(0x9E3779B97F4A7C15))
-        out[i] = max(h, np.uint64(1))
+    h, highest = np.uint64(0), np.uint64(1)
+    for i in range(n):
+        h, highest = h * _BASE + hashes[i], highest * _BASE
+    out[0] = max(_mixed(h), np.uint64(1))
+    for i in range(n, words):
+        h = h * _BASE + hashes[i] - highest * hashes[i - n]
+        out[i - n + 1] = max(_mixed(h), np.uint64(1))
     return out
 
 

@@ -69,7 +69,7 @@ def cache_states(
     StatesError, with the number of the document, for one whose states are not finite.
     """
     texts = source if isinstance(source, TextSource) else open_texts(source)
-    windows = _windows(texts, min(WINDOW_CHARACTERS, _NUMBERS // reader.width))
+    windows = _windows(texts, at_once(reader.width))
     first = next(windows)
     beginning = hashlib.sha256("\0".join(first[2]).encode("utf-8", "surrogatepass")).hexdigest()
     made_from = {**reader.describe(), "source": texts.name, "beginning": beginning[:16]}
@@ -126,6 +126,11 @@ def read_into(
     if starts is not None:
         spans = spans + np.repeat(starts, lengths)[:, None]
     rows.append(read.states, np.repeat(documents, lengths), spans, done)
+
+
+def at_once(width: int) -> int:
+    """Characters of documents to read at once where a state has so many numbers."""
+    return min(WINDOW_CHARACTERS, _NUMBERS // width)
 
 
 def _finished(folder: Path, made_from: dict[str, Any]) -> bool:
