@@ -4,11 +4,16 @@ import json
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from causal_models import WIDTH, random_sae
-from hourglass.adapters.dialogues import TokenRows
+from hourglass.adapters.dialogues import DialogueReader, TokenRows
+from hourglass.data.dialogues import open_dialogues
+from hourglass.data.flows import Flow, read_flow
 from hourglass.errors import SourceError
+from hourglass.systems.fast_sae import PAPER_ALPHAS
 from hourglass.uses.judge import Context, Judgement, asking, judge_features, protocol, question, strongest, tokens_agree
+from hourglass.uses.steer import add, features_of_token, generate
 
 SAMPLES = 24
 
@@ -130,3 +135,26 @@ def test_no_feature_in_five_samples_is_an_error(sae, samples):
 def test_the_rule_counts_contexts_that_agree(peaks, score):
     contexts = [Context(i, ("x", f" {peak}"), (0.5, 1.0)) for i, peak in enumerate(peaks)]
     assert tokens_agree(contexts) == Judgement(score, "token 'a'")
+
+
+def test_a_chat_models_features_are_judged_and_the_one_of_a_template_token_steers(causal_folder):
+    model = str(causal_folder / "llama")
+    dialogues = [
+        [{"role": "user", "content": f"What is {word}?"}, {"role": "assistant", "content": f"{word} is {i}."}]
+        for i, word in enumerate(["snow", "rain", "hail", "fog", "sun", "wind", "ice"])
+    ]
+    reader = DialogueReader(model, layer=2, dtype="float32")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    sae = random_sae()
+    judged = judge_features(sae, dialogues, reader.read, tokenizer.decode, tokens_agree)
+    assert judged.samples == 7 and len(judged.table) == judged.live > 0
+    assert any("<s>" in peaks for peaks in judged.table["peaks"])
+    rows = list(read_flow(reader, open_dialogues(dialogues), Flow()))
+    found = features_of_token(sae, rows, tokenizer.convert_tokens_to_ids("<s>"))
+    feature = int(found["feature"][0])
+    on_it = torch.cat([r.states[r.ids == 1] for r in rows])
+    assert found["mean_max"][0] >= float(sae.codes(on_it).to_dense()[:, feature].mean()) > 0
+    steered = generate(model, sae, 2, ["Why?"], [add(feature)], alphas=PAPER_ALPHAS, chat=True, max_tokens=4).table
+    assert steered["alpha"].tolist() == list(PAPER_ALPHAS)
+    assert steered["text"][0] == steered["unsteered"][0]
+    assert len(set(steered["text"])) > 1
