@@ -29,6 +29,9 @@ LONGEST_DIALOGUE = 8192
 """Tokens of a document where none are asked for, if the model can take so many."""
 
 
+_PROBES = ("Whoever reads this,", "and then this, must not see what was before.")
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Tokens of documents, one document after another.
@@ -161,14 +164,12 @@ class DialogueReader:
         ids, special = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
         for one, encoded in zip(rendered, loading.encode(self._tokenizer, [one.text for one in rendered])):
             own = np.array(encoded.ids, np.int64)
-            of_template = ~_within(np.array(encoded.offsets, np.int64).reshape(-1, 2), one.content)
+            marks = ~_within(np.array(encoded.offsets, np.int64).reshape(-1, 2), one.content)
             if one.plain:
-                own = np.concatenate([self._prefix, own, self._suffix]).astype(np.int64)
-                of_template = np.ones(len(own), bool)
-                of_template[len(self._prefix) : len(own) - len(self._suffix)] = False
-            marks = of_template | np.isin(own, self._own_special)
-            if self._special is not None:
-                marks = np.isin(own, self._special)
+                before, after = self._prefix, self._suffix
+                own = np.concatenate([before, own, after]).astype(np.int64)
+                marks = np.concatenate([np.ones(len(before)), np.zeros(len(marks)), np.ones(len(after))]).astype(bool)
+            marks = marks | np.isin(own, self._own_special) if self._special is None else np.isin(own, self._special)
             ids.append(own[: self.max_tokens])
             special.append(marks[: self.max_tokens])
         lengths = np.array([len(some) for some in ids[1:]], np.int64)
@@ -204,14 +205,10 @@ class DialogueReader:
     def require_isolation(self) -> None:
         """Raise ConfigError where packed documents see each other, as in some models and older versions of transformers."""
         if self._isolates is None:
-            config: Any = self._runs.module.config
-            ids = np.random.default_rng(0).integers(0, config.get_text_config().vocab_size, 24)
-            offsets = np.array([0, 11, 24])
-            positions = np.concatenate([np.arange(11), np.arange(13)]).astype(np.int32)
-            probe = Tokens(ids, positions, np.zeros(24, bool), offsets)
-            alone = self._states(probe, offsets, False).float()
+            probe = self.tokenize([Rendered(text, [(0, len(text))], True) for text in _PROBES])
+            alone = self._states(probe, probe.offsets, False).float()
             try:
-                packed = self._states(probe, np.array([0, 24]), True).float()
+                packed = self._states(probe, probe.offsets[[0, -1]], True).float()
             except TypeError:  # the model takes no positions
                 packed = torch.full_like(alone, torch.inf)
             # By token: the first one of a text can outweigh all others together.
@@ -232,7 +229,7 @@ class DialogueReader:
             windows[stops > starts],
             len(tokens),
             [self._place],
-            longest=max(longest, -(-longest // 16) * 16) if apart else self.longest,
+            longest=longest + 16 if apart else self.longest,  # positions begin anew: no limit but that of padding
             whose=lambda rows: np.searchsorted(tokens.offsets, rows, "right") - 1,
             positions=tokens.positions.astype(np.int64) if apart else None,
         )[0]
