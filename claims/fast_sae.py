@@ -27,6 +27,7 @@ to 24 (the paper fixes their penalties and reports no activity), and what they c
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -180,6 +181,8 @@ def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
             bench = _Bench(made, tokenizer, corpus.text, short, size)
             rate = rate or _best_rate(bench, seeds[0], size.rates)
             rows += _rows(bench, f"reader {number}", seeds, seeds[number % len(seeds)], rate)
+            last = next(row for row in reversed(rows) if row.part == "special_flow")
+            print(f"{last.unit}: special tokens {last.ours:.2f} bits, BT(F) {last.baseline:.2f}", file=sys.stderr)
     return rows
 
 
