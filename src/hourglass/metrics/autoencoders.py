@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hourglass.errors import SourceError
 from hourglass.metrics import sparsity
+from hourglass.metrics.reconstruction import RunningFvu
 from hourglass.metrics.sparsity import Codes
 
 _ROWS_AT_ONCE = 8192
@@ -68,26 +69,17 @@ def _measure(
 ) -> dict[str, Any]:
     if not len(rows):
         raise SourceError("no rows to measure on: expected at least one")
-    # Squares are summed around a row, not around 0, or they would drown the variance of rows that are far off together.
-    origin = _tensor(targets[:1]).double()
-    active = 0
-    # Sums over rows, by column.
-    error, squares, shift = torch.zeros(3, origin.shape[1], dtype=torch.float64)
-    fired = torch.zeros((), dtype=torch.int64)
+    widths = list(parts) or [_tensor(targets[:1]).shape[1]]
+    kept, active, fired = [RunningFvu() for _ in widths], 0, torch.zeros((), dtype=torch.int64)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        x = _tensor(rows[start : start + _ROWS_AT_ONCE])
+        x, exact = (_tensor(some[start : start + _ROWS_AT_ONCE]) for some in (rows, targets))
         codes: Codes = coder.codes(x)
-        exact = _tensor(targets[start : start + _ROWS_AT_ONCE]).double()
-        error = error + (exact - restored(x, codes).to(exact)).square().sum(0)
-        squares = squares + (exact - origin).square().sum(0)
-        shift = shift + (exact - origin).sum(0)
+        made = restored(x, codes).to(exact.device)
+        for part, *pair in zip(kept, exact.split(widths, dim=1), made.split(widths, dim=1)):
+            part.add(*pair)
         fired = fired + sparsity.counts(codes)
         active += len(codes.indices)
-    variance = squares - shift.square() / len(rows)
-    by_part = [
-        float(e.sum() / v.sum()) if s.sum() > 0 and v.sum() > 0 else None
-        for e, v, s in zip(*(t.split(list(parts) or len(t)) for t in (error, variance, squares)))
-    ]
+    by_part = [part.fvu for part in kept]
     fvus = [fvu for fvu in by_part if fvu is not None]
     density = fired.double() / len(rows)
     dead, dense = int(sparsity.dead(density).sum()), int(sparsity.dense(density).sum())

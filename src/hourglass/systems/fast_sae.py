@@ -90,6 +90,9 @@ PAPER_TRAINING = TrainConfig(
 )
 """Batches of 128 tokens, 40,960,000 in all; the learning rate rises for 16,000 steps and falls to a tenth."""
 
+PAPER_ALPHAS = (0, 15, 25, 50, 100, 150, 200)
+"""Strengths at which the paper adds the direction of the feature that `features_of_token` puts first on a special token."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FastSAEConfig(WaistConfig):

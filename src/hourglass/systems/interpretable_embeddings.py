@@ -30,6 +30,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hourglass.adapters.huggingface import HuggingFaceReader
@@ -164,11 +165,8 @@ class InterpretableEmbeddings(Waist):
         """[n, width] largest activation of each feature over the text's tokens; 0 where it never fires."""
         mask = batch["mask"]
         codes = self.codes(batch["states"][mask])
-        text = torch.arange(len(mask), device=mask.device).repeat_interleave(mask.sum(1))
-        cell = text.repeat_interleave(codes.offsets.diff()) * self.width + codes.indices.long()
-        values = torch.where(codes.values > self.config.threshold, codes.values, 0.0)
-        pooled = torch.zeros(len(mask) * self.width, device=mask.device)
-        return pooled.scatter_reduce_(0, cell, values.float(), "amax").view(len(mask), self.width)
+        codes = codes.where(codes.values > self.config.threshold)
+        return codes.largest(F.pad(mask.sum(1).cumsum(0), (1, 0))).float()
 
     def initialize(self, batches: Iterable[Batch]) -> None:
         self.sae.initialize(self._rows(batch) for batch in batches)
