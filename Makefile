@@ -29,6 +29,7 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/sae_training.py
+	$(BIN)/python benchmarks/sae_variants.py
 	$(BIN)/python benchmarks/explore.py
 	$(BIN)/python benchmarks/states_cache.py
 	$(BIN)/python benchmarks/target_l0.py

@@ -21,7 +21,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import re
 import shutil
@@ -36,6 +35,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 import torch
 
@@ -242,7 +242,7 @@ def main() -> None:
             "floor": {"bounds": "peak memory at most 1.1 times, the same bytes after kills"},
             "command": " ".join(["python benchmarks/states_cache.py", *sys.argv[1:]]),
             "versions": {p: version(p) for p in ("hourglass-ai", "torch", "numpy")},
-            "machine": f"{platform.machine()}, 1 of {len(os.sched_getaffinity(0))} cores",
+            "machine": machine.describe(),
         },
     )
 

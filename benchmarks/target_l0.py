@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -159,7 +158,7 @@ def write(found: list[dict[str, Any]]) -> None:
             "runs": found,
             "command": " ".join(["python benchmarks/target_l0.py", *sys.argv[1:]]),
             "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers", "numpy")},
-            "machine": f"{platform.machine()}, 1 of {len(os.sched_getaffinity(0))} cores",
+            "machine": machine.describe(),
         },
     )
 
