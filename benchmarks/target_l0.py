@@ -3,8 +3,8 @@
     python benchmarks/target_l0.py [--kinds jumprelu relu gated] [--widths 512 2048] [--targets 8 16 32 64] [--seeds 3]
 
 Rows are token states of docstrings of the installed packages: MiniLM's after block 3 and its last ones, and those of a small
-Llama with random weights, which no training has shaped. Each run trains as `recipe` says, on about ROWS rows, and is measured
-on rows of other documents. One thread. Each run is kept as soon as it is there, in the place of an earlier one like it.
+Llama with random weights, which no training has shaped. Each run trains and is calibrated as `fit sae` does it, on ROWS rows, and is
+measured on rows of other documents. One thread. Each run is kept as soon as it is there, in the place of an earlier one like it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from hourglass.data import open_texts
 from hourglass.metrics.autoencoders import measure_sae
 from hourglass.storage.atomic import write_json
 from hourglass.training import fit
+from hourglass.uses.coders import hold_out
 
 RESULT = Path(__file__).parent / "results" / "target_l0.json"
 ROWS = 130_000
@@ -88,7 +89,9 @@ def train(
     )
     started = time.perf_counter()
     sae = SparseAutoencoder(config)
-    fit(sae, rows, recipe(config, len(rows), seed=seed), progress=False)
+    learned, calibration = hold_out(config, rows)
+    fit(sae, learned, recipe(config, len(rows), seed=seed), progress=False)
+    sae.calibrate(torch.from_numpy(calibration).float())
     seconds = time.perf_counter() - started
     measured = measure_sae(sae, held_out)
     return {

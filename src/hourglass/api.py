@@ -357,9 +357,12 @@ def fit_sae(
         train = recipe(config, tokens, seed=seed)
         with seeded(torch.device("cpu"), seed):
             coder = coders.build(config)
-        result = fit_waist(
-            coder, rows, replace(train, steps=steps or train.steps), out=folder / task.name, progress=progress
-        )
+        learned, held_out = coders.hold_out(config, rows)
+        out_of = folder / task.name
+        result = fit_waist(coder, learned, replace(train, steps=steps or train.steps), out=out_of, progress=progress)
+        if held_out is not None:
+            coder.calibrate(coder.collate(held_out)["x"])
+            coder.save_pretrained(out_of / "model")
         measures = {
             **coders.describe(task, readers),
             **reading,
@@ -369,7 +372,7 @@ def fit_sae(
             "activation": activation,
             **coders.measure(coder, coders.sample(states, task)),
         }
-        write_json(_reader_file(folder / task.name), measures)
+        write_json(_reader_file(out_of), measures)
     shutil.rmtree(folder / "states")
     found = {task.name: dict(read_json(_reader_file(folder / task.name))) for task in tasks}
     return found if len(tasks) > 1 else found[""]

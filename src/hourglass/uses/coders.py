@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.utils.data import Subset
 
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.bottlenecks.sparse import (
@@ -34,6 +35,9 @@ from hourglass.storage.rows import DiskArray, RowFile, SideBySide
 
 MEASURED_ROWS = 32_768
 """Rows, spread over all, on which a trained coder is measured."""
+
+CALIBRATION_ROWS = 16_384
+"""Rows, a twentieth of all at most, that are held out to bring thresholds to their target on."""
 
 STREAMED_ROWS = 2**17
 """Rows from which those of a stream are drawn."""
@@ -209,6 +213,14 @@ def rows_of(task: Task, states: Mapping[Place, RowFile]) -> DiskArray | SideBySi
     """What the task's coder learns from."""
     rows = [states[place].rows for place in task.places]
     return rows[0] if len(rows) == 1 else SideBySide(rows)
+
+
+def hold_out(config: SparseCoderConfig, rows: Any) -> tuple[Any, Any]:
+    """(what a coder learns from, the last rows on which it is calibrated): all and None where it has no target, or of a stream."""
+    if config.target_l0 is None or isinstance(rows, StateStream):
+        return rows, None
+    kept = max(1, min(CALIBRATION_ROWS, len(rows) // 20))
+    return Subset(rows, range(len(rows) - kept)), rows[len(rows) - kept :]
 
 
 def stream(task: Task, readers: Mapping[str, HuggingFaceReader], texts: Any, folder: Path, seed: int) -> StateStream:

@@ -32,6 +32,8 @@ from hourglass.waist import Batch, Losses, Waist, WaistConfig
 _SAMPLE_ROWS = 8192
 _CHUNK_NUMBERS = 2**24
 _DEAD_SHARE = 0.01
+_CALIBRATIONS = 40
+_CALIBRATED = 0.002  # share of the target by which the number of active latents may be off then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +290,24 @@ class SparseCoder(Waist, ABC):
         if isinstance(self.activation, Staged):
             pre = F.linear(x[: self._chunk], self.encoder.weight)
             self.activation.initialize(pre, self.encoder.bias)
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """After training: move all thresholds together until `target_l0` latents of rows x [n, d_in] are active on average.
+
+        On rows that were not learned from a few per cent more are active than on the others, so take such rows. Kinds
+        without a target stay as they are.
+        """
+        if self.config.target_l0 is None or not isinstance(self.activation, Staged):
+            return
+        for _ in range(_CALIBRATIONS):
+            codes = self.codes(x)
+            off = math.log(max(len(codes.indices), 1) / len(x) / self.config.target_l0)
+            if abs(off) < _CALIBRATED:
+                return
+            value = codes.values.mean() * self.unit if len(codes.values) else self.unit
+            # A part of the way at a time: by how much the number falls depends on how thresholds and values are spread.
+            self.activation.raise_thresholds(value.new_tensor(0.3 * max(-1.0, min(1.0, off))), value, self.encoder.bias)
 
     # Use --------------------------------------------------------------------------------------------
 

@@ -65,3 +65,6 @@ class Gated(Staged):
 
     def after_step(self, bias: Tensor) -> None:
         self.sparsity.after_step()
+
+    def raise_thresholds(self, rise: Tensor, value: Tensor, bias: Tensor) -> None:
+        bias -= rise * value

@@ -74,5 +74,7 @@ class JumpReLU(Staged):
         self.log_threshold.copy_(start_threshold(pre, self.sparsity.start).log())
 
     def after_step(self, bias: Tensor) -> None:
-        rise, _ = self.sparsity.after_step()
+        self.raise_thresholds(*self.sparsity.after_step(), bias)
+
+    def raise_thresholds(self, rise: Tensor, value: Tensor, bias: Tensor) -> None:
         self.log_threshold.add_(rise)

@@ -43,6 +43,8 @@ class ReLU(Staged):
         bias -= start_threshold(pre, self.sparsity.start)
 
     def after_step(self, bias: Tensor) -> None:
-        rise, value = self.sparsity.after_step()
+        self.raise_thresholds(*self.sparsity.after_step(), bias)
+
+    def raise_thresholds(self, rise: Tensor, value: Tensor, bias: Tensor) -> None:
         # Were values distributed exponentially, with this mean, so much would mend the number of them.
         bias -= rise * value

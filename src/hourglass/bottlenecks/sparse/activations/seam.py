@@ -68,6 +68,13 @@ class Staged(Activation):
     def initialize(self, pre: Tensor, bias: Tensor) -> None:
         """Set what is learned from pre-activations [n, width] of a sample; `bias` [width] of the encoder, in place."""
 
+    def raise_thresholds(self, rise: Tensor, value: Tensor, bias: Tensor) -> None:
+        """Move all thresholds together, if the kind has a target, so that fewer latents are active for a rise above 0.
+
+        rise   log of the ratio by which there are too many, or a part of it
+        value  what an active latent is on average
+        """
+
 
 @dataclass(frozen=True)
 class Decoder:
