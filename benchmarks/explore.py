@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import machine
 
 from hourglass.data import open_texts
 from hourglass.storage.atomic import write_json
@@ -120,7 +121,7 @@ def main() -> None:
             "floor": {"bounds": "6,000 docstrings under 180 s, --help under 0.3 s, peak memory at most 1.5 times"},
             "command": "python benchmarks/explore.py",
             "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers", "numpy")},
-            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {round(_memory_gib())} GiB",
+            "machine": {**machine.describe(), "memory_gib": round(_memory_gib())},
         },
     )
 

@@ -3,6 +3,7 @@
     python benchmarks/sae_training.py                       every peer that the running python can import
     python benchmarks/sae_training.py --peer-python saelens=/opt/a/bin/python sparsify=/opt/a/bin/python
     python benchmarks/sae_training.py --rows states.npy     real rows [N, d] instead of simulated ones
+    python benchmarks/sae_training.py --again               measure the cost anew; qualities, which take long, are kept
     python benchmarks/sae_training.py --quick               one small width, a minute
 
 Same rows, batch 1024, k 32, one thread, the same number of steps for all; every measurement in a process of its own.
@@ -11,7 +12,8 @@ cost      CPU time (user + system) of `TIMED` steps less that of `WARM` steps, p
           compilation and initialisation cancel; the libraries take turns, the median of the rounds counts
 quality   FVU on held-out rows after `--steps` steps. The learning rate is chosen per library and width from one grid,
           by the FVU on validation rows; every library that offers it warms up over 5 % and decays over the last 20 %
-floor     operations and bytes that a step cannot do without, and their time at the speed this machine measures
+floor     operations and bytes that a step cannot do without, and their time at the speed this machine measures; and the
+          share of the measured bfloat16 rate at which ours does the operations
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 
 BATCH, K = 1024, 32
 WARM, TIMED = 8, 40
 TRAIN_ROWS, CHECK_ROWS = 32_768, 8_192
-RATES = (3e-3, 1e-2)
+DEFAULTS: dict[str, list[Any]] = {"widths": [2048, 8192], "rates": [3e-3, 1e-2, 3e-2], "only": []}
 DISTRIBUTIONS = {
     "ours": "hourglass-ai",
     "saelens": "sae-lens",
@@ -50,13 +53,13 @@ RESULT = Path(__file__).parent / "results" / "sae_training.json"
 # The data ------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, source: Path | None) -> tuple[int, str]:
+def prepare(folder: Path, source: Path | None, d: int) -> tuple[int, str]:
     """Write train.npy, validation.npy and test.npy; returns the width of a row and a description."""
     wanted = TRAIN_ROWS + 2 * CHECK_ROWS
     if source is None:
         from hourglass.data.simulated import simulated_rows
 
-        x, what = simulated_rows(wanted).rows, "1024 unit atoms with power-law use, 12 per row, noise 0.02"
+        x, what = simulated_rows(wanted, d=d).rows, "1024 unit atoms with power-law use, 12 per row, noise 0.02"
     else:
         states = np.load(source, mmap_mode="r")
         if len(states) < wanted:
@@ -282,8 +285,9 @@ def worker(arguments: argparse.Namespace) -> None:
 # All measurements --------------------------------------------------------------------------------------------
 
 
-def floor(d: int, width: int, threads: int) -> dict[str, float]:
-    """What a step must do at least, and the time of that at measured speeds of bf16 products and of copying."""
+def floor(d: int, width: int, threads: int, cpu_ms: float) -> dict[str, float]:
+    """What a step must do at least, the time of that at measured speeds of bf16 products and of copying, and the share
+    of the former speed at which a step of `cpu_ms` does it."""
     import torch
 
     torch.set_num_threads(threads)
@@ -312,7 +316,33 @@ def floor(d: int, width: int, threads: int) -> dict[str, float]:
         "bf16_gflop_per_s": rate / 1e9,
         "copy_gb_per_s": bandwidth / 1e9,
         "ms": 1e3 * (flops / rate + moved / bandwidth),
+        "share_of_bf16_rate": (flops + pairs) / (cpu_ms / 1e3) / rate,
     }
+
+
+def kept(file: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The qualities of an earlier result by width and library, to be timed again."""
+    result = json.loads(file.read_text(encoding="utf-8"))
+    entries = {width: {"ours": ours, **result["peers"][width]} for width, ours in result["ours"].items()}
+    for entry in (e for of_width in entries.values() for e in of_width.values() if "error" not in e):
+        entry["rounds"] = []
+    return entries
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """What makes the result: the arguments that decide what is measured, without the paths of this machine."""
+    said = ["python benchmarks/sae_training.py"]
+    if arguments.rows:
+        said.append(f"--rows {arguments.rows.name}")
+    elif arguments.d != 384:
+        said.append(f"--d {arguments.d}")
+    for name in ("widths", "rates", "only"):
+        chosen = getattr(arguments, name)
+        if chosen != DEFAULTS[name]:
+            said += [f"--{name}", *(f"{value:g}" if isinstance(value, float) else str(value) for value in chosen)]
+    if arguments.out != RESULT:
+        said.append(f"--out {arguments.out.name}")
+    return " ".join(said)
 
 
 def run_worker(python: str, library: str, folder: Path, width: int, rate: float, steps: int, threads: int) -> Any:
@@ -326,17 +356,20 @@ def run_worker(python: str, library: str, folder: Path, width: int, rate: float,
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    d, what = prepare(folder, arguments.rows)
+    d, what = prepare(folder, arguments.rows, arguments.d)
     pythons = dict.fromkeys(LIBRARIES, sys.executable)
     pythons.update(pair.split("=", 1) for pair in arguments.peer_python)
     names = [name for name in LIBRARIES if name == "ours" or not arguments.only or name in arguments.only]
-    results: dict[str, dict[str, dict[str, Any]]] = {str(width): {} for width in arguments.widths}
+    results = kept(arguments.out) if arguments.again else {str(width): {} for width in arguments.widths}
+    widths = [int(width) for width in results]
 
     def run(name: str, width: int, rate: float, steps: int) -> Any:
         return run_worker(pythons[name], name, folder, width, rate, steps, arguments.threads)
 
-    for width in arguments.widths:
+    for width in widths:
         for name in names:
+            if name in results[str(width)]:
+                continue
             tried = {rate: run(name, width, rate, arguments.steps) for rate in arguments.rates}
             broken = next((r["error"] for r in tried.values() if "error" in r), None)
             if broken:
@@ -359,7 +392,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 flush=True,
             )
     for _ in range(arguments.rounds):
-        for width in arguments.widths:
+        for width in widths:
             for name, entry in results[str(width)].items():
                 if "error" not in entry:
                     timed = run(name, width, entry["lr"], 0)
@@ -386,7 +419,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "what": "one training step of a TopK sparse autoencoder",
             "rows": what,
             "d_in": d,
-            "widths": arguments.widths,
+            "widths": widths,
             "k": K,
             "batch": BATCH,
             "steps_for_fvu": arguments.steps,
@@ -395,19 +428,14 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ours": {width: entries["ours"] for width, entries in results.items()},
         "peers": {width: {n: e for n, e in entries.items() if n != "ours"} for width, entries in results.items()},
         "ratio": {width: {n: r for n, r in entries.items() if n != "ours"} for width, entries in ratio.items()},
-        "floor": {str(width): floor(d, width, arguments.threads) for width in arguments.widths},
-        "command": "python benchmarks/sae_training.py" + (f" --rows {arguments.rows.name}" if arguments.rows else ""),
+        "floor": {
+            width: floor(d, int(width), arguments.threads, entries["ours"]["cpu_ms"])
+            for width, entries in results.items()
+        },
+        "command": command(arguments),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": machine.describe(),
     }
-
-
-def cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def main() -> None:
@@ -416,14 +444,16 @@ def main() -> None:
         "--quick", action="store_true", help="width 2048, 32 steps, one rate, one round; writes nothing"
     )
     parser.add_argument("--rows", type=Path, help="a .npy file of rows [N, d] (float16 or float32)")
-    parser.add_argument("--widths", type=int, nargs="+", default=[2048, 8192])
-    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
+    parser.add_argument("--d", type=int, default=384, help="columns of simulated rows")
+    parser.add_argument("--widths", type=int, nargs="+", default=DEFAULTS["widths"])
+    parser.add_argument("--rates", type=float, nargs="+", default=DEFAULTS["rates"])
     parser.add_argument("--steps", type=int, default=96, help="steps before FVU is measured; a multiple of 32")
     parser.add_argument("--rounds", type=int, default=3, help="timings of each library")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="+", choices=sorted(LIBRARIES), default=[], help="peers to run")
+    parser.add_argument("--only", nargs="+", choices=sorted(LIBRARIES), default=DEFAULTS["only"], help="peers to run")
     parser.add_argument("--peer-python", nargs="+", default=[], metavar="NAME=PATH", help="python that has the peer")
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--again", action="store_true", help="time anew what the file OUT has the qualities of")
     parser.add_argument("--worker", choices=sorted(LIBRARIES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--width", type=int, help=argparse.SUPPRESS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, BloomConfig, BloomModel, MistralConfig, MistralModel
 
 from hourglass.adapters.chat_templates import ChatTemplate
 from hourglass.adapters.dialogues import DialogueReader
@@ -121,6 +121,37 @@ def test_packed_documents_must_not_see_each_other(models_folder):
     tokens = bert.tokenize([bert.render(text) for text in ("one two", "the fox")])
     with pytest.raises(ConfigError, match="packed documents see each other; use pack 'none'"):
         bert.states(tokens, np.array([0, len(tokens)]), apart=True)
+
+
+def test_models_that_see_a_window_or_have_no_positions(causal_folder, tmp_path):
+    """Packed, the first is as if alone, documents longer than its window included; the other is found out."""
+    tokenizer = AutoTokenizer.from_pretrained(causal_folder / "llama")
+    torch.manual_seed(0)
+    size = {"vocab_size": len(tokenizer), "initializer_range": 0.3}
+    mistral = MistralConfig(
+        **size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        sliding_window=8,
+        max_position_embeddings=160,
+    )
+    made = {
+        "window": MistralModel(mistral),
+        "alibi": BloomModel(BloomConfig(**size, hidden_size=32, n_layer=2, n_head=4)),
+    }
+    for name, network in made.items():
+        network.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    reader = DialogueReader(str(tmp_path / "window"), dtype="float32")
+    tokens = reader.tokenize([reader.render(chat) for chat in (CHAT, turns("a"), CHAT[1:])])
+    packed, alone = reader.states(tokens, tokens.offsets[[0, -1]], apart=True), reader.states(tokens, tokens.offsets)
+    assert (alone - packed).abs().max() <= 1e-5
+    assert np.diff(tokens.offsets).max() > 16
+    with pytest.raises(ConfigError, match="packed documents see each other"):
+        DialogueReader(str(tmp_path / "alibi"), dtype="float32").require_isolation()
 
 
 def test_states_that_are_not_finite_name_their_document(causal_folder):
