@@ -191,7 +191,6 @@ def _tokenizer(corpus: ChatCorpus) -> PreTrainedTokenizerFast:
         eos_token=END_OF_TURN,
         pad_token=END,
         chat_template=CHATML,
-        model_max_length=512,
     )
 
 
