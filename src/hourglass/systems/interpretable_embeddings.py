@@ -43,7 +43,7 @@ from hourglass.waist import Batch, Losses, Waist, WaistConfig
 PAPER_DIFF = DiffOptions(metric="nearest", level=0.0, split=False, false_discovery=None, threshold=0.03, top=100)
 """Any activation counts; differences above 0.03, the 200 largest of both directions, estimated where they were selected."""
 
-PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=False)
+PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=())
 """The 100 features whose names are nearest to the query, features alone."""
 
 
