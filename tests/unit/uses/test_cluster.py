@@ -115,10 +115,17 @@ def test_the_axis_that_is_named_is_found(two_axes):
 
 
 def test_without_a_number_the_eigengap_finds_three_topics(two_axes):
-    ws, topic, _ = two_axes
-    found = ws.cluster("topic", k=9)
+    found = two_axes[0].cluster("topic", k=9)
     assert len(found) == TOPICS
     assert any("eigengap" in note for note in found.notes)
+
+
+def test_phrases_and_features_join_and_a_feature_comes_once(two_axes):
+    ws, _, _ = two_axes
+    axis = ws.cluster(["style", "topic"], features=[0, 10], k=4, number=2).features
+    assert axis["feature"].tolist() == [0, 10, 11, 12, 13, 1, 2, 3, 4]
+    assert axis["phrase"].tolist() == [None, None, *["style"] * 3, *["topic"] * 4]
+    assert axis["label"].tolist()[:2] == [None, "name 10"]
 
 
 def test_documents_without_the_axis_stand_apart(two_axes):
@@ -158,11 +165,11 @@ def test_a_seed_fixes_everything(two_axes):
     assert one.to_dict() == other.to_dict()
 
 
-def test_many_patterns_take_the_sparse_graph_to_the_same_clusters(two_axes, monkeypatch):
+def test_the_graph_of_the_nearest_and_the_complete_one_agree_where_all_is_plain(two_axes):
     ws, topic, _ = two_axes
-    monkeypatch.setattr("hourglass.uses.explore.cluster.COMPLETE", 10)
-    found = ws.cluster("topic", k=9, number=3, neighbours=15)
-    assert adjusted_rand_score(topic, found.assignment) > 0.8
+    for neighbours in (15, 1000):
+        found = ws.cluster("topic", k=9, number=3, neighbours=neighbours)
+        assert adjusted_rand_score(topic, found.assignment) > 0.8
 
 
 def test_all_features_are_the_axis_when_none_is_named(two_axes):

@@ -83,6 +83,10 @@ def test_edits_change_weights_and_say_what_was_before(asked):
     assert asked.find("anything", k=3, features={2: 1.0}).overlap == pytest.approx(1)  # its weight already
 
 
+def test_a_feature_without_a_name_has_none(planted):
+    assert planted.find(features={0: 1.0, 1: 1.0}).features["label"].tolist() == [None, "name 1"]
+
+
 def test_what_carries_a_document_adds_up_to_its_score(asked):
     found = asked.find("anything", k=3, fuse=(), top=300, features={1: -0.5})
     for row in found.documents.itertuples():

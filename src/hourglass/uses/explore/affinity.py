@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -42,9 +43,7 @@ def patterns(present: csr_matrix) -> Patterns:
     present.sort_indices()
     bounds, indices = present.indptr, present.indices
     number: dict[bytes, int] = {}
-    of = np.array(
-        [number.setdefault(indices[a:b].tobytes(), len(number)) for a, b in zip(bounds, bounds[1:])], np.int64
-    )
+    of = np.array([number.setdefault(indices[a:b].tobytes(), len(number)) for a, b in pairwise(bounds)], np.int64)
     first = np.unique(of, return_index=True)[1]
     weight = np.bincount(of, minlength=len(number))
     order = np.argsort(-weight, kind="stable")

@@ -5,14 +5,14 @@ all. Documents are alike as far as they have the same of these features (Jaccard
 clustering. Those that have none of them are a group of their own and are not forced into a cluster.
 
 All clusters are named together: a term counts for the one cluster that has it more often than every other, and no
-two names share a word. Names are made on one half of the documents; on the other half the names alone put each
+two names share a word, nor two words that begin alike. Names are made on one half of the documents; on the other half the names alone put each
 document into a cluster, and the share that stays where it is tells what they are worth.
 
 Differences from the paper:
 - The user writes the key phrases; no language model expands the request, names the clusters or re-assigns documents.
 - A feature is present above half of its 90th percentile (the paper: any activation), as everywhere here.
-- Documents with the same features are one node of the graph, weighted by their number. With more than COMPLETE such
-  nodes the graph has only the nearest of each (the paper: all against all, quadratic in the documents).
+- Documents with the same features are one node of the graph, weighted by their number, and the graph has the nearest
+  nodes of each only (the paper: all against all, which is quadratic in the documents and was worse on news: see docs).
 - Affinity is regularised (Zhang and Rohe 2018), and the number of clusters may come from the eigengap.
 - Conductance is told for the axis' own graph too, not only among dense vectors.
 """
@@ -41,15 +41,14 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-COMPLETE = 3000
-"""Distinct sets of features up to which all are compared with all."""
-TERMS = 3
+TERMS = 5
 """Most terms in a name."""
 SHOWN = 5
 """Features, words and documents told of each cluster."""
 DENSE_SAMPLE = 20_000
 """Documents whose dense vectors are looked at."""
 
+_STEM = 5  # letters by which words count as the same
 _FLOOR = 0.05  # added to shares whose ratio is taken; also the least gap that a term of a name must have
 
 
@@ -60,7 +59,7 @@ class ClusterOptions:
     number      of clusters; None: as the eigengap says, from 2 to `most`
     k           features for each key phrase
     level, min_tokens  presence: share of the feature's 90th percentile that the maximum must pass, tokens that must fire
-    neighbours  nearest others that each distinct set of features is joined to, when there are too many for all
+    neighbours  nearest others that each distinct set of features is joined to; as many as there are: all with all
     draws       random partitions that conductance is compared with
     """
 
@@ -145,8 +144,7 @@ def cluster(
     _check_patterns(workspace, found, present.shape[0], options)
 
     random = np.random.default_rng(options.seed)
-    few = len(found.weight) <= COMPLETE
-    graph = jaccard_graph(found.rows, len(found.weight) if few else options.neighbours)
+    graph = jaccard_graph(found.rows, options.neighbours)
     values, vectors = spectrum(graph, found.weight, max(options.most + 1, options.number or 0), random)
     number = options.number or by_eigengap(values, min(options.most, len(found.weight)))
     by_pattern = parts(vectors[:, :number], found.weight, options.seed)
@@ -175,7 +173,7 @@ def cluster(
     kept = np.bincount(assignment[held_out & right], minlength=count + 1)[1:]
     table = pd.DataFrame(
         {
-            "name": [name.text for name in names],
+            "name": np.array([name.text for name in names], object),
             "documents": sizes,
             "share": sizes / len(inside),
             "accuracy": np.where(in_each > 0, kept / np.maximum(in_each, 1), np.nan),
@@ -186,7 +184,6 @@ def cluster(
         },
         index=pd.RangeIndex(1, count + 1, name="cluster"),
     )
-    table["name"] = table["name"].astype(object).where(table["name"].notna(), None)
     ids = [str(id) for id in workspace.column("_id")]
     return Clusters(
         axis=list(phrases),
@@ -212,22 +209,26 @@ def _axis(workspace: Workspace, phrases: Sequence[str], features: Sequence[int],
     for feature in features:
         if not 0 <= int(feature) < width:
             raise InputError(f"{workspace.folder}: no feature {feature}; they go from 0 to {width - 1}")
-    tables = []
+    chosen = features if features or phrases else range(width)
+    nearest: dict[int, tuple[str | None, float]] = {int(feature): (None, np.nan) for feature in chosen}
     for phrase in phrases:
         if not phrase.strip():
             raise InputError("a phrase of the axis is empty")
-        tables.append(nearest_features(workspace, query_vector(workspace, phrase), k).assign(phrase=phrase))
-        if not len(tables[-1]):
+        table = nearest_features(workspace, query_vector(workspace, phrase), k)
+        if not len(table):
             raise InputError(f"{workspace.folder}: no feature has a name; choose features by number")
-    if features or not phrases:
-        chosen = list(dict.fromkeys(map(int, features))) if features else list(range(width))
-        labels = workspace.labels(chosen)
-        tables.insert(0, pd.DataFrame({"feature": chosen, "label": labels, "similarity": np.nan, "phrase": None}))
-    together = pd.concat([t.astype({"phrase": object, "label": object}) for t in tables], ignore_index=True)
-    # A feature chosen by hand keeps its place in front; of several phrases the nearest counts.
-    nearest = together.sort_values("similarity", ascending=False, kind="stable", na_position="first")
-    once = nearest[~nearest["feature"].duplicated()].sort_index()
-    return once[["feature", "label", "phrase", "similarity"]].reset_index(drop=True)
+        for feature, similarity in zip(table["feature"], table["similarity"]):
+            # One chosen by hand (NaN) stays so, as the comparison is false; of several phrases the nearest counts.
+            if int(feature) not in nearest or similarity > nearest[int(feature)][1]:
+                nearest[int(feature)] = (phrase, float(similarity))
+    return pd.DataFrame(
+        {
+            "feature": list(nearest),
+            "label": pd.Series(workspace.labels(list(nearest)), dtype=object),
+            "phrase": pd.Series([phrase for phrase, _ in nearest.values()], dtype=object),
+            "similarity": [similarity for _, similarity in nearest.values()],
+        }
+    )
 
 
 def _present(workspace: Workspace, features: Array, options: ClusterOptions) -> csr_matrix:
@@ -280,7 +281,7 @@ class _Terms:
     """Features of the axis, then words: what a name can hold.
 
     texts   what is shown; None for a feature without a name
-    labels  whole names
+    labels  whole names, None for a feature without one
     shares  [terms, clusters] share of the documents of each cluster, in the half that names, that have the term
     counts  [terms, clusters] the same over all documents, with `sizes` [clusters]
     axis    [features] numbers of the features
@@ -331,11 +332,12 @@ def _terms(
         start = stop
     counts = np.concatenate([by_feature, by_word], axis=1).T
     sizes = np.bincount(cells[inside], minlength=number)
+    labels = workspace.labels(axis["feature"].to_numpy())
     first = workspace.features["terms"].iloc[axis["feature"].to_numpy()]
-    shown = [terms[0] if label is not None and len(terms) else None for label, terms in zip(axis["label"], first)]
+    shown = [None if label is None else str(terms[0]) for label, terms in zip(labels, first)]
     return _Terms(
         texts=[*shown, *workspace.words],
-        labels=[*axis["label"], *workspace.words],
+        labels=[*labels, *workspace.words],
         shares=counts[:, 0::2] / np.maximum(sizes[0::2], 1),
         counts=counts[:, 0::2] + counts[:, 1::2],
         sizes=sizes[0::2] + sizes[1::2],
@@ -374,8 +376,10 @@ def _names(terms: _Terms) -> list[_Name]:
 
 
 def _words_of(text: str) -> set[str]:
+    """The words of a term that another may not have, by their beginnings: "award" stands for "awards" too."""
     words = set(re.findall(r"\w+", text.lower()))
-    return words - ENGLISH_STOP_WORDS or words
+    stems = {word.rstrip("s")[:_STEM] for word in words - ENGLISH_STOP_WORDS or words}
+    return stems or {text}  # a sign, such as "%"
 
 
 def _reassigned(workspace: Workspace, names: Sequence[_Name], present: csr_matrix, half: Array) -> Array:

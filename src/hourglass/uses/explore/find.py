@@ -154,12 +154,11 @@ def find(
     after = _ranked(strength, used, weights, rivals, examples)
     columns: dict[str, Any] = {}
     best = after.order[: options.top]
-    features_table = pd.DataFrame(
-        {"feature": used, "label": workspace.labels(used), "weight": list(weights.values())}
-    )
+    labels = pd.Series(workspace.labels(used), dtype=object)
+    table = pd.DataFrame({"feature": used, "label": labels, "weight": list(weights.values())})
     overlap = None
     if edited:
-        features_table["weight_before"] = [before.get(f, np.nan) for f in used]
+        table["weight_before"] = [before.get(f, np.nan) for f in used]
         earlier = _ranked(strength, used, before, rivals, examples).order
         rank = np.empty(strength.shape[0], np.int64)
         rank[earlier] = np.arange(1, len(earlier) + 1)
@@ -173,7 +172,7 @@ def find(
         {"position": best, "id": rows.column(0).to_pylist(), "score": after.scores[best], **columns}
     ).assign(text=rows.column(1).to_pylist())
     asked = query if query is not None else list(like) or chosen
-    return Found(asked, documents, features_table, overlap)
+    return Found(asked, documents, table, overlap)
 
 
 # What a question turns into -------------------------------------------------------------------------
@@ -192,12 +191,11 @@ def nearest_features(workspace: Workspace, vector: Array, number: int) -> pd.Dat
     similarity = workspace.label_vectors @ _unit(vector)
     labelled = np.flatnonzero(np.any(workspace.label_vectors != 0, axis=1))
     best = labelled[np.argsort(-similarity[labelled], kind="stable")][:number]
-    return pd.DataFrame({"feature": best, "label": workspace.labels(best), "similarity": similarity[best]})
+    labels = pd.Series(workspace.labels(best), dtype=object)
+    return pd.DataFrame({"feature": best, "label": labels, "similarity": similarity[best]})
 
 
-def weights_from_query(
-    workspace: Workspace, vector: Array, options: FindOptions, query: str = ""
-) -> dict[int, float]:
+def weights_from_query(workspace: Workspace, vector: Array, options: FindOptions, query: str = "") -> dict[int, float]:
     """The features whose names are nearest to the query's vector [d], or those that `rerank` picks, weighted by rank."""
     if options.rerank is None:
         return _by_rank(nearest_features(workspace, vector, options.k)["feature"].to_numpy(), options.temperature)

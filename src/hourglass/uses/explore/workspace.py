@@ -181,10 +181,10 @@ class Workspace:
         """A row a feature, the index is the feature: label (None where none is good enough), score, frequency ..."""
         return pd.read_parquet(self.folder / "features.parquet")
 
-    def labels(self, features: Sequence[int] | Array) -> list[str | None]:
-        """The names of these features, None where there is none."""
+    def labels(self, features: Sequence[int] | Array) -> Array:
+        """The names of these features as an object array, None where there is none."""
         labels = self.features["label"].iloc[list(features)]
-        return list(labels.astype(object).where(labels.notna(), None))
+        return labels.astype(object).where(labels.notna(), None).to_numpy(object)
 
     @cached_property
     def examples(self) -> pd.DataFrame:
