@@ -30,6 +30,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/sae_training.py
 	$(BIN)/python benchmarks/explore.py
+	$(BIN)/python benchmarks/find.py
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

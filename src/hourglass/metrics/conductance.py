@@ -46,7 +46,7 @@ def cosine_conductance(unit: Array, number: int, labels: Array) -> Array:
     n = len(unit)
     membership = csr_matrix((np.ones(n, np.float32), (labels, np.arange(n))), shape=(number, n))
     sums, sizes = (membership @ unit).astype(np.float64), np.bincount(labels, minlength=number)
-    itself = np.bincount(labels, (unit.astype(np.float64) ** 2).sum(1), number)
+    itself = np.bincount(labels, np.einsum("nd,nd->n", unit, unit), number)
     inside = (sizes * (sizes - 1) + (sums**2).sum(1) - itself) / 2  # nothing is a neighbour of itself
     volume = (sizes * (n - 1) + sums @ sums.sum(0) - itself) / 2
     return conductance(inside, volume)
