@@ -195,3 +195,23 @@ def test_all_features_are_the_axis_when_none_is_named(two_axes):
 def test_bad_requests_get_one_line(two_axes, call, said):
     with pytest.raises((InputError, ConfigError), match=said):
         two_axes[0].cluster(**call)
+
+
+def test_a_corpus_without_words_is_named_by_features(tmp_path):
+    random = np.random.default_rng(0)
+    kind = np.arange(80) % 2
+    maxima = np.zeros((80, 5))
+    for side in (0, 1):
+        maxima[kind == side, 1 + 2 * side : 3 + 2 * side] = random.random((40, 2)) < 0.8
+    ws = make_workspace(tmp_path / "ws", ["7"] * 80, {}, maxima)
+    assert ws.words == []
+    found = ws.cluster(number=2)
+    inside = found.assignment > 0
+    assert adjusted_rand_score(kind[inside], found.assignment[inside]) == pytest.approx(1)
+    assert sorted(part for name in found.table["name"] for part in name.split(", ")) == [
+        "name 1",
+        "name 2",
+        "name 3",
+        "name 4",
+    ]
+    assert ws.find(like=["0"], fuse=("words",), top=3).documents.shape[0] == 3
