@@ -16,9 +16,9 @@ from hourglass.uses.explore.workspace import FORMAT, CodedDocuments, Workspace
 WIDTH, DIM = 8, 4
 
 
-def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, dense=None, shard=50):
-    """Write a finished workspace; `maxima` [n, WIDTH] are the pooled codes."""
-    n = len(texts)
+def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, dense=None, vectors=None, shard=50):
+    """Write a finished workspace; `maxima` [n, width] are the pooled codes, `vectors` [width, DIM] those of the names."""
+    n, width = maxima.shape
     for part in ("documents", "codes"):
         (folder / part).mkdir(parents=True)
     words = vocabulary(texts)
@@ -40,7 +40,7 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
             csr.data.astype(np.float32),
             count.data.astype(np.int32),
             tokens[rows],
-            WIDTH,
+            width,
         )
         CodedDocuments(codes, word_presence(texts[rows], words), dense[rows].astype(np.float16)).save(
             folder / "codes" / f"{name}.safetensors"
@@ -49,9 +49,9 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
     p90 = np.array([np.quantile(c[c > 0], 0.9) if (c > 0).any() else 0 for c in maxima.T], np.float32)
     features = pd.DataFrame(
         {
-            "label": [f"name {i}" if i else None for i in range(WIDTH)],
+            "label": [f"name {i}" if i else None for i in range(width)],
             "score": 0.9,
-            "terms": [[f"name {i}"] for i in range(WIDTH)],
+            "terms": [[f"name {i}"] for i in range(width)],
             "contexts": 40,
             "common": 0.0,
             "p90": p90,
@@ -63,8 +63,8 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
     )
     features.index.name = "feature"
     features.to_parquet(folder / "features.parquet")
-    vectors = np.eye(WIDTH, DIM, dtype=np.float32)
-    save_file({"vectors": vectors}, folder / "labels.safetensors")
+    vectors = np.eye(width, DIM) if vectors is None else vectors
+    save_file({"vectors": np.asarray(vectors, np.float32)}, folder / "labels.safetensors")
     manifest = {
         "format": FORMAT,
         "stage": "done",
@@ -72,7 +72,7 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
         "text_column": "text",
         "sources": [{"name": "made", "trouble": []}],
         "shards": shards,
-        "width": WIDTH,
+        "width": width,
     }
     write_json(folder / "workspace.json", manifest)
     return Workspace.open(folder, lambda path: pytest.fail(f"loaded a model from {path}"))

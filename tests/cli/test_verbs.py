@@ -60,6 +60,7 @@ def test_json_has_the_documented_keys(explored, tmp_path):
     calls = {
         "diff": ("diff", explored, "--by", "topic"),
         "find": ("find", explored, "penalty in the match"),
+        "cluster": ("cluster", explored, "--axis", "a match in the stadium", "-n", 2),
         "features DIR": ("features", explored, "--unnamed"),
         "features DIR N": ("features", explored, 3),
         "report": ("report", explored),
@@ -90,6 +91,31 @@ def test_find_by_examples_and_features(explored):
     assert [f["weight"] for f in found["features"]] == [0.5, 1.0]
 
 
+def test_find_after_an_edit_shows_what_was_before(explored):
+    call = ("find", explored, "penalty in the match", "--top", 5)
+    first = json.loads(run(*call, "--json"))
+    dropped = first["features"][0]["feature"]
+    edit = ("--feature", "3=2.0", "--without", dropped)
+    found = json.loads(run(*call, *edit, "--json"))
+    assert keys_of(found) <= documented("find")
+    weights = {f["feature"]: f["weight"] for f in found["features"]}
+    assert (weights[3], weights[dropped]) == (2.0, 0.0)
+    assert 0 < found["overlap"] <= 1
+    assert all(d["rank_before"] >= 1 for d in found["documents"])
+    assert "before" in run(*call, *edit)
+    assert "by_words" not in json.loads(run(*call, "--fuse", "dense", "--json"))["documents"][0]
+
+
+def test_clusters_follow_the_topic(explored):
+    found = json.loads(run("cluster", explored, "-n", 2, "--json"))
+    topics = {d["id"]: int(d["id"].removeprefix("d").removeprefix("new")[-1]) % 2 for d in found["assignment"]}
+    together = sum((d["cluster"] == 1) == topics[d["id"]] for d in found["assignment"]) / len(topics)
+    assert max(together, 1 - together) > 0.9
+    table = run("cluster", explored, "--features", "1,2,3,4,5,6", "-n", 2)
+    assert "in 2 clusters" in table
+    assert "held-out" in table
+
+
 def test_every_mistake_is_one_line_and_exit_code_2(explored, tmp_path, capsys, monkeypatch):
     source = write_csv(tmp_path / "texts.csv", documents(10))
     (tmp_path / "taken").mkdir()
@@ -108,6 +134,11 @@ def test_every_mistake_is_one_line_and_exit_code_2(explored, tmp_path, capsys, m
         (("find", explored), "exactly one of"),
         (("find", explored, "--feature", "x=1"), "expected a feature's number"),
         (("find", explored, "--like", "nobody"), "no document with id 'nobody'"),
+        (("find", explored, "x", "--fuse", "wrds"), "did you mean 'words'"),
+        (("find", explored, "--feature", "3", "--without", "4"), "can only be left out"),
+        (("cluster", explored, "--features", "1;2"), "expected numbers with commas"),
+        (("cluster", explored, "--features", "9999"), "no feature 9999"),
+        (("cluster", explored, "-n", "1"), "expected 2 clusters or more"),
         (("features", explored, "9999"), "no feature 9999"),
         (("claim", "x", "--budget", "huge"), "no budget 'huge'"),
     ]

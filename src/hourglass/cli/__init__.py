@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from hourglass.cli import claim, diff, embed, explore, features, find, fit, report, steer
+from hourglass.cli import claim, cluster, diff, embed, explore, features, find, fit, report, steer
 from hourglass.cli.output import errors, out
 from hourglass.errors import HourglassError
 
@@ -26,6 +26,7 @@ for verb in (
     explore.explore,
     diff.diff,
     find.find,
+    cluster.cluster,
     embed.embed,
     features.features,
     fit.fit,

@@ -17,7 +17,9 @@ Differences from the paper:
 - Names come from contrastive n-grams instead of a language model; the held-out score and the cut at 0.75 are kept.
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
 - Differences are estimated on documents that did not select them and carry intervals and false discovery rates; words
-  compete with features in one list. `PAPER_DIFF` and `PAPER_FIND` switch to the paper's procedure.
+  compete with features in one list.
+- Searches are fused with dense vectors and BM25; clusters are drawn on the graph of the nearest.
+- `PAPER_DIFF`, `PAPER_FIND` and `PAPER_CLUSTER` switch to the paper's procedure.
 - One target against several others: the paper's text (nearest other) is `metric="nearest"`; the released code's paired
   union is `pair=COLUMN`.
 """
@@ -37,6 +39,7 @@ from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseCodes, Transcoder
 from hourglass.bottlenecks.sparse.coder import SparseCoder
 from hourglass.errors import ConfigError, SourceError
+from hourglass.uses.explore.cluster import ClusterOptions
 from hourglass.uses.explore.diff import DiffOptions
 from hourglass.uses.explore.find import FindOptions
 from hourglass.waist import Batch, Losses, Waist, WaistConfig
@@ -44,8 +47,11 @@ from hourglass.waist import Batch, Losses, Waist, WaistConfig
 PAPER_DIFF = DiffOptions(metric="nearest", level=0.0, split=False, false_discovery=None, threshold=0.03, top=100)
 """Any activation counts; differences above 0.03, the 200 largest of both directions, estimated where they were selected."""
 
-PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=False)
+PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=())
 """The 100 features whose names are nearest to the query, features alone."""
+
+PAPER_CLUSTER = ClusterOptions(k=100, level=0.0, neighbours=1_000_000_000)
+"""The 100 features nearest to each key phrase, any activation, all documents against all."""
 
 
 @dataclass(frozen=True, kw_only=True)
