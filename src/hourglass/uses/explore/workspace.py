@@ -38,13 +38,15 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.storage.atomic import atomic_file, read_json, write_json
+from hourglass.uses.explore.correlate import CorrelateOptions, Correlations, correlate
 from hourglass.uses.explore.diff import Differences, DiffOptions, difference, differences
 from hourglass.uses.explore.find import FindOptions, Found, find
 from hourglass.uses.explore.pooling import PooledCodes
+from hourglass.uses.explore.trend import Trended, TrendOptions, trend
 from hourglass.waist import TextReader
 
 Array = np.ndarray[Any, Any]
-Options = TypeVar("Options", DiffOptions, FindOptions)
+Options = TypeVar("Options", CorrelateOptions, DiffOptions, FindOptions, TrendOptions)
 
 FORMAT = 1
 STAGES = ("reading", "learning", "coding", "naming", "done")
@@ -286,6 +288,20 @@ class Workspace:
         if a is None and b is not None:
             raise InputError("diff: group b is given without group a")
         return Differences(differences(self, by, chosen) if a is None else [difference(self, by, a, b, chosen)])
+
+    def correlate(self, other: Workspace | None = None, **options: Any) -> Correlations:
+        """Which features go together, or which of these go with which of `other`, the same documents' other text.
+
+        `options` are the fields of `CorrelateOptions`.
+        """
+        return correlate(self, other, _options(CorrelateOptions, options))
+
+    def trend(self, by: str, **options: Any) -> Trended:
+        """Which features rise or fall along column `by`: numbers, dates, or values in an order that is given.
+
+        `options` are the fields of `TrendOptions`.
+        """
+        return trend(self, by, _options(TrendOptions, options))
 
     def find(
         self,
