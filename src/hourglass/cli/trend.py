@@ -61,7 +61,8 @@ def trend(
         ],
     )
     named = found.table[found.table["label"].notna()]
-    for title, rows in (("Rising", named[named["change"] > 0]), ("Falling", named[named["change"] < 0])):
+    told = named.drop_duplicates("label")
+    for title, rows in (("Rising", told[told["change"] > 0]), ("Falling", told[told["change"] < 0])):
         print_table(
             f"{title} along {by} ({found.documents:,} documents)",
             ["feature ", "name", "first ", "last ", "bin by bin", "change (95 %) ", "q "],

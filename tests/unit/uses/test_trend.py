@@ -65,7 +65,7 @@ def test_the_shares_of_bins_are_those_of_the_documents(moving):
     shares = [maxima[year == y, 1].mean() for y in range(5)]
     assert row["frequencies"] == pytest.approx(shares)
     assert all(low < share < high for low, share, high in zip(row["lows"], shares, row["highs"]))
-    assert row["against"] == pytest.approx(max(0, -np.diff(shares).min()))
+    assert row["against"] == pytest.approx(max(0, *(a - b for i, a in enumerate(shares) for b in shares[i:])))
 
 
 def test_what_longer_documents_explain_shows_only_without_matching(moving):
@@ -81,6 +81,17 @@ def test_monotone_is_the_papers_rule(moving):
     found = ws.trend("year", monotone=True, threshold=0.1)
     assert set(features(found)) <= {1, 2}
     assert (found.table["against"] == 0).all()
+
+
+def test_a_peak_is_no_trend_though_a_line_through_it_has_a_slope(tmp_path):
+    """A small first bin without it, a full second, less and less after: the line falls, the feature does not just fall."""
+    random = np.random.default_rng(0)
+    bins = np.repeat([1, 2, 3, 4], [100, 1000, 500, 200])
+    maxima = np.zeros((1800, WIDTH))
+    maxima[:, 1] = random.random(1800) < np.array([0.1, 0.8, 0.5, 0.2])[bins - 1]
+    maxima[:, 2] = random.random(1800) < np.array([0.8, 0.8, 0.5, 0.2])[bins - 1]
+    ws = make_workspace(tmp_path / "ws", ["a b"] * 1800, {"n": bins.tolist()}, maxima, shard=700)
+    assert features(ws.trend("n")) == [2]
 
 
 def test_an_order_may_be_given(moving):

@@ -164,7 +164,7 @@ def verified(pairs: pd.DataFrame, judged_a: pd.DataFrame, judged_b: pd.DataFrame
         has_a, has_b = judged_a[a].to_numpy()[both] > 0, judged_b[b].to_numpy()[both] > 0
         joint, total = int((has_a & has_b).sum()), int(both.sum())
         tells = 0 < has_a.sum() < total and 0 < has_b.sum() < total
-        value = float(npmi(joint, has_a.sum() * has_b.sum() / total, total)) if tells else np.nan
+        value = float(npmi(np.array(joint), has_a.sum() * has_b.sum() / total, total)) if tells else np.nan
         rows.append((total, joint, value))
     columns = ["verified_documents", "verified_joint", "verified_npmi"]
     return pairs.join(pd.DataFrame(rows, columns=columns, index=pairs.index))
@@ -201,8 +201,8 @@ class _Field:
     def vectors(self) -> Array:
         """[m, d] unit vectors of the labels, centred over all labels of the workspace."""
         everything = self.workspace.label_vectors
-        mean = everything[np.any(everything != 0, axis=1)].mean(0)
-        own = everything[self.features] - mean
+        labelled = int(np.any(everything != 0, axis=1).sum())
+        own = everything[self.features] - everything.sum(0) / max(labelled, 1)
         return np.asarray(own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12))
 
 

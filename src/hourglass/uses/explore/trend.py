@@ -2,7 +2,7 @@
 
 The column is cut into bins. The trend of a feature is the slope of its share over the bins, one step each, among documents
 of like length (texts that grow over time would have more of everything); its p is that of the Cochran-Armitage test
-within strata of length. With `split`, one half of the documents selects what moves and the other half must confirm it and
+within strata of length. A line through a peak has a slope too, so what turns by more than chance is left out. With `split`, one half of the documents selects what moves and the other half must confirm it and
 gives the numbers that are shown.
 
 Differences from the paper: it keeps features whose frequency rises or falls at every step, ordered by last minus first;
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix, hstack
 
 from hourglass.errors import ConfigError, InputError, nearest
-from hourglass.metrics.proportions import benjamini_hochberg, wilson
+from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, wilson
 from hourglass.metrics.trends import trends
 from hourglass.uses.explore.ordering import Bins, ordered_bins
 from hourglass.uses.explore.strata import FEWEST_SPLIT, SMALLEST, halves, length_strata
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-SMALLEST_BIN, SMALLEST_SHARE = 10, 0.02
+SMALLEST_BIN, SMALLEST_SHARE = 10, 0.05
 """A bin has so many documents and such a share of all: a line is not drawn on to where nearly nothing is."""
 CELLS = 2**22
 """Counts that are looked at at once."""
@@ -77,8 +78,8 @@ class Trended:
     """What rises and falls along a column.
 
     table  a row a feature or word, the largest change first: kind ("feature" or "word"), feature, label, change (of the
-           share, from the first bin to the last, along the line) with its interval low and high, against (largest step
-           the other way, 0 when it never turns), p, q, and over the bins frequencies with their intervals lows and highs;
+           share, from the first bin to the last, along the line) with its interval low and high, against (the
+           largest move the other way between two bins, 0 when it never turns), p, q, and over the bins frequencies with their intervals lows and highs;
            with `split` all from the half that did not select
     bins   a row a bin: name, documents, median_tokens; of all documents
     notes  what a reader has to know before believing the table
@@ -135,7 +136,7 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
     table = _select(counted[0].table(counted[0].tested(options.min_documents)), counted[0].features, options)
     if split:
         table = counted[1].table(table["position"].to_numpy())
-        failed = table["q"] > options.false_discovery
+        failed = (table["q"] > options.false_discovery) | table["turns"]
         if options.monotone:
             failed |= table["against"] > 0
         if failed.any():
@@ -188,19 +189,19 @@ class _Counts:
         steps = self.total.shape[1] - 1
         filled = self.total.sum(0)
         number = self.count[:, :, positions].sum(0).T  # [positions, bins]
-        with np.errstate(invalid="ignore"):
-            share = number / filled
-        turns = np.sign(slope)[:, None] * np.diff(share[:, filled > 0], axis=1)
+        against, turns = _turning(number, filled, np.sign(slope))
+        share = number / np.maximum(filled, 1)
         lows, highs = wilson(number, np.maximum(filled, 1))
-        empty = filled == 0  # a bin without documents in this half says nothing
-        lows[:, empty], highs[:, empty] = np.nan, np.nan
+        for column in (share, lows, highs):
+            column[:, filled == 0] = np.nan  # a bin without documents in this half says nothing
         return pd.DataFrame(
             {
                 "position": positions,
                 "change": slope * steps,
                 "low": low * steps,
                 "high": high * steps,
-                "against": np.maximum(0, -turns.min(axis=1, initial=0)),
+                "against": against,
+                "turns": turns,
                 "p": p,
                 "q": benjamini_hochberg(p),
                 "frequencies": list(share),
@@ -208,6 +209,21 @@ class _Counts:
                 "highs": list(highs),
             }
         )
+
+
+def _turning(number: Array, total: Array, direction: Array) -> tuple[Array, Array]:
+    """[positions] the largest move against the direction from a bin to a later one, and whether chance cannot explain it.
+
+    number [positions, bins] documents that have it, of total [bins].
+    """
+    pairs = [(i, j) for i, j in combinations(range(len(total)), 2) if total[i] > 0 and total[j] > 0]
+    against, turns = np.zeros(len(number)), np.zeros(len(number), bool)
+    for i, j in pairs:
+        move = direction * (number[:, j] / total[j] - number[:, i] / total[i])
+        low, high = difference_interval(number[:, j], total[j], number[:, i], total[i], 1 - 0.05 / len(pairs))
+        against = np.maximum(against, -move)
+        turns |= np.where(direction > 0, high < 0, low > 0)
+    return against, turns
 
 
 def _count(workspace: Workspace, bins: Bins, strata: Array, half: Array, options: TrendOptions) -> list[_Counts]:
@@ -239,6 +255,7 @@ def _count(workspace: Workspace, bins: Bins, strata: Array, half: Array, options
 def _select(table: pd.DataFrame, features: int, options: TrendOptions) -> pd.DataFrame:
     change = table["change"].to_numpy()
     keep = (table["q"].to_numpy() <= options.false_discovery) & (np.abs(change) > options.threshold)
+    keep &= ~table["turns"].to_numpy()
     if options.monotone:
         keep &= table["against"].to_numpy() == 0
     chosen = []
@@ -263,4 +280,4 @@ def _described(table: pd.DataFrame, workspace: Workspace) -> pd.DataFrame:
             "label": np.array([*names, None], object)[:-1],
         }
     )
-    return front.join(table.drop(columns="position").reset_index(drop=True))
+    return front.join(table.drop(columns=["position", "turns"]).reset_index(drop=True))
