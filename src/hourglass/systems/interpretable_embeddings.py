@@ -17,7 +17,8 @@ Differences from the paper:
 - Names come from contrastive n-grams instead of a language model; the held-out score and the cut at 0.75 are kept.
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
 - Differences are estimated on documents that did not select them and carry intervals and false discovery rates; words
-  compete with features in one list. `PAPER_DIFF` and `PAPER_FIND` switch to the paper's procedure.
+  compete with features in one list. Pairs and trends are tested among documents of like length. `PAPER_DIFF`,
+  `PAPER_FIND`, `PAPER_CORRELATE` and `PAPER_TREND` switch to the paper's procedure.
 - One target against several others: the paper's text (nearest other) is `metric="nearest"`; the released code's paired
   union is `pair=COLUMN`.
 """
@@ -36,8 +37,10 @@ from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder, SparseAutoencoderConfig
 from hourglass.errors import ConfigError, SourceError
+from hourglass.uses.explore.correlate import CorrelateOptions
 from hourglass.uses.explore.diff import DiffOptions
 from hourglass.uses.explore.find import FindOptions
+from hourglass.uses.explore.trend import TrendOptions
 from hourglass.waist import Batch, Losses, Waist, WaistConfig
 
 PAPER_DIFF = DiffOptions(metric="nearest", level=0.0, split=False, false_discovery=None, threshold=0.03, top=100)
@@ -45,6 +48,23 @@ PAPER_DIFF = DiffOptions(metric="nearest", level=0.0, split=False, false_discove
 
 PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=False)
 """The 100 features whose names are nearest to the query, features alone."""
+
+PAPER_CORRELATE = CorrelateOptions(
+    level=0.0, min_documents=1, min_npmi=0.5, match_length=False, split=False, false_discovery=1.0
+)
+"""Any activation counts; features in 1 % of the documents, NPMI of 0.5 as in its case study, no test."""
+
+PAPER_TREND = TrendOptions(
+    level=0.0,
+    min_documents=1,
+    match_length=False,
+    monotone=True,
+    split=False,
+    threshold=0.0,
+    false_discovery=1.0,
+    top=50,
+)
+"""Any activation counts; what rises or falls at every step, no test."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Pairs against brute force, planted truth and planted nothing."""
 
 from collections import namedtuple
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,10 @@ from scipy.sparse import csr_matrix
 
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.errors import ConfigError, InputError
+from hourglass.systems.interpretable_embeddings import PAPER_CORRELATE
 from hourglass.uses.explore.correlate import _shared, verified
 from hourglass.uses.explore.same_tokens import same_tokens
+from hourglass.uses.explore.workspace import Workspace
 from hourglass.waist import TokenStates
 from workspaces import make_workspace
 
@@ -72,6 +75,9 @@ def test_every_pair_is_what_counting_by_hand_gives(tmp_path):
     assert found.table["npmi_matched"].is_monotonic_decreasing
     assert pairs_of(found) >= {(7, 8)}
     assert found.table["q"].iloc[0] < 1e-6
+    papers = Workspace.open(tmp_path / "ws", None).correlate(**{**asdict(PAPER_CORRELATE), **PLAIN})
+    strong = found.table[(found.table["npmi"] >= 0.5)]
+    assert pairs_of(papers) == set(zip(strong["a"], strong["b"]))
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,11 +1,13 @@
 """Trends against planted ones, and orders of columns."""
 
+from dataclasses import asdict
 from datetime import date, datetime
 
 import numpy as np
 import pytest
 
 from hourglass.errors import ConfigError, InputError
+from hourglass.systems.interpretable_embeddings import PAPER_TREND
 from hourglass.uses.explore.ordering import ordered_bins
 from workspaces import WIDTH, make_workspace
 
@@ -81,6 +83,9 @@ def test_monotone_is_the_papers_rule(moving):
     found = ws.trend("year", monotone=True, threshold=0.1)
     assert set(features(found)) <= {1, 2}
     assert (found.table["against"] == 0).all()
+    papers = ws.trend("year", **asdict(PAPER_TREND))
+    assert {1, 2} <= set(features(papers))
+    assert all(np.all(np.diff(f) >= 0) or np.all(np.diff(f) <= 0) for f in papers.table["frequencies"])
 
 
 def test_a_peak_is_no_trend_though_a_line_through_it_has_a_slope(tmp_path):
