@@ -432,6 +432,8 @@ def _of_different_tokens(
         if sum(map(len, kept)) >= options.top:
             break
     together = pd.concat(kept)
+    if len(together) < options.top and looked_at < len(pairs):
+        notes.append(f"Only the {looked_at:,} strongest of {len(pairs):,} pairs were looked at for common tokens.")
     if len(together) < looked_at:
         notes.append(
             f"{looked_at - len(together):,} of the {looked_at:,} strongest pairs fire on the same tokens and are left out."
