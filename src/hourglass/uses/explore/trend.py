@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, hstack
 
-from hourglass.errors import ConfigError, InputError, nearest
+from hourglass.errors import ConfigError
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, wilson
 from hourglass.metrics.trends import trends
 from hourglass.uses.explore.ordering import Bins, ordered_bins
@@ -152,10 +152,7 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
 
 
 def _bins(workspace: Workspace, by: str, options: TrendOptions) -> Bins:
-    known = workspace.columns
-    if by not in known:
-        raise InputError(f"{workspace.folder}: no column {by!r}{nearest(by, known)}")
-    values = [value for table in workspace.tables([by]) for value in table.column(0).to_pylist()]
+    values = workspace.values(by)
     smallest = max(SMALLEST_BIN, int(SMALLEST_SHARE * len(values)))
     return ordered_bins(values, options.bins, smallest, f"{workspace.folder}: column {by!r}", options.order)
 

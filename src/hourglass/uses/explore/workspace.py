@@ -236,18 +236,19 @@ class Workspace:
         for shard in self.shards:
             yield CodedDocuments.load(self.code_file(shard), self.manifest["width"], len(self.words))
 
-    def column(self, name: str) -> Array:
-        """One column over all documents as an object array of strings; None where null.
-
-        Raises InputError naming the columns there are.
-        """
+    def values(self, name: str) -> list[Any]:
+        """One column over all documents, as it was read; InputError names the columns there are."""
         known = self.columns
         if name not in known:
             raise InputError(f"{self.folder}: no column {name!r}{nearest(name, known)}")
         values: list[Any] = []
         for table in self.tables([name]):
             values += table.column(0).to_pylist()
-        return np.array([None if v is None else str(v) for v in values], object)
+        return values
+
+    def column(self, name: str) -> Array:
+        """The same as an object array of strings; None where null."""
+        return np.array([None if v is None else str(v) for v in self.values(name)], object)
 
     @property
     def columns(self) -> list[str]:
