@@ -16,9 +16,25 @@ from hourglass.uses.explore.workspace import FORMAT, CodedDocuments, Workspace
 WIDTH, DIM = 8, 4
 
 
-def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, dense=None, vectors=None, shard=50):
-    """Write a finished workspace; `maxima` [n, width] are the pooled codes, `vectors` [width, DIM] those of the names."""
+def make_workspace(
+    folder,
+    texts,
+    columns,
+    maxima,
+    tokens=None,
+    counts=None,
+    dense=None,
+    vectors=None,
+    shard=50,
+    ids=None,
+    names=None,
+    coder=None,
+):
+    """Write a finished workspace; `maxima` [n, width] are the pooled codes, `names` the features' labels (None: no name),
+    `vectors` [width, DIM] those of the names."""
     n, width = maxima.shape
+    names = [f"name {i}" if i else None for i in range(width)] if names is None else names
+    ids = [str(i) for i in range(n)] if ids is None else ids
     for part in ("documents", "codes"):
         (folder / part).mkdir(parents=True)
     words = vocabulary(texts)
@@ -26,7 +42,7 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
     tokens = np.full(n, 10, np.int32) if tokens is None else np.asarray(tokens, np.int32)
     dense = np.random.default_rng(0).normal(size=(n, DIM)) if dense is None else dense
     shards = []
-    table = pa.table({"text": texts, **columns, "_row": range(1, n + 1), "_id": [str(i) for i in range(n)]})
+    table = pa.table({"text": texts, **columns, "_row": range(1, n + 1), "_id": ids})
     for number, start in enumerate(range(0, n, shard)):
         rows = slice(start, min(start + shard, n))
         name = f"{number:05d}"
@@ -49,9 +65,9 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
     p90 = np.array([np.quantile(c[c > 0], 0.9) if (c > 0).any() else 0 for c in maxima.T], np.float32)
     features = pd.DataFrame(
         {
-            "label": [f"name {i}" if i else None for i in range(width)],
+            "label": names,
             "score": 0.9,
-            "terms": [[f"name {i}"] for i in range(width)],
+            "terms": [[] if name is None else name.split(", ") for name in names],
             "contexts": 40,
             "common": 0.0,
             "p90": p90,
@@ -75,4 +91,4 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
         "width": width,
     }
     write_json(folder / "workspace.json", manifest)
-    return Workspace.open(folder, lambda path: pytest.fail(f"loaded a model from {path}"))
+    return Workspace.open(folder, lambda path: coder or pytest.fail(f"loaded a model from {path}"))

@@ -3,6 +3,8 @@
 import hourglass as hg
 ws = hg.explore(df, text="body", by="label", out="reviews")
 ws.diff("label")
+ws.correlate()
+ws.trend("month")
 ws.find("polite refusals")
 ws = hg.open("reviews")
 hg.steer("reviews", "Dear customer,", feature="refusals").table

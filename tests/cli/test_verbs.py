@@ -59,6 +59,8 @@ def test_json_has_the_documented_keys(explored, tmp_path):
     more = write_csv(tmp_path / "more.csv", [{**d, "id": f"new{d['id']}"} for d in documents(4, seed=5)])
     calls = {
         "diff": ("diff", explored, "--by", "topic"),
+        "correlate": ("correlate", explored, "--max-similarity", 1, "--no-split"),
+        "trend": ("trend", explored, "--by", "topic", "--order", "football,cooking"),
         "find": ("find", explored, "penalty in the match"),
         "cluster": ("cluster", explored, "--axis", "a match in the stadium", "-n", 2),
         "features DIR": ("features", explored, "--unnamed"),
@@ -68,6 +70,7 @@ def test_json_has_the_documented_keys(explored, tmp_path):
     }
     for verb, call in calls.items():
         got = json.loads(run(*call, "--json"))
+        assert verb not in ("correlate", "trend") or got["rows"]
         extra = keys_of(got) - documented(verb) - documented("features DIR")
         assert not extra, (verb, extra)
     source = write_csv(tmp_path / "texts.csv", documents(30))
@@ -79,6 +82,10 @@ def test_json_has_the_documented_keys(explored, tmp_path):
 
 def test_tables_are_for_people(explored):
     assert "football" in run("diff", explored, "--by", "topic")
+    assert "go together" in run("correlate", explored, "--max-similarity", 1, "--no-split")
+    moving = run("trend", explored, "--by", "topic", "--order", "football,cooking")
+    assert moving.index("onions") > moving.index("Rising")
+    assert moving.index("goal") > moving.index("Falling")
     assert "Documents" in run("find", explored, "penalty in the match", "--top", 3)
     assert "Feature 3" in run("features", explored, 3)
     run("features", explored, "--search", "goal")
@@ -131,6 +138,10 @@ def test_every_mistake_is_one_line_and_exit_code_2(explored, tmp_path, capsys, m
         (("diff", tmp_path, "--by", "topic"), "not a workspace"),
         (("diff", explored, "--by", "tpic"), "did you mean 'topic'"),
         (("diff", explored, "--by", "topic", "--a", "x"), "no group 'x'"),
+        (("correlate", explored, "--with", explored), "the other workspace is the same one"),
+        (("trend", explored, "--by", "tpic"), "did you mean 'topic'"),
+        (("trend", explored, "--by", "topic"), "text without an order"),
+        (("trend", explored, "--by", "topic", "--order", "cooking,x"), "no value 'x'"),
         (("find", explored), "exactly one of"),
         (("find", explored, "--feature", "x=1"), "expected a feature's number"),
         (("find", explored, "--like", "nobody"), "no document with id 'nobody'"),

@@ -17,9 +17,9 @@ Differences from the paper:
 - Names come from contrastive n-grams instead of a language model; the held-out score and the cut at 0.75 are kept.
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
 - Differences are estimated on documents that did not select them and carry intervals and false discovery rates; words
-  compete with features in one list.
+  compete with features in one list. Pairs and trends are tested among documents of like length.
 - Searches are fused with dense vectors and BM25; clusters are drawn on the graph of the nearest.
-- `PAPER_DIFF`, `PAPER_FIND` and `PAPER_CLUSTER` switch to the paper's procedure.
+- `PAPER_DIFF`, `PAPER_FIND`, `PAPER_CLUSTER`, `PAPER_CORRELATE` and `PAPER_TREND` switch to the paper's procedure.
 - One target against several others: the paper's text (nearest other) is `metric="nearest"`; the released code's paired
   union is `pair=COLUMN`.
 """
@@ -40,8 +40,10 @@ from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseCodes, Transco
 from hourglass.bottlenecks.sparse.coder import SparseCoder
 from hourglass.errors import ConfigError, SourceError
 from hourglass.uses.explore.cluster import ClusterOptions
+from hourglass.uses.explore.correlate import CorrelateOptions
 from hourglass.uses.explore.diff import DiffOptions
 from hourglass.uses.explore.find import FindOptions
+from hourglass.uses.explore.trend import TrendOptions
 from hourglass.waist import Batch, Losses, Waist, WaistConfig
 
 PAPER_DIFF = DiffOptions(metric="nearest", level=0.0, split=False, false_discovery=None, threshold=0.03, top=100)
@@ -52,6 +54,23 @@ PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=())
 
 PAPER_CLUSTER = ClusterOptions(k=100, level=0.0, neighbours=1_000_000_000)
 """The 100 features nearest to each key phrase, any activation, all documents against all."""
+
+PAPER_CORRELATE = CorrelateOptions(
+    level=0.0, min_documents=1, min_npmi=0.5, match_length=False, split=False, false_discovery=1.0
+)
+"""Any activation counts; features in 1 % of the documents, NPMI of 0.5 as in its case study, no test."""
+
+PAPER_TREND = TrendOptions(
+    level=0.0,
+    min_documents=1,
+    match_length=False,
+    monotone=True,
+    split=False,
+    threshold=0.0,
+    false_discovery=1.0,
+    top=50,
+)
+"""Any activation counts; what rises or falls at every step, no test."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,13 +40,15 @@ from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.storage.atomic import atomic_file, read_json, write_json
 from hourglass.uses.explore.cluster import ClusterOptions, Clusters, cluster
+from hourglass.uses.explore.correlate import CorrelateOptions, Correlations, correlate
 from hourglass.uses.explore.diff import Differences, DiffOptions, difference, differences
 from hourglass.uses.explore.find import FindOptions, Found, find
 from hourglass.uses.explore.pooling import PooledCodes
+from hourglass.uses.explore.trend import Trended, TrendOptions, trend
 from hourglass.waist import TextReader
 
 Array = np.ndarray[Any, Any]
-Options = TypeVar("Options", ClusterOptions, DiffOptions, FindOptions)
+Options = TypeVar("Options", ClusterOptions, CorrelateOptions, DiffOptions, FindOptions, TrendOptions)
 
 FORMAT = 1
 STAGES = ("reading", "learning", "coding", "naming", "done")
@@ -263,18 +265,19 @@ class Workspace:
                 yield shard, rows[first:last] - start
             start = stop
 
-    def column(self, name: str) -> Array:
-        """One column over all documents as an object array of strings; None where null.
-
-        Raises InputError naming the columns there are.
-        """
+    def values(self, name: str) -> list[Any]:
+        """One column over all documents, as it was read; InputError names the columns there are."""
         known = self.columns
         if name not in known:
             raise InputError(f"{self.folder}: no column {name!r}{nearest(name, known)}")
         values: list[Any] = []
         for table in self.tables([name]):
             values += table.column(0).to_pylist()
-        return np.array([None if v is None else str(v) for v in values], object)
+        return values
+
+    def column(self, name: str) -> Array:
+        """The same as an object array of strings; None where null."""
+        return np.array([None if v is None else str(v) for v in self.values(name)], object)
 
     @property
     def columns(self) -> list[str]:
@@ -321,6 +324,20 @@ class Workspace:
         if a is None and b is not None:
             raise InputError("diff: group b is given without group a")
         return Differences(differences(self, by, chosen) if a is None else [difference(self, by, a, b, chosen)])
+
+    def correlate(self, other: Workspace | None = None, **options: Any) -> Correlations:
+        """Which features go together, or which of these go with which of `other`, the same documents' other text.
+
+        `options` are the fields of `CorrelateOptions`.
+        """
+        return correlate(self, other, _options(CorrelateOptions, options))
+
+    def trend(self, by: str, **options: Any) -> Trended:
+        """Which features rise or fall along column `by`: numbers, dates, or values in an order that is given.
+
+        `options` are the fields of `TrendOptions`.
+        """
+        return trend(self, by, _options(TrendOptions, options))
 
     def find(
         self,
