@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -78,10 +78,8 @@ def chat_server(reply=lambda messages: "fine"):
             self.wfile.write(body[:cut])
 
         def handle(self):
-            try:
+            with suppress(OSError):  # of a client that has gone
                 super().handle()
-            except OSError:  # a client that has gone
-                pass
 
         def log_message(self, *_):
             pass

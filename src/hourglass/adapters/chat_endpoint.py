@@ -124,7 +124,7 @@ class ChatEndpoint:
         self.model = model
         self.budget, self.prices = budget, prices
         self.usage = Usage()
-        self.stopped = False  # whether the budget kept back questions of the last call
+        self.stopped = False  # whether the budget has kept back a question
         self._answers = Answers(answers) if answers is not None else None
         self._at_once, self._timeout, self._tries, self._pause = at_once, timeout, tries, pause
         self._max_tokens = max_tokens
@@ -209,7 +209,7 @@ class ChatEndpoint:
                     flying[key] = most
                     workers.start(key, conversation)
                 if not flying:
-                    self.stopped = bool(queue)
+                    self.stopped |= bool(queue)
                     return
                 key, outcome = workers.next()
                 del flying[key]
@@ -361,11 +361,10 @@ class ChatEndpoint:
             refusal = refusal or "filtered by the server"
         reply = Reply(None, str(refusal)) if refusal else Reply(text if isinstance(text, str) else "")
         usage = answer.get("usage")
-        counts = [
-            usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")
-        ]
-        if all(isinstance(count, int) and count >= 0 for count in counts):
-            return _Answered(reply, counts[0], counts[1], False)
+        counts = usage if isinstance(usage, dict) else {}
+        prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+        if isinstance(prompt, int) and isinstance(completion, int) and min(prompt, completion) >= 0:
+            return _Answered(reply, prompt, completion, False)
         return _Answered(reply, _tokens(conversation), _length(reply.text or ""), True)
 
     def _complaint(self, error: urllib.error.HTTPError) -> str:

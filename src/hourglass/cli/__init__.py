@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from hourglass.cli import claim, diff, embed, explore, features, find, fit, report, steer
+from hourglass.cli import claim, diff, embed, explore, features, find, fit, report, steer, verify
 from hourglass.cli.output import errors, out
 from hourglass.errors import HourglassError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 for verb in (
     explore.explore,
     diff.diff,
+    verify.verify,
     find.find,
     embed.embed,
     features.features,

@@ -65,13 +65,13 @@ def test_a_server_that_stays_broken_is_given_up_in_one_line_and_answers_are_kept
 def test_a_server_that_never_answers_times_out(chat, fault):
     chat.faults = [fault] * 9
     started = time.monotonic()
-    with pytest.raises(EndpointError, match="no answer in 0.2 s, after 2 tries"):
+    with pytest.raises(EndpointError, match=r"no answer in 0.2 s, after 2 tries"):
         asked(to(chat, timeout=0.2), "a")
     assert time.monotonic() - started < 2
 
 
 def test_nobody_there():
-    with pytest.raises(EndpointError, match="the connection fails .*refused.*after 2 tries"):
+    with pytest.raises(EndpointError, match=r"the connection fails .*refused.*after 2 tries"):
         asked(ChatEndpoint("http://127.0.0.1:9/v1", "tiny", pause=0.001, tries=2), "a")
 
 
@@ -83,10 +83,10 @@ def test_the_key_goes_to_the_server_and_nowhere_else(chat, tmp_path, monkeypatch
     assert b"sk-secret" not in (tmp_path / "answers.sqlite").read_bytes()
     assert "sk-secret" not in repr(endpoint)
     chat.faults = [(401, "the key sk-secret is unknown")]
-    with pytest.raises(EndpointError, match="HTTP 401 the key … is unknown; put the key .* into HOURGLASS_API_KEY"):
+    with pytest.raises(EndpointError, match=r"HTTP 401 the key … is unknown; put the key .* into HOURGLASS_API_KEY"):
         asked(endpoint, "b")
     chat.faults = ["elsewhere"]
-    with pytest.raises(EndpointError, match="HTTP 307 .*leads elsewhere"):
+    with pytest.raises(EndpointError, match=r"HTTP 307 .*leads elsewhere"):
         asked(endpoint, "b")
     monkeypatch.setenv("HOURGLASS_API_KEY", "sk\nsecret")
     with pytest.raises(ConfigError, match="holds a sign that no key has"):
@@ -222,6 +222,15 @@ def test_what_else_must_be_said(chat):
 def test_json_is_read_strictly():
     assert json_object('{"a": 1}') == {"a": 1}
     assert json_object('<think>{"a": 2}</think>\n```json\n{"a": 1}\n```') == {"a": 1}
-    for wrong in ("", "yes", "[1]", 'Sure! {"a": 1}', '{"a": 1} {"a": 2}', '{"a": 1, "a": 2}', '{"a": NaN}', '{"a": 1,}'):
+    for wrong in (
+        "",
+        "yes",
+        "[1]",
+        'Sure! {"a": 1}',
+        '{"a": 1} {"a": 2}',
+        '{"a": 1, "a": 2}',
+        '{"a": NaN}',
+        '{"a": 1,}',
+    ):
         with pytest.raises(ValueError):
             json_object(wrong)
