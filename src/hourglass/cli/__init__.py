@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from hourglass.cli import claim, diff, embed, explore, features, find, fit, report, steer, verify
+from hourglass.cli import claim, diff, embed, explore, features, find, fit, relabel, report, steer, verify
 from hourglass.cli.output import errors, out
 from hourglass.errors import HourglassError
 
@@ -29,6 +29,7 @@ for verb in (
     find.find,
     embed.embed,
     features.features,
+    relabel.relabel,
     fit.fit,
     steer.steer,
     report.report,
@@ -53,7 +54,9 @@ def main() -> None:
     except HourglassError as error:
         errors.print(f"hourglass: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # typer makes 130 of Ctrl-C, and of nothing else
+            raise
         errors.print("hourglass: stopped; the same command goes on from here")
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as after `| head`

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hourglass.cli.output import errors, one_line, out, percent, print_json, print_table, print_usage
+from hourglass.cli.output import one_line, out, percent, print_json, print_table
 from hourglass.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,17 +27,6 @@ def features(
         bool,
         typer.Option("--logits", help="On a card: the words that it makes likelier (loads the causal model it is of)."),
     ] = False,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            help="Let a language model at this chat endpoint name the feature, or the --top most dividing ones."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model of the endpoint.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Most tokens; with --prices most money.")] = None,
-    prices: Annotated[
-        str | None, typer.Option(help="Money for a million tokens read and written, as 0.15/0.60.")
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """The concepts of a workspace, the most telling first, or one of them with its examples."""
@@ -45,13 +34,6 @@ def features(
     from hourglass.uses.explore.overview import telling
 
     workspace = api.open(folder)
-    if labels is not None:
-        if search or unnamed or logits:
-            raise InputError("--labels names features; leave out --search, --unnamed and --logits")
-        _relabel(workspace, labels, feature, top, model, budget, prices, as_json)
-        return
-    if model or budget or prices:
-        raise InputError("--model, --budget and --prices belong to --labels")
     table = workspace.features
     if feature is not None:
         if feature not in table.index:
@@ -115,45 +97,3 @@ def _card(workspace: Workspace, feature: int, effect: pd.DataFrame | None, as_js
             f"«{piece}»" if strength > 0 else piece for piece, strength in zip(example.pieces, example.strengths)
         )
         out.print(f"[{example.document}] {one_line(marked, 400)}\n", markup=False)
-
-
-def _relabel(
-    workspace: Workspace,
-    endpoint: str,
-    feature: int | None,
-    top: int,
-    model: str | None,
-    budget: float | None,
-    prices: str | None,
-    as_json: bool,
-) -> None:
-    from hourglass.adapters.chat_endpoint import Prices
-
-    relabelled = workspace.relabel(
-        endpoint,
-        features=() if feature is None else (feature,),
-        model=model,
-        top=top,
-        budget=budget,
-        prices=Prices.parse(prices) if prices else None,
-    )
-    if as_json:
-        print_json(relabelled.to_dict())
-        return
-    print_table(
-        f"{len(relabelled.table):,} features asked",
-        ["feature ", "score ", "by", "name", "offline name"],
-        [
-            (
-                str(r.feature),
-                f"{r.score:.2f}" if r.score == r.score else "-",
-                r.named_by if isinstance(r.named_by, str) else "-",
-                one_line(r.label if isinstance(r.label, str) else "(no name)", 70),
-                one_line(r.offline if isinstance(r.offline, str) else "(no name)", 40),
-            )
-            for r in relabelled.table.itertuples()
-        ],
-    )
-    print_usage(relabelled.usage)
-    for note in [*relabelled.notes, f"hourglass report {workspace.folder} draws the report with these names"]:
-        errors.print(note, markup=False, soft_wrap=True)
