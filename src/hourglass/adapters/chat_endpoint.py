@@ -109,7 +109,7 @@ class ChatEndpoint:
         *,
         answers: str | Path | None = None,
         budget: float | None = None,
-        prices: Prices | None = None,
+        prices: Prices | tuple[float, float] | None = None,
         at_once: int = 8,
         timeout: float = 120.0,
         tries: int = 5,
@@ -122,7 +122,7 @@ class ChatEndpoint:
         if budget is not None and not budget > 0:
             raise ConfigError(f"budget {budget}: expected more than 0")
         self.model = model
-        self.budget, self.prices = budget, prices
+        self.budget, self.prices = budget, Prices(*prices) if prices else None
         self.usage = Usage()
         self.stopped = False  # whether the budget has kept back a question
         self._answers = Answers(answers) if answers is not None else None
@@ -265,7 +265,7 @@ class ChatEndpoint:
         """One line that says that the budget is at its end."""
         unit = "tokens" if self.prices is None else "of money"
         return (
-            f"the budget of {self.budget:,g} {unit} is spent as far as it may be ({self._spent():,.6g}); "
+            f"the budget of {self.budget:,.10g} {unit} is spent as far as it may be ({self._spent():,.10g}); "
             "the same call with a larger one goes on from there"
         )
 

@@ -56,7 +56,7 @@ class RelabelOptions:
     model: str | None = None
     top: int = 50
     budget: float | None = None
-    prices: Prices | None = None
+    prices: Prices | tuple[float, float] | None = None
     seed: int = 0
 
 

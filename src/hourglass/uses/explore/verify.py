@@ -81,7 +81,7 @@ class VerifyOptions:
     model: str | None = None
     writer: str | None = None
     budget: float | None = None
-    prices: Prices | None = None
+    prices: Prices | tuple[float, float] | None = None
     diff: DiffOptions = field(default_factory=DiffOptions)
 
     def __post_init__(self) -> None:
@@ -245,7 +245,7 @@ def _endpoint(
 
 
 def endpoint_of(
-    workspace: Workspace, url: str, model: str | None, budget: float | None, prices: Prices | None
+    workspace: Workspace, url: str, model: str | None, budget: float | None, prices: Prices | tuple[float, float] | None
 ) -> ChatEndpoint:
     """A chat endpoint that keeps its answers in the workspace."""
     return ChatEndpoint(url, model or "", answers=workspace.folder / ANSWERS, budget=budget, prices=prices)
@@ -421,7 +421,8 @@ def _ask(
         new, amount = judge.estimate(questions)
         unit = "cost" if judge.endpoint.prices else "tokens"
         estimate = {"estimated_questions": new, f"estimated_{unit}": amount}
-        bar.say(f"{new:,} questions to {judge.name}, about {amount:,.4g} {'of money' if unit == 'cost' else 'tokens'}")
+        about = f"{amount:,.4g} of money" if unit == "cost" else f"{amount:,.0f} tokens"
+        bar.say(f"{new:,} questions to {judge.name}, about {about}")
     task = bar.start("Judging", len(questions), "questions")
     rows = []
     for answer in judge.answers(questions):
