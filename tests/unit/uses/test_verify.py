@@ -10,10 +10,11 @@ import torch
 from chat_server import chat_server
 from hourglass.errors import ConfigError, EndpointError, InputError
 from hourglass.uses.explore.diff import DiffOptions, select
-from hourglass.uses.explore.hypotheses import BEGINNING, Hypothesis, Item, from_names, pattern_of, written
+from hourglass.uses.explore.hypotheses import BEGINNING, Hypothesis, from_names, pattern_of
 from hourglass.uses.explore.hypotheses import evidence as gather
 from hourglass.uses.explore.judges import LocalJudge, RuleJudge, understood
 from hourglass.uses.explore.workspace import Workspace
+from hourglass.uses.explore.writing import Item, written
 from hourglass.waist import TokenStates
 from workspaces import WIDTH, make_workspace
 
@@ -180,6 +181,10 @@ def test_pairs(tmp_path):
     by_pair = said.assign(yes=said["answer"] == "yes").pivot(index="unit", columns="side", values="yes")
     assert row["difference"] == pytest.approx(by_pair[0].mean() - by_pair[1].mean())
     assert verified.coverage[0]["only"] == pytest.approx((by_pair[0] & ~by_pair[1]).mean())
+    other = make(tmp_path / "other", {"a": 50, "b": 40}, chances, pairs=True, numbers=1000)
+    given = other.documents.to_pandas()[["text", "group", "prompt"]]
+    verified = paired.verify("group", "a", "b", judge=holds, pair="prompt", documents=given, progress=False)
+    assert verified.documents == (40, 40)
 
 
 def test_one_against_several_others(tmp_path):

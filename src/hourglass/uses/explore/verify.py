@@ -26,18 +26,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from hourglass.adapters.chat_endpoint import ChatEndpoint, Prices
-from hourglass.data import open_texts
 from hourglass.errors import ConfigError, InputError
 from hourglass.metrics.proportions import difference_interval, paired_interval
 from hourglass.uses.explore import hypotheses as making
+from hourglass.uses.explore import writing
 from hourglass.uses.explore.diff import REST, SMALLEST, SMALLEST_SPLIT, DiffOptions, Selected, select
+from hourglass.uses.explore.fresh import Fresh, fresh_documents
 from hourglass.uses.explore.hypotheses import Hypothesis
 from hourglass.uses.explore.judges import (
     READ_CHARACTERS,
@@ -192,7 +192,19 @@ def verify(
                 "give fresh ones (--documents)"
             )
         seen = None if claimed else making.evidence(workspace, selected, diff)
-        fresh = _fresh(workspace, by, a, b, selected, documents, seen is None, options, notes)
+        fresh = fresh_documents(
+            workspace,
+            by,
+            a,
+            b,
+            selected,
+            documents,
+            pair=diff.pair,
+            whole=seen is None,
+            sample=options.sample,
+            seed=diff.seed,
+            notes=notes,
+        )
         if seen is not None:
             claimed = _make(workspace, selected, seen, endpoint, options, bar)
         if not claimed:
@@ -276,7 +288,7 @@ def _make(
         return making.from_names(workspace.features, selected, seen, options.number)
     task = bar.start("Writing hypotheses", None)
     writer = endpoint.with_model(options.writer) if options.writer else endpoint
-    made = making.written(writer, selected.table, making.items_of(workspace, selected, seen), options.number)
+    made = writing.written(writer, selected.table, writing.items_of(workspace, selected, seen), options.number)
     bar.advance(task, len(made))
     return made
 
@@ -297,111 +309,6 @@ def _judge(
     return cast(Judge, judge) if hasattr(judge, "answers") else FunctionJudge(judge)
 
 
-# Fresh documents --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Fresh:
-    """The documents that are judged: ids, texts, side [n], group [n], and unit [n], the pair of each or a number of its own."""
-
-    ids: list[str]
-    texts: list[str]
-    side: Array
-    group: list[str]
-    unit: Array
-    paired: bool
-
-
-def _fresh(
-    workspace: Workspace,
-    by: str,
-    a: str,
-    b: str | None,
-    selected: Selected,
-    given: Any,
-    all_of_them: bool,
-    options: VerifyOptions,
-    notes: list[str],
-) -> _Fresh:
-    """The documents to judge, in an order in which any beginning holds about as many of one side as of the other."""
-    random = np.random.default_rng(options.diff.seed)
-    selecting = (selected.side >= 0) & ~selected.fresh if not all_of_them else np.zeros(len(selected.side), bool)
-    if given is not None:
-        table = _given(workspace, by, a, b, given, options.diff.pair)
-        side, pair = table["side"].to_numpy(), table["pair"].to_numpy()
-    else:
-        side = np.where(selecting, -1, selected.side)
-        pair = selected.pair if selected.pair is not None else np.full(len(side), -1)
-        table = None
-    texts = workspace.texts() if table is None else iter([table["text"].tolist()])
-    known = _known(workspace, selecting)
-    copies = np.concatenate([[_digest(text) in known for text in some] for some in texts]).astype(bool) & (side >= 0)
-    if copies.any():
-        notes.append(f"{copies.sum():,} documents have the text of one that selected and are not judged.")
-    side = np.where(copies, -1, side)
-    paired = options.diff.pair is not None
-    order = _paired_order(side, pair, options.sample, random) if paired else _order(side, options.sample, random)
-    for s, name in ((0, a), (1, b or REST)):
-        if (side[order] == s).sum() < 1:
-            raise InputError(f"{workspace.folder}: no fresh document of {name!r} is left to judge")
-    if table is None:
-        rows = workspace.rows(order.tolist(), ["_id", workspace.text_column, by])
-        ids, found, groups = (rows.column(i).to_pylist() for i in range(3))
-    else:
-        ids, found, groups = (table[name].iloc[order].tolist() for name in ("id", "text", "group"))
-    unit = pair[order] if paired else np.arange(len(order))
-    return _Fresh(ids, found, side[order], [str(group) for group in groups], unit, paired)
-
-
-def _known(workspace: Workspace, selecting: Array) -> set[bytes]:
-    """Digests of the texts that selected."""
-    known: set[bytes] = set()
-    start = 0
-    for texts in workspace.texts() if selecting.any() else ():
-        known.update(_digest(text) for text, is_one in zip(texts, selecting[start : start + len(texts)]) if is_one)
-        start += len(texts)
-    return known
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(" ".join(text.split()).encode("utf-8", "replace"), digest_size=12).digest()
-
-
-def _order(side: Array, sample: int | None, random: np.random.Generator) -> Array:
-    """Positions of random documents, the sides in turn."""
-    drawn = [random.permutation(np.flatnonzero(side == s))[:sample] for s in (0, 1)]
-    place = np.concatenate([(np.arange(len(rows)) + 0.5) / max(len(rows), 1) for rows in drawn])
-    return np.asarray(np.concatenate(drawn)[np.argsort(place, kind="stable")])
-
-
-def _paired_order(side: Array, pair: Array, sample: int | None, random: np.random.Generator) -> Array:
-    """Positions of the documents of random pairs, pair after pair."""
-    both = np.intersect1d(pair[(side == 0) & (pair >= 0)], pair[(side == 1) & (pair >= 0)])
-    drawn = random.permutation(both)[:sample]
-    rank = dict(zip(drawn.tolist(), range(len(drawn))))
-    inside = np.flatnonzero((side >= 0) & np.isin(pair, drawn))
-    return inside[np.argsort([rank[p] for p in pair[inside].tolist()], kind="stable")]
-
-
-def _given(workspace: Workspace, by: str, a: str, b: str | None, source: Any, pair: str | None) -> pd.DataFrame:
-    """The documents of a source that was given: id, text, group, side, pair (a number, -1 for none)."""
-    texts = open_texts(
-        source,
-        text=workspace.settings["text"],
-        id=workspace.settings["id"],
-        require=[by, *([pair] if pair else [])],
-    )
-    rows: list[dict[str, Any]] = []
-    for batch in texts.batches():
-        columns = {"id": "_id", "text": texts.text_column, "group": by, **({"pair": pair} if pair else {})}
-        rows += pd.DataFrame({k: batch.column(name).to_pylist() for k, name in columns.items()}).to_dict("records")
-    table = pd.DataFrame(rows)
-    table["group"] = [None if value is None else str(value) for value in table["group"]]
-    table["side"] = [-1 if g is None else 0 if g == a else 1 if b is None or g == b else -1 for g in table["group"]]
-    table["pair"] = pd.factorize(table["pair"].astype("string"))[0] if pair else -1
-    return table
-
-
 # Asking and counting ----------------------------------------------------------------------------------
 
 
@@ -409,7 +316,7 @@ def _ask(
     judge: Judge,
     endpoint: ChatEndpoint | None,
     claimed: list[Hypothesis],
-    fresh: _Fresh,
+    fresh: Fresh,
     notes: list[str],
     bar: Progress,
 ) -> tuple[pd.DataFrame, dict[str, Any] | None]:
@@ -440,7 +347,7 @@ def _ask(
 
 
 def _table(
-    claimed: list[Hypothesis], answers: pd.DataFrame, fresh: _Fresh, names: tuple[str, str], judge: Judge
+    claimed: list[Hypothesis], answers: pd.DataFrame, fresh: Fresh, names: tuple[str, str], judge: Judge
 ) -> pd.DataFrame:
     rows = []
     quality = judge.quality if isinstance(judge, LocalJudge) else {}
@@ -514,7 +421,7 @@ def _nearest(said: pd.DataFrame, side: int) -> float | None:
     return float(shares["mean"].max()) if len(shares) else None
 
 
-def _coverage(claimed: list[Hypothesis], answers: pd.DataFrame, fresh: _Fresh, side: int, name: str) -> dict[str, Any]:
+def _coverage(claimed: list[Hypothesis], answers: pd.DataFrame, fresh: Fresh, side: int, name: str) -> dict[str, Any]:
     """In how many documents of a side, and of the other, a hypothesis of that side holds."""
     mine = [number for number, hypothesis in enumerate(claimed) if hypothesis.side == side]
     said = answers[answers["hypothesis"].isin(mine) & answers["answer"].isin(["yes", "no"])]
@@ -533,7 +440,7 @@ def _coverage(claimed: list[Hypothesis], answers: pd.DataFrame, fresh: _Fresh, s
 
 
 def _remarks(
-    table: pd.DataFrame, fresh: _Fresh, endpoint: ChatEndpoint | None, options: VerifyOptions, number: int
+    table: pd.DataFrame, fresh: Fresh, endpoint: ChatEndpoint | None, options: VerifyOptions, number: int
 ) -> list[str]:
     """What a reader has to know before believing the table."""
     notes = []
