@@ -29,7 +29,11 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/sae_training.py
+	$(BIN)/python benchmarks/sae_variants.py
 	$(BIN)/python benchmarks/explore.py
+	$(BIN)/python benchmarks/states_cache.py
+	$(BIN)/python benchmarks/target_l0.py
+	$(BIN)/python benchmarks/find.py
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,17 @@ def clock() -> tuple[float, float]:
     return used.ru_utime + used.ru_stime, time.perf_counter()
 
 
+def cost(train: Callable[[int], Any]) -> dict[str, float]:
+    """What a step costs of a training that takes so many; the first run loads and compiles."""
+    spent = {}
+    for label, count in (("first", WARM), ("short", WARM), ("long", TIMED)):
+        before = clock()
+        train(count)
+        spent[label] = [after - b for after, b in zip(clock(), before)]
+    cpu, wall = (1e3 * (b - a) / (TIMED - WARM) for a, b in zip(spent["short"], spent["long"]))
+    return {"cpu_ms": cpu, "wall_ms": wall, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
 def measure(library: str, folder: Path, width: int, rate: float, steps: int) -> dict[str, float]:
     """Cost per step when `steps` is 0, else quality after `steps` steps."""
     import torch
@@ -244,14 +255,7 @@ def measure(library: str, folder: Path, width: int, rate: float, steps: int) -> 
     train = LIBRARIES[library]
     x = torch.from_numpy(np.load(folder / "train.npy"))
     if steps == 0:
-        x = x[: WARM * BATCH]
-        spent = {}
-        for label, count in (("first", WARM), ("short", WARM), ("long", TIMED)):
-            before = clock()
-            train(x, width, rate, count)
-            spent[label] = [after - b for after, b in zip(clock(), before)]
-        cpu, wall = (1e3 * (b - a) / (TIMED - WARM) for a, b in zip(spent["short"], spent["long"]))
-        return {"cpu_ms": cpu, "wall_ms": wall, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+        return cost(lambda count: train(x[: WARM * BATCH], width, rate, count))
     model = train(x, width, rate, steps)
     result = {}
     for split in ("validation", "test"):
@@ -268,18 +272,35 @@ def measure(library: str, folder: Path, width: int, rate: float, steps: int) -> 
 
 
 def worker(arguments: argparse.Namespace) -> None:
-    # Libraries print to stdout; the answer goes to the one that was there before.
+    with answering(arguments.threads) as answer:
+        result: dict[str, Any] = dict(
+            measure(arguments.worker, arguments.folder, arguments.width, arguments.rate, arguments.steps)
+        )
+        result["versions"] = {"python": platform.python_version()}
+        for name in ("torch", DISTRIBUTIONS[arguments.worker]):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                result["versions"][name] = importlib.metadata.version(name)
+        answer(result)
+
+
+@contextlib.contextmanager
+def answering(threads: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """In a process of its own: what prints a result where `ask` reads it. What libraries print goes to stderr."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     import torch
 
-    torch.set_num_threads(arguments.threads)
-    result = measure(arguments.worker, arguments.folder, arguments.width, arguments.rate, arguments.steps)
-    versions = {"python": platform.python_version()}
-    for name in ("torch", DISTRIBUTIONS[arguments.worker]):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    print(json.dumps({**result, "versions": versions}), file=answer, flush=True)
+    torch.set_num_threads(threads)
+    yield lambda result: print(json.dumps(result), file=answer, flush=True)
+
+
+def ask(command: Sequence[str], threads: int) -> dict[str, Any]:
+    """What a process of its own answers; {"error"} with its last line where it fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1", "WANDB_MODE": "disabled"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 # All measurements --------------------------------------------------------------------------------------------
@@ -348,11 +369,7 @@ def command(arguments: argparse.Namespace) -> str:
 def run_worker(python: str, library: str, folder: Path, width: int, rate: float, steps: int, threads: int) -> Any:
     command = [python, str(Path(__file__).resolve()), "--worker", library, "--folder", str(folder)]
     command += ["--width", str(width), "--rate", str(rate), "--steps", str(steps), "--threads", str(threads)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1", "WANDB_MODE": "disabled"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return ask(command, threads)
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -20,9 +20,7 @@ import argparse
 import contextlib
 import importlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +29,7 @@ from typing import Any
 
 import machine
 import numpy as np
-from sae_training import BATCH, DISTRIBUTIONS, TIMED, WARM, batches, clock
+from sae_training import BATCH, DISTRIBUTIONS, WARM, answering, ask, batches, cost
 
 RESULT = Path(__file__).parent / "results" / "sae_variants.json"
 WIDTH, LEVELS, MIDDLE = 2048, (8, 16, 32, 64), 32
@@ -171,14 +169,8 @@ def measure(library: str, kind: str, level: int, rate: float, steps: int, folder
 
     x = torch.from_numpy(np.load(folder / "train.npy"))
     if steps == 0:
-        x = x[: WARM * BATCH]
-        spent = {}
-        for label, count in (("first", WARM), ("short", WARM), ("long", TIMED)):
-            before = clock()
-            LIBRARIES[library](x, kind, level, rate, count)
-            spent[label] = [after - b for after, b in zip(clock(), before)]
-        cpu, wall = (1e3 * (b - a) / (TIMED - WARM) for a, b in zip(spent["short"], spent["long"]))
-        return {"cpu_ms": cpu, "wall_ms": wall}
+        train = LIBRARIES[library]
+        return dict(cost(lambda count: train(x[: WARM * BATCH], kind, level, rate, count)))
     from hourglass.metrics.autoencoders import measure_sae
 
     model = ours(x, kind, level, rate, steps)
@@ -187,17 +179,12 @@ def measure(library: str, kind: str, level: int, rate: float, steps: int, folder
 
 
 def worker(arguments: argparse.Namespace) -> None:
-    # Libraries print to stdout; the answer goes to the one that was there before.
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    import torch
-
-    torch.set_num_threads(1)
     library, kind, level, rate, steps = arguments.worker
-    found = measure(library, kind, int(level), float(rate), int(steps), arguments.folder)
-    with contextlib.suppress(PackageNotFoundError):
-        found["version"] = version(DISTRIBUTIONS[library])
-    print(json.dumps(found), file=answer, flush=True)
+    with answering(threads=1) as answer:
+        found = measure(library, kind, int(level), float(rate), int(steps), arguments.folder)
+        with contextlib.suppress(PackageNotFoundError):
+            found["version"] = version(DISTRIBUTIONS[library])
+        answer(found)
 
 
 # All runs ------------------------------------------------------------------------------------------------
@@ -210,11 +197,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     def run(library: str, kind: str, level: int, rate: float, steps: int) -> dict[str, Any]:
         command = [pythons[library], str(Path(__file__).resolve()), "--folder", str(folder), "--worker"]
         command += [library, kind, str(level), str(rate), str(steps)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "WANDB_MODE": "disabled"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if done.returncode:
-            return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+        return ask(command, threads=1)
 
     if arguments.again:
         before = json.loads(arguments.out.read_text(encoding="utf-8"))

@@ -79,12 +79,17 @@ def verdict(rows: Sequence[Row], margin: float) -> dict[str, Any]:
 
 
 def run(name: str, data: Path | None, budget: str, command: str) -> dict[str, Any]:
-    """Measure the claim of paper `name` and keep the result as JSON; InputError names the claims there are."""
+    """Measure the claim of paper `name` and keep the result as JSON; InputError names the claims there are.
+
+    A claim that has no use for public data sets says so (PUBLIC_DATA = False) and is measured without.
+    """
     known = [path.stem for path in HERE.glob("*.py") if path.stem not in ("base", "__init__")]
     if name not in known:
         raise InputError(f"no claim {name!r}{nearest(name, known)}")
     module = importlib.import_module(f"claims.{name}")
     claims: dict[str, Claim] = module.CLAIMS
+    if not getattr(module, "PUBLIC_DATA", True):
+        data, command = None, command.removesuffix(" --data DIR")
     seeds = module.SEEDS[budget]
     rows: list[Row] = module.measure(data, seeds, budget)
     parts = {}

@@ -16,9 +16,25 @@ from hourglass.uses.explore.workspace import FORMAT, CodedDocuments, Workspace
 WIDTH, DIM = 8, 4
 
 
-def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, dense=None, shard=50):
-    """Write a finished workspace; `maxima` [n, WIDTH] are the pooled codes."""
-    n = len(texts)
+def make_workspace(
+    folder,
+    texts,
+    columns,
+    maxima,
+    tokens=None,
+    counts=None,
+    dense=None,
+    vectors=None,
+    shard=50,
+    ids=None,
+    names=None,
+    coder=None,
+):
+    """Write a finished workspace; `maxima` [n, width] are the pooled codes, `names` the features' labels (None: no name),
+    `vectors` [width, DIM] those of the names."""
+    n, width = maxima.shape
+    names = [f"name {i}" if i else None for i in range(width)] if names is None else names
+    ids = [str(i) for i in range(n)] if ids is None else ids
     for part in ("documents", "codes"):
         (folder / part).mkdir(parents=True)
     words = vocabulary(texts)
@@ -26,7 +42,7 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
     tokens = np.full(n, 10, np.int32) if tokens is None else np.asarray(tokens, np.int32)
     dense = np.random.default_rng(0).normal(size=(n, DIM)) if dense is None else dense
     shards = []
-    table = pa.table({"text": texts, **columns, "_row": range(1, n + 1), "_id": [str(i) for i in range(n)]})
+    table = pa.table({"text": texts, **columns, "_row": range(1, n + 1), "_id": ids})
     for number, start in enumerate(range(0, n, shard)):
         rows = slice(start, min(start + shard, n))
         name = f"{number:05d}"
@@ -40,7 +56,7 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
             csr.data.astype(np.float32),
             count.data.astype(np.int32),
             tokens[rows],
-            WIDTH,
+            width,
         )
         CodedDocuments(codes, word_presence(texts[rows], words), dense[rows].astype(np.float16)).save(
             folder / "codes" / f"{name}.safetensors"
@@ -49,9 +65,9 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
     p90 = np.array([np.quantile(c[c > 0], 0.9) if (c > 0).any() else 0 for c in maxima.T], np.float32)
     features = pd.DataFrame(
         {
-            "label": [f"name {i}" if i else None for i in range(WIDTH)],
+            "label": names,
             "score": 0.9,
-            "terms": [[f"name {i}"] for i in range(WIDTH)],
+            "terms": [[] if name is None else name.split(", ") for name in names],
             "contexts": 40,
             "common": 0.0,
             "p90": p90,
@@ -63,8 +79,8 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
     )
     features.index.name = "feature"
     features.to_parquet(folder / "features.parquet")
-    vectors = np.eye(WIDTH, DIM, dtype=np.float32)
-    save_file({"vectors": vectors}, folder / "labels.safetensors")
+    vectors = np.eye(width, DIM) if vectors is None else vectors
+    save_file({"vectors": np.asarray(vectors, np.float32)}, folder / "labels.safetensors")
     manifest = {
         "format": FORMAT,
         "stage": "done",
@@ -72,7 +88,7 @@ def make_workspace(folder, texts, columns, maxima, tokens=None, counts=None, den
         "text_column": "text",
         "sources": [{"name": "made", "trouble": []}],
         "shards": shards,
-        "width": WIDTH,
+        "width": width,
     }
     write_json(folder / "workspace.json", manifest)
-    return Workspace.open(folder, lambda path: pytest.fail(f"loaded a model from {path}"))
+    return Workspace.open(folder, lambda path: coder or pytest.fail(f"loaded a model from {path}"))

@@ -17,6 +17,7 @@ _HOMES = {
     "Waist": "hourglass.waist",
     "Workspace": "hourglass.uses.explore",
     "explore": "hourglass.api",
+    "explore_sae": "hourglass.api",
     "fit": "hourglass.api",
     "fit_sae": "hourglass.api",
     "load": "hourglass.api",

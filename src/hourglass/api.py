@@ -3,6 +3,8 @@
 import hourglass as hg
 ws = hg.explore(df, text="body", by="label", out="reviews")
 ws.diff("label")
+ws.correlate()
+ws.trend("month")
 ws.find("polite refusals")
 ws = hg.open("reviews")
 hg.steer("reviews", "Dear customer,", feature="refusals").table
@@ -11,7 +13,7 @@ hg.steer("reviews", "Dear customer,", feature="refusals").table
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,21 +24,25 @@ from huggingface_hub import hf_hub_download
 
 from hourglass import systems
 from hourglass.adapters.causal import CausalModel, require_causal
-from hourglass.adapters.huggingface import HuggingFaceReader
+from hourglass.adapters.dialogues import DialogueReader
 from hourglass.adapters.saes import load_sae
-from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseAutoencoderConfig
+from hourglass.bottlenecks.sparse import Crosscoder, SparseAutoencoder
 from hourglass.bottlenecks.sparse.activations import ACTIVATIONS
-from hourglass.bottlenecks.sparse.recipe import recipe
+from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
+from hourglass.bottlenecks.sparse.recipe import MOST_ROWS, recipe
 from hourglass.data import open_texts
-from hourglass.data.states import cache_states
+from hourglass.data.dialogues import Documents, open_dialogues
+from hourglass.data.flows import Flow, cache_flow
+from hourglass.data.states import StateStream
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
-from hourglass.metrics.autoencoders import measure_sae
 from hourglass.storage.atomic import read_json, replace_folder, write_json
+from hourglass.storage.rows import RowFile
 from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
 from hourglass.training import FitResult, TrainConfig
 from hourglass.training import fit as fit_waist
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
+from hourglass.uses import coders
 from hourglass.uses.explore import Workspace, build
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import is_workspace
@@ -47,10 +53,7 @@ from hourglass.waist import Waist
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["explore", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
-
-MEASURED_ROWS = 32_768
-"""Rows, spread over all, on which a trained autoencoder is measured."""
+__all__ = ["explore", "explore_sae", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
 
 
 def explore(
@@ -84,8 +87,8 @@ def explore(
     id        column that names a document (default: "id" where there is one, else the row number)
     encoder   "minilm" (the default), a model folder or a Hub id; layer: None for the last, else its number; site: of the
               layer, as in `HuggingFaceReader` ("residual")
-    sae       a trained sparse autoencoder that is used as it is (whatever `load_sae` reads) instead of one that learns
-              here; one of `fit_sae` knows its encoder, layer and site
+    sae       a trained sparse autoencoder or transcoder that is used as it is (whatever `load_sae` reads) instead of one
+              that learns here; one of `fit_sae` knows its encoder, layer and site
     width, k  features in all (default: as many as the corpus can teach) and active ones a token
     threshold an activation counts only above this value
     limit     read at most so many documents
@@ -100,6 +103,8 @@ def explore(
     if limit is not None:
         texts = texts.limited(limit)
     ready = load_sae(sae) if sae is not None else None
+    if isinstance(ready, Crosscoder):
+        raise ConfigError(f"{sae}: a crosscoder reads several places at once; name an autoencoder or a transcoder")
     made_for = _reader_of(Path(sae)) if sae is not None else {}
     encoder = encoder or made_for.get("model", "minilm")
     layer = made_for.get("layer") if layer is None else layer
@@ -135,7 +140,7 @@ def explore(
             k=min(k, max(1, features // 8)),
             activation=activation,
             threshold=threshold,
-            sae=ready.config.to_dict() if ready is not None else None,
+            sae={"system": ready.system_name(), **ready.config.to_dict()} if ready is not None else None,
         )
         with seeded(torch.device("cpu"), seed):  # the weights it starts from are part of the run
             return InterpretableEmbeddings(config, ready)
@@ -152,6 +157,71 @@ def explore(
     if target != folder:
         replace_folder(target, folder)
     return open(folder)
+
+
+def explore_sae(
+    folder: str | Path,
+    source: Any = None,
+    *,
+    text: str | None = None,
+    model: str | None = None,
+    layer: int | None = None,
+    site: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Workspace:
+    """What the features of a trained autoencoder stand for: the workspace of a source of texts, kept in `folder`/explored.
+
+    folder    what `fit_sae` made, or an autoencoder of another library
+    source, text, limit   as for `explore`. Without a source: the workspace that is there. The same source, named again, is
+              not read again; another one takes its place
+    model, layer, site    what the autoencoder reads, as for `explore`; one of `fit_sae` knows
+
+    Raises InputError for bad input, in one line.
+    """
+    folder = Path(folder)
+    place = folder / "explored"
+    made_for = _reader_of(folder)
+    if source is None:
+        if is_workspace(place):
+            return open(place)
+        try:
+            load_sae(folder)
+        except FolderError as error:
+            raise FolderError(f"{folder}: no workspace and no sparse autoencoder ({error})") from None
+        raise InputError(
+            f"{folder}: its features have not been looked at yet; name the texts to do it on: "
+            f"hourglass features {folder} --source SOURCE"
+        )
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder, where what is found is kept; or explore SOURCE --sae {folder}")
+    if model is None and "model" not in made_for:
+        raise InputError(f"{folder}: does not say what it reads: name the model and the layer (--model, --layer)")
+    model = model or made_for["model"]
+    layer = made_for.get("layer") if layer is None else layer
+    site = site or made_for.get("site", "residual")
+    if is_workspace(place):
+        there = read_json(place / "workspace.json")
+        asked = {"source": str(source), "text": text, "limit": limit, "seed": seed}
+        asked |= {"encoder": model, "layer": layer, "site": site}
+        if any(there["settings"][name] != value for name, value in asked.items()):
+            shutil.rmtree(place)
+        elif there["stage"] == "done":
+            return open(place)
+    return explore(
+        source,
+        out=place,
+        text=text,
+        encoder=model,
+        layer=layer,
+        site=site,
+        role=made_for.get("role", "none"),
+        sae=folder,
+        limit=limit,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def open(folder: str | Path) -> Workspace:
@@ -184,73 +254,146 @@ def fit_sae(
     source: Any,
     *,
     out: str | Path,
-    model: str = "minilm",
-    layer: int | None = None,
-    site: str = "residual",
+    model: str | Sequence[str] = "minilm",
+    layer: int | Sequence[int | None] | None = None,
+    site: str | Sequence[str] = "residual",
+    target: str | None = None,
+    skip: bool = False,
+    cross: bool = False,
     activation: str = "topk",
-    width: int | None = None,
-    k: int | None = None,
+    width: int | Sequence[int] | None = None,
+    k: int | Sequence[int] | None = None,
     target_l0: float | None = None,
     text: str | None = None,
     role: Literal["none", "user", "assistant"] = "none",
-    special: bool = False,
+    special: bool | None = None,
     max_norm: float | None = None,
+    dialogues: bool = False,
+    pack: Literal["none", "blocks", "masked"] = "none",
+    block: int = 2048,
+    template: str | None = None,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     limit: int | None = None,
     steps: int | None = None,
+    stream: bool = False,
     seed: int = 0,
     progress: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Train a sparse autoencoder on what a model makes of a source of texts; returns the measures that are kept with it.
+    """Train sparse autoencoders on what a model makes of a source of texts; returns the measures that are kept with them.
 
     source    as for `explore`; text: its column
-    model, layer, site, role, special, max_norm, dtype    the states, as in `HuggingFaceReader`
-    activation, width, k, target_l0, settings    the autoencoder, as in `SparseAutoencoderConfig`; defaults: as many latents as the
-              tokens can teach, and k 32 for the kinds that have one
+    model, layer, site, role, special, max_norm, dtype    the states, as in `HuggingFaceReader`; with several layers or
+              sites an autoencoder for each, all from one pass over the texts
+    dialogues the source holds dialogues (as `open_dialogues` takes them; text: their column), which the model reads as a chat
+              model does, special and template tokens included unless `special` is false; pack, block: as in `Flow`;
+              template: Jinja in place of the tokenizer's own. Autoencoders of one layer and site only
+    target    a site of the same layer: a transcoder that makes it of what it reads ("mlp" of "mlp_in"); skip: with an
+              affine function of the input beside the code
+    cross     one crosscoder for all layers, sites and models (these with one tokenizer) together
+    activation, width, k, target_l0, settings    the autoencoder, as in `SparseAutoencoderConfig` (`TranscoderConfig`,
+              `CrosscoderConfig`); defaults: as many latents as the tokens can teach, and k 32 for the kinds that have one;
+              with several widths or k an autoencoder for each
     steps     of training (default: what `recipe` says)
+    stream    keep no states on disk: the model reads along while one autoencoder learns, from a buffer of 131,072 tokens;
+              to go on after a crash, it reads again up to there
 
-    Leaves `out`/model: the autoencoder, and reader.json: what it reads and how well. The same call after a crash goes on
-    where it stopped. Raises InputError for bad input, in one line.
+    Leaves `out`/model: the autoencoder, and reader.json: what it reads and how well. Of several, each has such a folder
+    under `out`, as "layer-3-residual", and the measures are by that name. The same call after a crash goes on where it
+    stopped. Raises InputError for bad input, in one line.
     """
     folder = Path(out)
-    if is_finished(folder):
+    places = _listed(model), _listed(layer), _listed(site)
+    tasks = coders.plan(*places, target=target, skip=skip, cross=cross, widths=_listed(width), ks=_listed(k))
+    unfinished = [task for task in tasks if not _finished(folder / task.name, folder / "states")]
+    if not unfinished:
         raise FolderError(f"{folder}: holds a finished autoencoder; choose another --out")
-    texts = open_texts(source, text=text)
-    if limit is not None:
-        texts = texts.limited(limit)
-    reader = HuggingFaceReader(
-        model, layer=layer, site=site, dtype=dtype, role=role, special=special, max_norm=max_norm
-    )
+    readers: Mapping[str, coders.Reader]
+    if dialogues:
+        if role != "none" or max_norm is not None or stream:
+            raise ConfigError("role, max_norm and stream are for plain texts: leave them out, or leave dialogues out")
+        place = coders.only_place(tasks)
+        chats = DialogueReader(place.model, layer=place.layer, site=place.site, dtype=dtype, template=template)
+        chats.template.require()
+        flow = Flow(pack=pack, block=block, special=special is not False)
+        documents = source if isinstance(source, Documents) else open_dialogues(source, column=text, limit=limit)
+        readers, name, reading = {place.model: chats}, documents.name, flow.describe()
+    else:
+        if pack != "none" or template is not None:
+            raise ConfigError("pack and template are for dialogues: add dialogues (--dialogues)")
+        texts = open_texts(source, text=text)
+        texts = texts if limit is None else texts.limited(limit)
+        plain = coders.open_readers(tasks, dtype=dtype, role=role, special=bool(special), max_norm=max_norm)
+        readers, name, reading = plain, texts.name, {}
     if activation not in ACTIVATIONS:
         raise ConfigError(f"no activation {activation!r}{nearest(activation, ACTIVATIONS)}")
-    if k is None and "k" in ACTIVATIONS[activation].settings:
-        k = 32 if width is None else min(32, width)
 
-    def configured(features: int) -> SparseAutoencoderConfig:
-        chosen = {"width": features, "k": k, "activation": activation, "target_l0": target_l0}
-        return SparseAutoencoderConfig.from_dict({"d_in": reader.width, **chosen, **settings})
+    def configured(task: coders.Task, features: int) -> SparseCoderConfig:
+        few = task.k
+        if few is None and "k" in ACTIVATIONS[activation].settings:
+            few = 32 if task.width is None else min(32, task.width)
+        chosen = {"k": few, "activation": activation, "target_l0": target_l0, **settings}
+        return coders.configure(task, readers, task.width or max(few or 1, features), chosen)
 
-    configured(width or max(k or 1, 4096))  # settings that do not fit are refused before anything is read
+    for task in tasks:  # settings that do not fit are refused before anything is read
+        configured(task, 4096)
+    if stream and len(tasks) > 1:
+        raise ConfigError("stream: one autoencoder at a time; leave it out for several")
     with Progress(progress) as bar:
-        task = bar.start("Reading states", limit, "texts")
-        rows = cache_states(reader, texts, folder / "states", partial(bar.advance, task)).rows
-    config = configured(width or max(k or 1, _width(len(rows))))
-    train = recipe(config, len(rows), seed=seed)
-    with seeded(torch.device("cpu"), seed):
-        sae = SparseAutoencoder(config)
-    result = fit_waist(sae, rows, replace(train, steps=steps or train.steps), out=folder, progress=progress)
-    measures = {
-        **reader.describe(),
-        "source": texts.name,
-        "tokens": len(rows),
-        "steps": result.steps,
-        "activation": activation,
-        **measure_sae(sae, rows[:: max(1, len(rows) // MEASURED_ROWS)]),
-    }
-    write_json(folder / "model" / "reader.json", measures)
+
+        def advance(read_by: str) -> Callable[[int], None]:
+            return partial(bar.advance, bar.start("Reading states", limit, "dialogues" if dialogues else "texts"))
+
+        states: StateStream | Mapping[coders.Place, RowFile]
+        at = folder / "states"
+        if dialogues:
+            states = {place: cache_flow(chats, documents, flow, at, advance=advance(place.model))}
+        elif stream:
+            states = coders.stream(tasks[0], plain, texts, at, seed)
+        else:
+            states = coders.cache(tasks, plain, texts, at, advance)
+    for task in unfinished:
+        rows = states if isinstance(states, StateStream) else coders.rows_of(task, states)
+        tokens = MOST_ROWS if isinstance(rows, StateStream) else len(rows)
+        config = configured(task, _width(tokens))
+        train = recipe(config, tokens, seed=seed)
+        with seeded(torch.device("cpu"), seed):
+            coder = coders.build(config)
+        learned, held_out = coders.hold_out(config, rows)
+        out_of = folder / task.name
+        result = fit_waist(coder, learned, replace(train, steps=steps or train.steps), out=out_of, progress=progress)
+        if held_out is not None:
+            coder.calibrate(coder.collate(held_out)["x"])
+            coder.save_pretrained(out_of / "model")
+        measures = {
+            **coders.describe(task, readers),
+            **reading,
+            "source": name,
+            "tokens": result.steps * train.batch_size if stream else tokens,
+            "steps": result.steps,
+            "activation": activation,
+            **coders.measure(coder, coders.sample(states, task)),
+        }
+        write_json(_reader_file(out_of), measures)
     shutil.rmtree(folder / "states")
-    return measures
+    found = {task.name: dict(read_json(_reader_file(folder / task.name))) for task in tasks}
+    return found if len(tasks) > 1 else found[""]
+
+
+def _listed(one_or_several: Any) -> list[Any]:
+    return (
+        [one_or_several] if one_or_several is None or isinstance(one_or_several, (str, int)) else list(one_or_several)
+    )
+
+
+def _reader_file(folder: Path) -> Path:
+    """Where a trained autoencoder says what it reads."""
+    return folder / "model" / "reader.json"
+
+
+def _finished(folder: Path, states: Path) -> bool:
+    """Whether the autoencoder of a folder is trained and, while its states are there, measured too."""
+    return is_finished(folder) and (_reader_file(folder).is_file() or not states.exists())
 
 
 def load(folder: str | Path) -> Waist:
@@ -288,7 +431,7 @@ def steer(
     model       a folder or a Hub id; layer: the block whose output the autoencoder reads. A workspace knows both, and so
                 does an autoencoder of `fit_sae`
     tokens      edit "all" tokens, or only the "generated" ones
-    chat        the prompts are turns of a user (default: as the workspace was read)
+    chat        the prompts are turns of a user (default: as the states were read that were learned from)
     temperature 0 is greedy
 
     Raises InputError for bad input, in one line; a model that only reads (an encoder) cannot be steered.
@@ -364,11 +507,14 @@ def _causal(folder: Path, model: str | None, layer: int | None) -> _Causal:
                 f"{folder}: explored on the last state, after the final norm, where there is no block to steer at; "
                 "explore again with --layer N"
             )
-        found = _Causal(workspace.sae, str(model), layer, settings["role"] != "none", table["label"], table["p90"])
+        sae = _autoencoder(folder, workspace.sae)
+        found = _Causal(sae, str(model), layer, settings["role"] != "none", table["label"], table["p90"])
         del workspace  # and the reader in it: the model is loaded again, whole
         InterpretableEmbeddings.forget_reader()
         return found
     made_for = _reader_of(folder)
+    if "places" in made_for:
+        _autoencoder(folder, load_sae(folder))
     model, layer = model or made_for.get("model"), made_for.get("layer") if layer is None else layer
     if model is None or layer is None:
         raise ConfigError(
@@ -376,7 +522,16 @@ def _causal(folder: Path, model: str | None, layer: int | None) -> _Causal:
         )
     require_causal(model)
     _require_residual(folder, made_for.get("site", "residual"))
-    return _Causal(load_sae(folder), model, layer, False, None, None)
+    chats = "pack" in made_for and made_for.get("chat_template") is None
+    return _Causal(_autoencoder(folder, load_sae(folder)), model, layer, chats, None, None)
+
+
+def _autoencoder(folder: Path, coder: Any) -> SparseAutoencoder:
+    if not isinstance(coder, SparseAutoencoder):
+        raise ConfigError(
+            f"{folder}: a {coder.system_name()}; only an autoencoder of a block's output can be steered by"
+        )
+    return coder
 
 
 def _require_residual(folder: Path, site: str) -> None:

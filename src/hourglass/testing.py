@@ -50,7 +50,7 @@ class CheckFailed(AssertionError):
 def check_system(cls: type[Waist], *, examples: Sequence[Any] | None = None) -> dict[str, str]:
     """Run every check; returns the outcome by check: "passed", or why it was skipped.
 
-    examples    raw examples for the "tiny" preset, 16 at least; made here for the modalities "text" and "vectors"
+    examples    raw examples for the "tiny" preset, 16 at least; made here for the modalities that `Waist` names
 
     Raises CheckFailed at the first check that fails.
     """
@@ -66,18 +66,27 @@ def check_system(cls: type[Waist], *, examples: Sequence[Any] | None = None) -> 
 
 def tiny_examples(cls: type[Waist]) -> Sequence[Any]:
     """A few dozen raw examples of the system's modality for its "tiny" preset."""
+    texts = [
+        f"{who} {what} {where}."
+        for who in ("My sister", "The old engine", "Nobody", "A tall stranger with a red hat")
+        for what in ("waits", "was repaired twice", "sings, badly but with joy,", "costs 40 euros")
+        for where in ("in the rain", "behind the station since the summer of 1987", "here")
+    ]
     if cls.modality == "text":
+        return texts
+    if cls.modality == "dialogues":
         return [
-            f"{who} {what} {where}."
-            for who in ("My sister", "The old engine", "Nobody", "A tall stranger with a red hat")
-            for what in ("waits", "was repaired twice", "sings, badly but with joy,", "costs 40 euros")
-            for where in ("in the rain", "behind the station since the summer of 1987", "here")
+            [{"role": "user", "content": f"Is it true? {text}"}, {"role": "assistant", "content": text}]
+            for text in texts
         ]
-    if cls.modality == "vectors":
-        width = cls.Config.preset("tiny").d_in  # type: ignore[attr-defined]
+    if cls.modality in ("vectors", "pairs"):
+        config: Any = cls.Config.preset("tiny")
         random = np.random.default_rng(0)
-        few = random.normal(size=(256, 4)) @ random.normal(size=(4, width))
-        return (few + 0.05 * random.normal(size=few.shape)).astype(np.float32)  # type: ignore[return-value]
+        few = random.normal(size=(256, 4)) @ random.normal(size=(4, config.d_in))
+        rows = few + 0.05 * random.normal(size=few.shape)
+        if cls.modality == "pairs":
+            rows = np.hstack([rows, np.maximum(rows @ random.normal(size=(config.d_in, config.columns)), 0)])
+        return rows.astype(np.float32)  # type: ignore[return-value]
     raise ConfigError(f"{cls.__name__}: no examples are known for modality {cls.modality!r}; pass some as `examples`")
 
 
@@ -274,7 +283,7 @@ def check_bad_input(cls: type[Waist], examples: Sequence[Any]) -> None:
     """`collate` refuses what it cannot use with an InputError of one line."""
     model = _build(cls)
     bad: dict[str, Any] = {"an empty batch": [], "an example of the wrong type": [examples[0], object()]}
-    if cls.modality == "vectors":
+    if cls.modality in ("vectors", "pairs"):
         rows = np.array(examples[:2], dtype=np.float32)
         bad["a row of the wrong width"] = rows[:, :-1]
         rows[1, 0] = np.nan

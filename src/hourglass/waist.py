@@ -64,7 +64,9 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
 
     Config: ClassVar[type[WaistConfig]]
     modality: ClassVar[str]
-    """What a raw example is: "text" (str) or "vectors" (1-D float array of width config.d_in)."""
+    """What a raw example is: "text" (str), "vectors" (1-D float array of width config.d_in), "pairs" (such a vector and what
+    is to be made of it side by side, of width config.d_in + config.columns) or "dialogues" (a list of turns {"role",
+    "content"})."""
     tags: ClassVar[frozenset[str]] = frozenset()
     """Capabilities: "decodes"; "batch-coupled" when an example's loss depends on its batch."""
 

@@ -1,6 +1,7 @@
 """A claim at the size of a test: every part is measured, and what is kept of real runs is left alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,63 @@ from hourglass.errors import InputError
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_smoke_run_measures_every_part_and_keeps_nothing(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "only_with_data"), [("interpretable_embeddings", {"class_feature"}), ("fast_sae", set())]
+)
+def test_a_smoke_run_measures_every_part_and_keeps_nothing(name, only_with_data, monkeypatch):
     monkeypatch.chdir(ROOT)
     kept = {path: path.read_bytes() for path in (ROOT / "claims" / "results").glob("*.json")}
-    arguments = ["claim", "interpretable_embeddings", "--budget", "smoke", "--json"]
+    arguments = ["claim", name, "--budget", "smoke", "--json"]
     result = CliRunner(env={"HOURGLASS_DATA": None}).invoke(app, arguments, catch_exceptions=False)
     found = json.loads(result.stdout)
-    without_data = {part for part in found["statement"] if part != "class_feature"}
-    assert set(found["verdict"]) == without_data
+    assert set(found["verdict"]) == set(found["statement"]) - only_with_data
     for part in found["verdict"].values():
         assert part["units"] > 1
         assert part["low"] <= part["difference"] <= part["high"]
         assert part["verdict"] in ("holds", "does not hold", "inconclusive")
     assert kept == {path: path.read_bytes() for path in (ROOT / "claims" / "results").glob("*.json")}
+
+
+def test_the_claim_of_fast_falls_when_its_flow_is_the_baselines(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from claims import base, fast_sae
+
+    monkeypatch.setitem(fast_sae.FLOWS, "fast", fast_sae.FLOWS["bt_f"])
+    monkeypatch.setitem(fast_sae.SIZES, "smoke", replace(fast_sae.SIZES["smoke"], readers=1))
+    monkeypatch.setitem(fast_sae.SEEDS, "smoke", (0,))
+    found = base.run("fast_sae", ROOT, "smoke", "command --data DIR")
+    assert found["command"] == "command"  # there is no use for public data
+    for part in ("special_flow", "special_after_first", "special_flow_relu", "special_flow_jumprelu", "masked_states"):
+        assert found["verdict"][part]["verdict"] == "does not hold"
+    assert found["verdict"]["special_flow"]["difference"] == 0
+    assert found["verdict"]["masked_states"]["mean_ours"] < 2  # blocks are not what masks give
+
+
+def test_packages_of_the_chat_reader_stay_apart(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from claims.readers.chat import SPLITS, chat_corpus
+
+    rows = [
+        {
+            "package": p,
+            "module": f"{p}.m",
+            "name": f"{p}_{i}",
+            "text": f"{p} says the {i}th thing, in a long sentence of its own.",
+        }
+        for p, size in {"a": 200, "b": 160, "c": 60, "d": 40, "e": 25, "f": 15}.items()
+        for i in range(size)
+    ]
+    for seed in range(5):
+        corpus = chat_corpus(rows, seed)
+        assert corpus.text
+        inside = [{text.split()[0] for text in corpus.text}]
+        for split in ("train", "validation", "test"):
+            dialogues = getattr(corpus, split)
+            assert {len(d) // 2 for d in dialogues} <= {1, 2, 3}
+            assert all([t["role"] for t in d] == ["user", "assistant"] * (len(d) // 2) for d in dialogues)
+            inside.append({turn["content"].split()[0] for d in dialogues for turn in d if turn["role"] == "assistant"})
+        assert sum(map(len, inside)) == len(set.union(*inside)) == 6
+    assert sum(SPLITS.values()) == pytest.approx(1)
 
 
 def test_an_unknown_claim_is_named(monkeypatch):

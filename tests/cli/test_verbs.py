@@ -59,7 +59,10 @@ def test_json_has_the_documented_keys(explored, tmp_path):
     more = write_csv(tmp_path / "more.csv", [{**d, "id": f"new{d['id']}"} for d in documents(4, seed=5)])
     calls = {
         "diff": ("diff", explored, "--by", "topic"),
+        "correlate": ("correlate", explored, "--max-similarity", 1, "--no-split"),
+        "trend": ("trend", explored, "--by", "topic", "--order", "football,cooking"),
         "find": ("find", explored, "penalty in the match"),
+        "cluster": ("cluster", explored, "--axis", "a match in the stadium", "-n", 2),
         "features DIR": ("features", explored, "--unnamed"),
         "features DIR N": ("features", explored, 3),
         "report": ("report", explored),
@@ -67,6 +70,7 @@ def test_json_has_the_documented_keys(explored, tmp_path):
     }
     for verb, call in calls.items():
         got = json.loads(run(*call, "--json"))
+        assert verb not in ("correlate", "trend") or got["rows"]
         extra = keys_of(got) - documented(verb) - documented("features DIR")
         assert not extra, (verb, extra)
     source = write_csv(tmp_path / "texts.csv", documents(30))
@@ -78,6 +82,10 @@ def test_json_has_the_documented_keys(explored, tmp_path):
 
 def test_tables_are_for_people(explored):
     assert "football" in run("diff", explored, "--by", "topic")
+    assert "go together" in run("correlate", explored, "--max-similarity", 1, "--no-split")
+    moving = run("trend", explored, "--by", "topic", "--order", "football,cooking")
+    assert moving.index("onions") > moving.index("Rising")
+    assert moving.index("goal") > moving.index("Falling")
     assert "Documents" in run("find", explored, "penalty in the match", "--top", 3)
     assert "Feature 3" in run("features", explored, 3)
     run("features", explored, "--search", "goal")
@@ -88,6 +96,31 @@ def test_find_by_examples_and_features(explored):
     assert all(int(d["id"].removeprefix("d").removeprefix("newd")) % 2 == 0 for d in found["documents"][:5])
     found = json.loads(run("find", explored, "--feature", "3=0.5", "--feature", "4", "--json"))
     assert [f["weight"] for f in found["features"]] == [0.5, 1.0]
+
+
+def test_find_after_an_edit_shows_what_was_before(explored):
+    call = ("find", explored, "penalty in the match", "--top", 5)
+    first = json.loads(run(*call, "--json"))
+    dropped = first["features"][0]["feature"]
+    edit = ("--feature", "3=2.0", "--without", dropped)
+    found = json.loads(run(*call, *edit, "--json"))
+    assert keys_of(found) <= documented("find")
+    weights = {f["feature"]: f["weight"] for f in found["features"]}
+    assert (weights[3], weights[dropped]) == (2.0, 0.0)
+    assert 0 < found["overlap"] <= 1
+    assert all(d["rank_before"] >= 1 for d in found["documents"])
+    assert "before" in run(*call, *edit)
+    assert "by_words" not in json.loads(run(*call, "--fuse", "dense", "--json"))["documents"][0]
+
+
+def test_clusters_follow_the_topic(explored):
+    found = json.loads(run("cluster", explored, "-n", 2, "--json"))
+    topics = {d["id"]: int(d["id"].removeprefix("d").removeprefix("new")[-1]) % 2 for d in found["assignment"]}
+    together = sum((d["cluster"] == 1) == topics[d["id"]] for d in found["assignment"]) / len(topics)
+    assert max(together, 1 - together) > 0.9
+    table = run("cluster", explored, "--features", "1,2,3,4,5,6", "-n", 2)
+    assert "in 2 clusters" in table
+    assert "held-out" in table
 
 
 def test_every_mistake_is_one_line_and_exit_code_2(explored, tmp_path, capsys, monkeypatch):
@@ -105,9 +138,18 @@ def test_every_mistake_is_one_line_and_exit_code_2(explored, tmp_path, capsys, m
         (("diff", tmp_path, "--by", "topic"), "not a workspace"),
         (("diff", explored, "--by", "tpic"), "did you mean 'topic'"),
         (("diff", explored, "--by", "topic", "--a", "x"), "no group 'x'"),
+        (("correlate", explored, "--with", explored), "the other workspace is the same one"),
+        (("trend", explored, "--by", "tpic"), "did you mean 'topic'"),
+        (("trend", explored, "--by", "topic"), "text without an order"),
+        (("trend", explored, "--by", "topic", "--order", "cooking,x"), "no value 'x'"),
         (("find", explored), "exactly one of"),
         (("find", explored, "--feature", "x=1"), "expected a feature's number"),
         (("find", explored, "--like", "nobody"), "no document with id 'nobody'"),
+        (("find", explored, "x", "--fuse", "wrds"), "did you mean 'words'"),
+        (("find", explored, "--feature", "3", "--without", "4"), "can only be left out"),
+        (("cluster", explored, "--features", "1;2"), "expected numbers with commas"),
+        (("cluster", explored, "--features", "9999"), "no feature 9999"),
+        (("cluster", explored, "-n", "1"), "expected 2 clusters or more"),
         (("features", explored, "9999"), "no feature 9999"),
         (("claim", "x", "--budget", "huge"), "no budget 'huge'"),
     ]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseAutoencoderConfig, SparseCodes, reconstruction, stages
+from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseCodes, reconstruction, stages
 
 ROWS, D, WIDTH = 70, 12, 40
 BANDWIDTH = 0.6
@@ -58,15 +58,17 @@ class Jump(torch.autograd.Function):
         return upstream * (z > theta), (-theta * window * upstream).sum(0)
 
 
-def mean_square(codes: Tensor, decoder: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    return (codes @ decoder + bias - x).square().mean()
+def mean_square(codes: Tensor, decoder: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+    return (codes @ decoder + bias - target).square().mean()
 
 
-def dense_loss(kind: str, x: Tensor, p: dict[str, Tensor], centre: bool) -> tuple[Tensor, Tensor]:
-    """The formula of the kind's paper on dense tensors: (loss, codes)."""
+def dense_loss(
+    kind: str, x: Tensor, p: dict[str, Tensor], centre: Tensor | float, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The formula of the kind's paper on dense tensors: (loss, codes) of x less `centre` towards `target`."""
     bias, decoder = p["b_dec"], p["W_dec"]
-    z = (x - bias if centre else x) @ p["encoder.weight"].T + p["encoder.bias"]
-    price = 0.7 / D
+    z = (x - centre) @ p["encoder.weight"].T + p["encoder.bias"]
+    price = 0.7 / target.shape[1]
     if kind == "topk":
         f = torch.zeros_like(z).scatter(1, z.topk(5).indices, z.topk(5).values.relu())
     elif kind == "abstopk":
@@ -75,30 +77,35 @@ def dense_loss(kind: str, x: Tensor, p: dict[str, Tensor], centre: bool) -> tupl
     elif kind in ("batchtopk", "matryoshka"):
         f = torch.where(z >= z.flatten().topk(5 * len(z)).values.min(), z, 0).relu()
         if kind == "matryoshka":
-            nested = [mean_square(f[:, :m], decoder[:m], bias, x) for m in (4, 20, 40)]
+            nested = [mean_square(f[:, :m], decoder[:m], bias, target) for m in (4, 20, 40)]
             return torch.stack(nested).mean(), f
     elif kind == "relu":
         f = z.relu()
-        return mean_square(f, decoder, bias, x) + price * f.sum(1).mean(), f
+        return mean_square(f, decoder, bias, target) + price * f.sum(1).mean(), f
     elif kind.startswith("jumprelu"):
         theta = p["activation.log_threshold"].exp()
         f = Jump.apply(z, theta)
         cost = torch.tanh(1.5 * f) if "tanh" in kind else Step.apply(z, theta)
-        return mean_square(f, decoder, bias, x) + price * cost.sum(1).mean(), f
+        return mean_square(f, decoder, bias, target) + price * cost.sum(1).mean(), f
     elif kind == "gated":
         magnitude = (z - p["encoder.bias"]) * p["activation.r_mag"].exp() + p["activation.b_mag"]
         f = (z > 0) * magnitude.relu()
-        through_gate = mean_square(z.relu(), decoder.detach(), bias.detach(), x)
-        return mean_square(f, decoder, bias, x) + price * z.relu().sum(1).mean() + through_gate, f
-    return mean_square(f, decoder, bias, x), f
+        through_gate = mean_square(z.relu(), decoder.detach(), bias.detach(), target.detach())
+        return mean_square(f, decoder, bias, target) + price * z.relu().sum(1).mean() + through_gate, f
+    return mean_square(f, decoder, bias, target), f
 
 
 def model_of(kind: str, centre: bool = True, seed: int = 0, **changes: Any) -> SparseAutoencoder:
     torch.manual_seed(seed)
-    config = {"d_in": D, "width": WIDTH, "activation": kind.split()[0], "apply_b_dec_to_input": centre, "aux_k": 0}
+    return randomised(SparseAutoencoder, kind, apply_b_dec_to_input=centre, **changes)
+
+
+def randomised(cls: Any, kind: str, **changes: Any) -> Any:
+    """A model in float64 whose parameters are random, but for decoder rows of their norm."""
+    config = {"d_in": D, "width": WIDTH, "activation": kind.split()[0], "aux_k": 0}
     if "sparsity" in KINDS[kind]:
         config["sparsity_warmup"] = 0
-    model = SparseAutoencoder(SparseAutoencoderConfig.from_dict(config | KINDS[kind] | changes)).double()
+    model = cls(cls.Config.from_dict(config | KINDS[kind] | changes)).double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name != "W_dec":
@@ -115,7 +122,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(reconstruction, "_errors_by_pairs", reconstruction._errors_by_products)
         monkeypatch.setattr(reconstruction, "_gradients_by_pairs", reconstruction._gradients_by_products)
         monkeypatch.setattr(stages, "_dots_by_pairs", stages._dots_by_products)
-        monkeypatch.setattr(stages, "_sums_by_pairs", stages._sums_by_products)
+        monkeypatch.setattr(stages, "sums_by_pairs", stages._sums_by_products)
     return request.param
 
 
@@ -126,7 +133,7 @@ def compare(kind: str, centre: bool, seed: int) -> None:
     ours.backward()
 
     p = {name: parameter.detach().clone().requires_grad_() for name, parameter in model.named_parameters()}
-    theirs, codes = dense_loss(kind, x, p, centre)
+    theirs, codes = dense_loss(kind, x, p, p["b_dec"] if centre else 0, x)
     theirs.backward()
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-9)
     unit = p["W_dec"].detach()
@@ -200,7 +207,7 @@ def test_dead_latents_reconstruct_what_is_left(kind: str) -> None:
     x = torch.randn(ROWS, D, dtype=torch.float64)
     losses = model.loss({"x": x})
     p = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    _, codes = dense_loss(kind, x, p, True)
+    _, codes = dense_loss(kind, x, p, p["b_dec"], x)
     left = x - codes @ p["W_dec"] - p["b_dec"]
     z = (x - p["b_dec"]) @ p["encoder.weight"][:12].T + p["encoder.bias"][:12]
     chosen = (z.abs() if kind == "abstopk" else z).topk(4).indices
@@ -209,8 +216,25 @@ def test_dead_latents_reconstruct_what_is_left(kind: str) -> None:
     assert losses["aux"].item() == pytest.approx(model.config.aux_weight * (decoded - left).square().mean().item())
 
 
+@pytest.mark.parametrize("kind", ["relu", "jumprelu"])
+def test_all_thresholds_are_led_to_the_target_after_the_warm_up(kind: str) -> None:
+    model = model_of(kind, sparsity_warmup=1, target_l0=2)
+    moves = model.b_enc if kind == "relu" else model.activation.log_threshold
+    x = torch.randn(ROWS, D, dtype=torch.float64)
+    codes = model.codes(x).to_dense()
+    share = 0.1 * min(1.0, math.log(codes.count_nonzero() / ROWS / 2))
+    before = moves.detach().clone()
+    model.loss({"x": x})
+    model.after_step(1)
+    assert torch.equal(moves, before)
+    model.loss({"x": x})
+    model.after_step(2)
+    by = -share * model.scale * codes.sum() / codes.count_nonzero() if kind == "relu" else torch.tensor(share)
+    torch.testing.assert_close(moves.detach() - before, by.double().expand_as(moves), rtol=1e-5, atol=0)
+
+
 def test_the_price_rises_and_is_led_to_the_target() -> None:
-    model = model_of("relu", sparsity=0.7, sparsity_warmup=3, target_l0=2)
+    model = model_of("gated", sparsity=0.7, sparsity_warmup=3, target_l0=2)
     x = torch.randn(ROWS, D, dtype=torch.float64)
     prices = []
     for step in range(1, 7):

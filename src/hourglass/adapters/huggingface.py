@@ -6,19 +6,13 @@
     states = reader.read(["one text", "another"])   # TokenStates
     states = read_sites(reader, texts, [(8, "residual"), (7, "head:2")])  # several, from one pass
 
-What makes it fast: bfloat16 where the hardware multiplies it, windows sorted by length so that little is padded, no
-attention mask where nothing is padded, a cache-sized batch for each core instead of all cores on one batch (no core
-waits for another, which on a busy machine costs most of the time), and no block beyond the layer that is asked for.
-Where in a block states can be taken, and under which names models keep it, is in `huggingface_sites`.
+What makes it fast is bfloat16 where the hardware multiplies it, and what `huggingface_network` does with windows. Where in
+a block states can be taken, and under which names models keep it, is in `huggingface_sites`.
 """
 
 from __future__ import annotations
 
-import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal
 
@@ -29,8 +23,9 @@ from torch import Tensor, nn
 from hourglass.adapters import huggingface_frames as frames
 from hourglass.adapters import huggingface_loading as loading
 from hourglass.adapters import huggingface_sites as sites
+from hourglass.adapters.huggingface_network import FrozenNetwork
 from hourglass.adapters.norms import within_norm
-from hourglass.errors import ConfigError, StatesError
+from hourglass.errors import ConfigError
 from hourglass.waist import TokenStates, as_device
 
 Array = np.ndarray[Any, Any]
@@ -38,11 +33,6 @@ Array = np.ndarray[Any, Any]
 PIECE = 100_000
 """Characters that are tokenised at once; the borders of pieces (at white space) are borders of windows."""
 _PIECES_AT_ONCE = 64
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_SMALLEST_BATCH = 256
-_ALIGNED = 16  # at other lengths, attention in bfloat16 on a CPU takes about twice as long
-_MOST_WORKERS = 8  # with more, the cores would wait for Python
-_CPU = threading.Lock()  # two reads at a time would only take each other's cores
 
 
 class HuggingFaceReader:
@@ -51,8 +41,9 @@ class HuggingFaceReader:
     model           "minilm", a model folder (transformers or sentence-transformers) or a Hub id
     layer           None: the model's last state, its final norm included; 0: the embeddings; n: the raw output of block n,
                     before any final norm; negative: counted from the last block (-1)
-    site            of block n: "residual", its output; "attention" or "mlp", what these add to it; "head", the heads'
-                    outputs side by side before attention's output projection; "head:2", head 2 alone
+    site            of block n: "residual", its output; "attention" or "mlp", what these add to it; "mlp_in", what goes into
+                    the feed-forward part; "head", the heads' outputs side by side before attention's output projection;
+                    "head:2", head 2 alone
     dtype           of the model: "auto" takes bfloat16 where the hardware has it
     role            wrap each text in the chat template as a turn of "user" or "assistant"; the template's own tokens are
                     left out of the states
@@ -83,19 +74,19 @@ class HuggingFaceReader:
         device: str | torch.device | None = None,
     ) -> None:
         self.device = as_device(device)
-        self._dtype = loading.compute_dtype(dtype, self.device)
-        tokenizer, network = loading.load(model, self._dtype)
-        self._network = network.to(self.device).eval().requires_grad_(False)
-        self.layer: int | None = None
-        self._depth: int | None = None
-        if layer is not None:
-            self.layer, self._depth = sites.stop_at(self._network, layer)
+        self._runs = FrozenNetwork(
+            model,
+            layer=layer,
+            dtype=loading.compute_dtype(dtype, self.device),
+            device=self.device,
+            tokens_per_batch=tokens_per_batch,
+        )
+        self.layer, self._network, tokenizer = self._runs.layer, self._runs.module, self._runs.tokenizer
         self._place = sites.find(self._network, self.layer, site)
         self._tokenizer = loading.backend(tokenizer)
         self._special = loading.special_ids(tokenizer) if special else None
         self._prefix, self._suffix = loading.frame(tokenizer, role)
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        self.max_tokens = loading.window(model, tokenizer, network, max_tokens)
+        self.max_tokens = loading.window(model, tokenizer, self._network, max_tokens)
         self._room = self.max_tokens - len(self._prefix) - len(self._suffix)
         if self._room < 1:
             raise ConfigError(
@@ -107,14 +98,13 @@ class HuggingFaceReader:
         if max_norm is not None and not max_norm > 1:
             raise ConfigError(f"max_norm {max_norm}: expected a multiple of the median norm, above 1")
         self._max_norm = max_norm
-        self._tokens_per_batch = tokens_per_batch or (2048 if self.device.type == "cpu" else 65_536)
         self._description = {
             "model": model,
-            "revision": getattr(network.config, "_commit_hash", None),
+            "revision": self._runs.revision,
             "layer": layer,
             "site": site,
             "role": role,
-            "dtype": str(self._dtype).removeprefix("torch."),
+            "dtype": str(self._runs.dtype).removeprefix("torch."),
             "max_tokens": self.max_tokens,
             "overlap": self._overlap,
             "special": special,
@@ -125,6 +115,10 @@ class HuggingFaceReader:
     def width(self) -> int:
         """Size of a state."""
         return self._place.width
+
+    def width_at(self, layer: int | None, site: str) -> int:
+        """Size of a state at another place that the reader comes to; ConfigError for one that it does not."""
+        return self._runs.find(layer, site).width
 
     def describe(self) -> dict[str, Any]:
         """What it takes to have the same states again, for manifests."""
@@ -139,45 +133,30 @@ class HuggingFaceReader:
         """
         return self._read(texts, [self._place])[0]
 
-    def _read(self, texts: Sequence[str], places: Sequence[sites.Place]) -> list[TokenStates]:
-        """The states at each place, from one pass."""
+    def _read(self, texts: Sequence[str], places: Sequence[sites.Place], *, aligned: bool = False) -> list[TokenStates]:
+        """The states at each place, from one pass; `aligned`: of the tokens that no place leaves out."""
         ids, spans, offsets, borders = self._tokenize(texts)
         around = (0, 0) if self._special is None else (len(self._prefix), len(self._suffix))
         rows = frames.rows(self._windows(borders), offsets, *around)
-        all_states = [torch.empty(len(rows), place.width, dtype=self._dtype) for place in places]
-
-        with _CPU if self.device.type == "cpu" else nullcontext(), sites.listening(places) as heard:
-
-            @torch.inference_mode()
-            def compute(batch: Array) -> None:
-                found = self._forward(ids, batch, heard)
-                source, target = self._kept(batch, found[0].shape[1])
-                for place, hidden, states in zip(places, found, all_states):
-                    kept = hidden.reshape(-1, place.width)[source.to(self.device)].to("cpu", self._dtype)
-                    _check(kept, place, rows, target)
-                    states[target] = kept
-
-            self._each(compute, rows.windows)
+        all_states = self._runs.states(
+            ids,
+            rows.windows,
+            len(rows),
+            places,
+            longest=self.max_tokens,
+            whose=rows.texts,
+            prefix=self._prefix,
+            suffix=self._suffix,
+        )
         marks = torch.from_numpy(rows.spans(spans, texts))
         special = None if self._special is None else torch.from_numpy(rows.special(ids, self._special))
         read = [TokenStates(states, torch.from_numpy(rows.offsets), marks, special) for states in all_states]
         if self._max_norm is not None:
-            read = [tokens.where(within_norm(tokens.states, self._max_norm)) for tokens in read]
+            keep = [within_norm(tokens.states, self._max_norm) for tokens in read]
+            if aligned:
+                keep = [torch.stack(keep).all(0)] * len(keep)
+            read = [tokens.where(kept) for tokens, kept in zip(read, keep)]
         return read
-
-    def _find(self, layer: int | None, site: str) -> sites.Place:
-        """A place on the way to the layer at which the network stops."""
-        if layer is not None:
-            depth = self._depth or len(loading.blocks(self._network)[2])
-            wanted = sites.count(layer, depth)
-            if self.layer is not None and wanted > self.layer:
-                raise ConfigError(
-                    f"layer {layer}: the reader stops at layer {self.layer}; open it at the highest layer"
-                )
-            layer = wanted
-        elif self.layer is not None:
-            raise ConfigError(f"the last state: the reader stops at layer {self.layer}; open it without a layer")
-        return sites.find(self._network, layer, site)
 
     # Tokens and windows -----------------------------------------------------------------------------
 
@@ -187,7 +166,7 @@ class HuggingFaceReader:
         ids, spans, lengths = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int32)], [np.zeros(0, np.int64)]
         # A group at a time: the tokenizer's own record of a token weighs a hundred times its id.
         for group in (parts[i : i + _PIECES_AT_ONCE] for i in range(0, len(parts), _PIECES_AT_ONCE)):
-            encoded = self._encode([piece for _, _, piece in group])
+            encoded = loading.encode(self._tokenizer, [piece for _, _, piece in group])
             length = np.array([len(e) for e in encoded], np.int64)
             first = np.repeat(np.array([start for _, start, _ in group], np.int32), length)
             span = chain.from_iterable(chain.from_iterable(e.offsets for e in encoded))
@@ -198,14 +177,6 @@ class HuggingFaceReader:
         of_text = np.bincount([i for i, _, _ in parts], weights=of_piece, minlength=len(texts)).astype(np.int64)
         offsets, borders = (np.append(0, np.cumsum(of)) for of in (of_text, of_piece))
         return np.concatenate(ids), np.concatenate(spans), offsets, borders
-
-    def _encode(self, parts: list[str]) -> list[Any]:
-        """Tokens of each part, without special ones."""
-        try:
-            return list(self._tokenizer.encode_batch(parts, add_special_tokens=False))
-        except TypeError:  # half a surrogate pair, as JSON can escape it, is no text to the tokenizer
-            mended = [_SURROGATES.sub("\ufffd", part) for part in parts]
-            return list(self._tokenizer.encode_batch(mended, add_special_tokens=False))
 
     def _windows(self, borders: Array) -> Array:
         """[windows, 4]: first and past-last token of each window, first and past-last of those it gives states for."""
@@ -222,91 +193,19 @@ class HuggingFaceReader:
             ]
         return np.array(windows, np.int64).reshape(-1, 4)
 
-    def _batches(self, windows: Array, budget: int) -> Iterator[Array]:
-        """Runs of windows of like length, the longest first, each within the budget of padded tokens."""
-        lengths = windows[:, 1] - windows[:, 0] + len(self._prefix) + len(self._suffix)
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            count = max(1, budget // self._padded(int(lengths[order[start]])))
-            yield windows[order[start : start + count]]
-            start += count
-
-    def _padded(self, length: int) -> int:
-        """Tokens to which windows of up to `length` are padded."""
-        return min(-(-length // _ALIGNED) * _ALIGNED, self.max_tokens)
-
-    def _kept(self, batch: Array, length: int) -> tuple[Tensor, Tensor]:
-        """Where the wanted states are in the flattened output of a batch, and where they go."""
-        count = batch[:, 3] - batch[:, 2]
-        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        first = np.arange(len(batch)) * length + len(self._prefix) + batch[:, 2] - batch[:, 0]
-        source, target = np.repeat(first, count) + within, np.repeat(batch[:, 4], count) + within
-        return torch.from_numpy(source), torch.from_numpy(target)
-
-    # The network ------------------------------------------------------------------------------------
-
-    def _each(self, compute: Callable[[Array], None], windows: Array) -> None:
-        """Call `compute` on batches of all windows; on a CPU on several at the same time, each with its own cores."""
-        if self.device.type != "cpu":
-            for batch in self._batches(windows, self._tokens_per_batch):
-                compute(batch)
-            return
-        threads = torch.get_num_threads()
-        workers = threads // -(-threads // _MOST_WORKERS)
-        tokens = int((windows[:, 1] - windows[:, 0]).sum())
-        # Few texts make smaller batches, so that every core has one.
-        budget = min(self._tokens_per_batch, max(_SMALLEST_BATCH, tokens // workers))
-        batches = list(self._batches(windows, budget))
-        workers = max(1, min(workers, len(batches)))
-
-        def prepare() -> None:
-            torch.get_num_threads()  # or the first operation would overwrite what is set next
-            torch.set_num_threads(threads // workers)
-
-        try:
-            with ThreadPoolExecutor(workers, initializer=prepare) as pool:
-                for _ in pool.map(compute, batches):
-                    pass
-        finally:
-            torch.set_num_threads(threads)
-
-    def _forward(self, ids: Array, batch: Array, heard: sites.Heard) -> list[Tensor]:
-        """[windows, longest, width] hidden states of a batch of windows, for each place."""
-        lengths = batch[:, 1] - batch[:, 0]
-        before, after = len(self._prefix), len(self._suffix)
-        tokens = np.full((len(batch), self._padded(before + int(lengths.max()) + after)), self._pad, np.int64)
-        tokens[:, :before] = self._prefix
-        for row, (start, stop) in enumerate(batch[:, :2].tolist()):
-            tokens[row, before : before + stop - start] = ids[start:stop]
-            tokens[row, before + stop - start : before + stop - start + after] = self._suffix
-        arguments = {"input_ids": torch.from_numpy(tokens).to(self.device)}
-        mask = np.arange(tokens.shape[1]) < (lengths + before + after)[:, None]
-        if not mask.all():  # nothing padded, no mask: attention is faster without
-            arguments["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(self.device)
-        return heard(self._network(**arguments).last_hidden_state, tokens.shape)
-
 
 def read_sites(
-    reader: HuggingFaceReader, texts: Sequence[str], places: Sequence[tuple[int | None, str]]
+    reader: HuggingFaceReader, texts: Sequence[str], places: Sequence[tuple[int | None, str]], *, aligned: bool = False
 ) -> dict[tuple[int | None, str], TokenStates]:
     """States at several (layer, site) from one pass, by what was asked; as if each had a reader of its own.
 
     The pass goes as far as the reader's own layer, so open the reader at the highest. With `max_norm`, each place leaves
-    out its own tokens. Raises ConfigError for a place that does not exist or that the reader does not come to.
+    out its own tokens; `aligned`: all leave out those that any does. Raises ConfigError for a place that does not exist or that the reader does not come to.
     """
     if not places:
         raise ConfigError("no place to read: expected at least one (layer, site)")
-    found = [reader._find(layer, site) for layer, site in places]
-    return dict(zip(places, reader._read(texts, found)))
-
-
-def _check(states: Tensor, place: sites.Place, rows: frames.Rows, target: Tensor) -> None:
-    """Every number of states [T, d], which go to rows `target` [T], is finite; or a text is named for which it is not."""
-    if not torch.isfinite(states.sum()):  # one number that is not finite makes the sum so, and a sum is quick
-        bad = target[~torch.isfinite(states).all(dim=1)]
-        if len(bad):
-            raise StatesError(str(place), int(rows.texts(bad.numpy()).min()))
+    found = [reader._runs.find(layer, site) for layer, site in places]
+    return dict(zip(places, reader._read(texts, found, aligned=aligned)))
 
 
 def pooled(tokens: TokenStates) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from hourglass.errors import ConfigError, FolderError, InputError, nearest
 
 LONGEST_WINDOW = 512
 """Tokens of a window where none are asked for, even if the model could take more."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _PROBE = "\u2042"  # stands in for a text in a chat template; a sign that no template has
 
 
@@ -121,6 +123,15 @@ def backend(tokenizer: Any) -> Any:
     return plain
 
 
+def encode(backend: Any, texts: list[str]) -> list[Any]:
+    """Tokens of each text, without special ones around it."""
+    try:
+        return list(backend.encode_batch(texts, add_special_tokens=False))
+    except TypeError:  # half a surrogate pair, as JSON can escape it, is no text to the tokenizer
+        mended = [_SURROGATES.sub("\ufffd", text) for text in texts]
+        return list(backend.encode_batch(mended, add_special_tokens=False))
+
+
 def blocks(network: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
     """(owner, attribute, list) of the transformer blocks: the list with as many entries as the config has layers."""
     config: Any = network.config
@@ -163,8 +174,8 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
 
 
-def window(model: str, tokenizer: Any, network: Any, asked: int | None) -> int:
-    """Tokens of a window: as asked, or what the model was made for, LONGEST_WINDOW at most.
+def window(model: str, tokenizer: Any, network: Any, asked: int | None, usual: int | None = None) -> int:
+    """Tokens of a window: as asked, or `usual`, or what the model was made for up to LONGEST_WINDOW; never above the limit.
 
     Raises ConfigError when more is asked for than the model has positions.
     """
@@ -177,6 +188,8 @@ def window(model: str, tokenizer: Any, network: Any, asked: int | None) -> int:
         if asked > most:
             raise ConfigError(f"max_tokens {asked}: {model} takes {most} at most")
         return asked
+    if usual is not None:
+        return int(min(most, usual))
     sentence = Path(_resolve(model)) / "sentence_bert_config.json"
     made_for = json.loads(sentence.read_text(encoding="utf-8")).get("max_seq_length") if sentence.is_file() else None
     return int(min(most, made_for or most, LONGEST_WINDOW))

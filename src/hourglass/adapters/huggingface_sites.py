@@ -4,6 +4,7 @@
     attention  what attention adds to the stream: the output of its output projection
     head       the input of that projection: the heads' outputs side by side; "head:2" is head 2 alone, counted from 0
     mlp        what the feed-forward part adds to the stream: its output
+    mlp_in     what goes into the feed-forward part: the stream, after the norm where one stands before that part
 
 Attention and feed-forward part are taken before they are added, and before any norm or scale that some models put in
 between. Models name these parts differently and build them alike; a new one is mostly a new name below.
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 from hourglass.adapters.huggingface_loading import blocks
 from hourglass.errors import ConfigError, nearest
 
-SITES = ("residual", "attention", "head", "mlp")
+SITES = ("residual", "attention", "head", "mlp", "mlp_in")
 
 _ATTENTION = ("attn", "self_attn", "attention", "self_attention", "SelfAttention")
 _ATTENTION_OUT = ("c_proj", "o_proj", "out_proj", "dense", "out_lin", "o", "Wo")
 _FEED_FORWARD = ("mlp", "ffn", "feed_forward", "DenseReluDense")
 # Where the last projection goes by such a name it is taken rather than the part: some parts add the stream themselves.
+_FEED_FORWARD_IN = ("fc1",)  # of a block that has no part of its own for it
 _FEED_FORWARD_OUT = ("c_proj", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "lin2", "wo", "Wo")
 
 Heard = Callable[[Tensor, tuple[int, int]], list[Tensor]]
@@ -83,7 +85,9 @@ def find(network: nn.Module, layer: int | None, site: str) -> Place:
     """
     kind, colon, head = site.partition(":")
     if kind not in SITES or (colon and not (kind == "head" and head.isdecimal())):
-        raise ConfigError(f"site {site!r}: expected residual, attention, mlp, head, or head:N{nearest(kind, SITES)}")
+        raise ConfigError(
+            f"site {site!r}: expected residual, attention, mlp, mlp_in, head, or head:N{nearest(kind, SITES)}"
+        )
     config: Any = network.config
     config = config.get_text_config()
     if layer is None:
@@ -99,6 +103,9 @@ def find(network: nn.Module, layer: int | None, site: str) -> Place:
     block = there[layer - 1]
     if kind == "mlp":
         return Place(layer, site, config.hidden_size, _required(_feed_forward(block), "feed-forward part", site, block))
+    if kind == "mlp_in":
+        part = _required(_feed_forward_start(block), "start of a feed-forward part", site, block)
+        return Place(layer, site, config.hidden_size, part, is_input=True)
     projection = _required(_projection(block), "attention with an output projection", site, block)
     if kind == "attention":
         return Place(layer, site, config.hidden_size, projection)
@@ -182,6 +189,11 @@ def _feed_forward(block: nn.Module) -> nn.Module | None:
         output = _child(block, ("output",))
         return None if output is None else _child(output, ("dense",))
     return _child(block, _FEED_FORWARD_OUT)  # BART and its kin have no part of its own for it
+
+
+def _feed_forward_start(block: nn.Module) -> nn.Module | None:
+    """What has the feed-forward part's input as its own: the part, or its first projection."""
+    return _named(block, _FEED_FORWARD) or _child(block, ("intermediate", *_FEED_FORWARD_IN))
 
 
 def _named(module: nn.Module, names: Sequence[str]) -> nn.Module | None:

@@ -15,18 +15,22 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hourglass.bottlenecks.sparse.sae import SparseAutoencoder, SparseAutoencoderConfig
+from hourglass.bottlenecks.sparse.coder import SparseCoder
+from hourglass.bottlenecks.sparse.crosscoder import Crosscoder
+from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
+from hourglass.bottlenecks.sparse.transcoder import Transcoder
 from hourglass.errors import ConfigError, FolderError
 
+C = TypeVar("C", bound=SparseCoder)
 Kind = Literal["topk", "abstopk", "batchtopk", "matryoshka", "relu", "jumprelu", "gated"]
 
 NEARLY = 1e-2
@@ -44,31 +48,106 @@ def fold(
     encoder_bias: Tensor,
     decoder: Tensor,
     bias: Tensor,
-    k: int | None = None,
-    threshold: Tensor | None = None,
-    r_mag: Tensor | None = None,
-    b_mag: Tensor | None = None,
-    prefixes: tuple[float, ...] | None = None,
     centred: bool = True,
-    by_norm: bool = False,
     scale: float = 1.0,
+    **chosen: Any,
 ) -> SparseAutoencoder:
     """Our autoencoder that gives the same codes (for unit directions) and reconstructions, within float error.
 
     source         file that is named in errors
     kind           of ours; with thresholds, it is jumprelu where they differ and batchtopk or matryoshka where not
     encoder        [width, d], encoder_bias [width] (gated: of the gate), decoder [width, d], bias [d], any float type
+    centred        the encoder sees x - bias, not x
+    scale          all of this holds for rows that are multiplied by it, and reconstructions are divided by it
+    chosen         which latents are active: as of `_fill`
+    """
+    settings = {"d_in": decoder.shape[1], "apply_b_dec_to_input": centred}
+    norms = torch.linalg.vector_norm(decoder.float(), dim=1)
+    sae = _fill(source, kind, SparseAutoencoder, settings, encoder, encoder_bias, decoder, bias, norms, **chosen)
+    sae.scale.fill_(scale)
+    return sae
+
+
+def fold_transcoder(
+    source: Path,
+    kind: Kind,
+    *,
+    encoder: Tensor,
+    encoder_bias: Tensor,
+    decoder: Tensor,
+    bias: Tensor,
+    skip: Tensor | None = None,
+    scale: float = 1.0,
+    **chosen: Any,
+) -> Transcoder:
+    """As `fold`, for f of x that is to be y ~ bias + f @ decoder + skip x; skip [d_out, d_in], scale of x alone.
+
+    Where the k largest are chosen before decoder rows of different norms count, the rows stay as they are: codes are then
+    those of the file, and training on would begin by bringing rows to norm 1.
+    """
+    settings = {"d_in": encoder.shape[1], "d_out": decoder.shape[1], "skip": skip is not None}
+    norms = torch.linalg.vector_norm(decoder.float(), dim=1)
+    if kind in _BY_COUNT and not chosen.get("by_norm") and not _equal(norms):
+        norms = torch.ones_like(norms)
+    coder = _fill(source, kind, Transcoder, settings, encoder, encoder_bias, decoder, bias, norms, **chosen)
+    coder.scale.fill_(scale)
+    if coder.W_skip is not None and skip is not None:
+        with torch.no_grad():
+            coder.W_skip.copy_(skip)
+    return coder
+
+
+def fold_crosscoder(
+    source: Path,
+    kind: Kind,
+    *,
+    encoder: Tensor,
+    encoder_bias: Tensor,
+    decoder: Tensor,
+    bias: Tensor,
+    **chosen: Any,
+) -> Crosscoder:
+    """As `fold`, for places side by side: encoder and decoder [P, width, d], bias [P, d]; the encoder sees x.
+
+    Codes are those of decoder rows whose norms sum to sqrt(P).
+    """
+    places, _, d = decoder.shape
+    norms = torch.linalg.vector_norm(decoder.float(), dim=2).sum(0) / math.sqrt(places)
+    encoder, decoder = (t.float().transpose(0, 1).flatten(1) for t in (encoder, decoder))
+    bias = bias.float().flatten()
+    encoder_bias = encoder_bias.float() + encoder @ bias  # ours sees x - bias
+    settings = {"d_in": places * d, "parts": (d,) * places}
+    return _fill(source, kind, Crosscoder, settings, encoder, encoder_bias, decoder, bias, norms, **chosen)
+
+
+def _fill(
+    source: Path,
+    kind: Kind,
+    cls: Callable[[Any], C],
+    settings: dict[str, Any],
+    encoder: Tensor,
+    encoder_bias: Tensor,
+    decoder: Tensor,
+    bias: Tensor,
+    norms: Tensor,
+    *,
+    k: int | None = None,
+    threshold: Tensor | None = None,
+    r_mag: Tensor | None = None,
+    b_mag: Tensor | None = None,
+    prefixes: tuple[float, ...] | None = None,
+    by_norm: bool = False,
+) -> C:
+    """A coder of ours with these weights, its decoder rows divided by their `norms` [width].
+
     k              active latents of a row; None where a file with thresholds has none, which only learning on asks for
     threshold      a scalar or [width]: what is above it is active, without regard to k
     r_mag, b_mag   [width] of gated
     prefixes       of matryoshka
-    centred        the encoder sees x - bias, not x
     by_norm        the k largest are chosen among activations times the norm of their decoder row
-    scale          all of this holds for rows that are multiplied by it, and reconstructions are divided by it
     """
     encoder, encoder_bias, decoder, bias = (t.float() for t in (encoder, encoder_bias, decoder, bias))
-    width, d = decoder.shape
-    norms = torch.linalg.vector_norm(decoder, dim=1)
+    width = len(decoder)
     if by_norm or (norms - 1).abs().max() > NEARLY:
         if kind in _BY_COUNT and not by_norm and not _equal(norms):
             raise ConfigError(
@@ -84,19 +163,12 @@ def fold(
         threshold = threshold.float().clamp_min(0)
         one = "matryoshka" if kind == "matryoshka" else "batchtopk"
         kind = one if _equal(threshold) else "jumprelu"  # type: ignore[assignment]
-    settings: dict[str, Any] = {"k": k or min(_USUAL_K, width)} if kind in _WITH_K else {}
+    if kind in _WITH_K:
+        settings["k"] = k or min(_USUAL_K, width)
     if kind == "matryoshka" and prefixes is not None:
         settings["prefixes"] = prefixes
-    sae = SparseAutoencoder(
-        SparseAutoencoderConfig(
-            d_in=d,
-            width=width,
-            activation=kind,
-            apply_b_dec_to_input=centred,
-            precision="float32",  # in bfloat16 it would choose others of the same codes
-            **settings,
-        )
-    )
+    # In bfloat16 it would choose others of the same codes.
+    coder = cls(cls.Config.from_dict({"width": width, "activation": kind, "precision": "float32", **settings}))  # type: ignore[attr-defined]
     values = {"encoder.weight": encoder, "encoder.bias": encoder_bias, "W_dec": decoder, "b_dec": bias}
     if kind == "gated":
         values |= {"activation.r_mag": r_mag, "activation.b_mag": b_mag}  # type: ignore[dict-item]
@@ -108,12 +180,11 @@ def fold(
         least = threshold.flatten()[0]
         name = "activation.threshold" if kind == "batchtopk" else "activation.batch.threshold"
         values[name] = torch.nextafter(least, torch.full_like(least, math.inf))
-    own = sae.state_dict()
+    own = coder.state_dict()
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)
-        sae.scale.fill_(scale)
-    return sae.eval()
+    return coder.eval()
 
 
 def _equal(values: Tensor) -> bool:

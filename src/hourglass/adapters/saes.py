@@ -7,11 +7,23 @@ from pathlib import Path
 
 from hourglass.adapters import dictionary_learning, gemma_scope, goodfire, llama_scope, openai_sae, saelens, sparsify
 from hourglass.adapters.sae_weights import read_pickle
+from hourglass.bottlenecks.sparse.coder import SparseCoder
+from hourglass.bottlenecks.sparse.crosscoder import Crosscoder
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
+from hourglass.bottlenecks.sparse.transcoder import Transcoder
 from hourglass.errors import FolderError
+from hourglass.storage.atomic import read_json
 
-_FOLDERS: dict[tuple[str, ...], Callable[[Path], SparseAutoencoder]] = {
-    ("config.json", "model.safetensors"): SparseAutoencoder.from_pretrained,
+_OWN = {cls.system_name(): cls for cls in (SparseAutoencoder, Transcoder, Crosscoder)}
+
+
+def _read_own(folder: Path) -> SparseCoder:
+    cls = _OWN.get(str(read_json(folder / "config.json").get("system")), SparseAutoencoder)
+    return cls.from_pretrained(folder)
+
+
+_FOLDERS: dict[tuple[str, ...], Callable[[Path], SparseCoder]] = {
+    ("config.json", "model.safetensors"): _read_own,
     (saelens.CONFIG, saelens.WEIGHTS): saelens.read_saelens,
     (sparsify.CONFIG, sparsify.WEIGHTS): sparsify.read_sparsify,
     (dictionary_learning.CONFIG, dictionary_learning.WEIGHTS): dictionary_learning.read_dictionary_learning,
@@ -19,15 +31,16 @@ _FOLDERS: dict[tuple[str, ...], Callable[[Path], SparseAutoencoder]] = {
     (gemma_scope.WEIGHTS,): gemma_scope.read_gemma_scope,
     (llama_scope.CONFIG, llama_scope.WEIGHTS): llama_scope.read_llama_scope,
 }
-_PICKLES: dict[str, Callable[[Path], SparseAutoencoder]] = {
+_PICKLES: dict[str, Callable[[Path], SparseCoder]] = {
     openai_sae.KEY: openai_sae.read_openai,
     goodfire.KEY: goodfire.read_goodfire,
 }
 """By a tensor that only this format has."""
 
 
-def load_sae(path: str | Path) -> SparseAutoencoder:
-    """A trained sparse autoencoder: ours (the folder of `fit` or its `model`), or one of another library, in its own files.
+def load_sae(path: str | Path) -> SparseCoder:
+    """A trained sparse autoencoder, transcoder or crosscoder: ours (the folder of `fit` or its `model`), or one of another
+    library, in its own files.
 
     Raises FolderError where no format is recognised, and what the format's reader raises.
     """
@@ -44,7 +57,7 @@ def load_sae(path: str | Path) -> SparseAutoencoder:
     )
 
 
-def _load_file(file: Path) -> SparseAutoencoder:
+def _load_file(file: Path) -> SparseCoder:
     if file.name == dictionary_learning.WEIGHTS and (file.parent / dictionary_learning.CONFIG).is_file():
         return dictionary_learning.read_dictionary_learning(file)
     if file.name in (gemma_scope.ARRAYS, gemma_scope.WEIGHTS):

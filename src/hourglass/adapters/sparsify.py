@@ -1,24 +1,34 @@
-"""Autoencoders of EleutherAI's sparsify: a folder (one a hook point) with cfg.json and sae.safetensors.
+"""Autoencoders and transcoders of EleutherAI's sparsify: a folder (one a hook point) with cfg.json and sae.safetensors.
 
 encoder.weight [width, d], encoder.bias [width], W_dec [width, d], b_dec [d]; the k largest, through a ReLU, of x - b_dec
+transcoders: of x; with a skip connection: W_skip [d, d]
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from hourglass.adapters.sae_weights import fold, read_safetensors, require_tensors, setting, unknown_kind
+from hourglass.adapters.sae_weights import (
+    fold,
+    fold_transcoder,
+    read_safetensors,
+    require_tensors,
+    setting,
+    unknown_kind,
+)
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
+from hourglass.bottlenecks.sparse.transcoder import Transcoder
 from hourglass.errors import ConfigError
 from hourglass.storage.atomic import read_json
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 _KNOWN = ("topk",)
-_BEYOND = ("transcode", "skip_connection", "embed_skip", "gram_lookup", "signed")
+_BEYOND = ("embed_skip", "gram_lookup", "signed")
 
 
-def read_sparsify(folder: str | Path) -> SparseAutoencoder:
-    """The autoencoder of a hook point's folder, with the same codes and reconstructions.
+def read_sparsify(folder: str | Path) -> SparseAutoencoder | Transcoder:
+    """The autoencoder or transcoder of a hook point's folder, with the same codes and reconstructions.
 
     Raises FolderError for files that are broken or do not fit each other, ConfigError for what ours cannot express.
     """
@@ -34,18 +44,21 @@ def read_sparsify(folder: str | Path) -> SparseAutoencoder:
     d = setting(file, config, "d_in")
     width = config.get("num_latents") or d * setting(file, config, "expansion_factor")
     tensors = read_safetensors(folder / WEIGHTS)
+    transcode, skip = bool(config.get("transcode")), bool(config.get("skip_connection"))
     require_tensors(
         folder / WEIGHTS,
         tensors,
-        {"encoder.weight": (width, d), "encoder.bias": (width,), "W_dec": (width, d), "b_dec": (d,)},
+        {"encoder.weight": (width, d), "encoder.bias": (width,), "W_dec": (width, d), "b_dec": (d,)}
+        | ({"W_skip": (d, d)} if skip else {}),
         f"{CONFIG} says d_in {d} and {width} latents",
     )
-    return fold(
-        folder / WEIGHTS,
-        "topk",
-        encoder=tensors["encoder.weight"],
-        encoder_bias=tensors["encoder.bias"],
-        decoder=tensors["W_dec"],
-        bias=tensors["b_dec"],
-        k=setting(file, config, "k"),
-    )
+    parts = {"encoder": "encoder.weight", "encoder_bias": "encoder.bias", "decoder": "W_dec", "bias": "b_dec"}
+    weights: dict[str, Any] = {part: tensors[name].float() for part, name in parts.items()}
+    k = setting(file, config, "k")
+    if not transcode and not skip:
+        return fold(folder / WEIGHTS, "topk", k=k, **weights)
+    if (
+        not transcode
+    ):  # an autoencoder with a skip connection: the bias that its encoder takes off is a part of the other
+        weights["encoder_bias"] = weights["encoder_bias"] - weights["encoder"] @ weights["bias"]
+    return fold_transcoder(folder / WEIGHTS, "topk", k=k, skip=tensors.get("W_skip"), **weights)

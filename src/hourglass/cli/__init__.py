@@ -10,13 +10,28 @@ import sys
 
 import typer
 
-from hourglass.cli import claim, diff, embed, explore, features, find, fit, relabel, report, steer, verify
+from hourglass.cli import (
+    claim,
+    cluster,
+    correlate,
+    diff,
+    embed,
+    explore,
+    features,
+    find,
+    fit,
+    relabel,
+    report,
+    steer,
+    trend,
+    verify,
+)
 from hourglass.cli.output import errors, out
 from hourglass.errors import HourglassError
 
 app = typer.Typer(
     name="hourglass",
-    help="Learned bottlenecks: look into a pile of texts, see how its groups differ, find texts that have a property.",
+    help="Learned bottlenecks: look into a pile of texts, see how its groups differ and what goes together, find texts that have a property.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,7 +41,10 @@ for verb in (
     explore.explore,
     diff.diff,
     verify.verify,
+    correlate.correlate,
+    trend.trend,
     find.find,
+    cluster.cluster,
     embed.embed,
     features.features,
     relabel.relabel,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hourglass.cli.output import one_line, print_json, print_table
+from hourglass.cli.output import one_line, out, print_json, print_table
 from hourglass.errors import InputError
+
+if TYPE_CHECKING:
+    from hourglass.uses.explore import Found
 
 
 def find(
@@ -17,16 +20,22 @@ def find(
     like: Annotated[list[str] | None, typer.Option(help="Id of a document that has it (repeat).")] = None,
     unlike: Annotated[list[str] | None, typer.Option(help="Id of a document that has it not (repeat).")] = None,
     feature: Annotated[
-        list[str] | None, typer.Option(help="Feature by number, with a weight: 123 or 123=0.5 (repeat).")
+        list[str] | None,
+        typer.Option(
+            help="Feature by number, with a weight: 123 or 123=0.5 (repeat). Beside a query or examples, sets its weight there."
+        ),
+    ] = None,
+    without: Annotated[
+        list[int] | None, typer.Option(help="Feature of the query or of the examples to leave out (repeat).")
     ] = None,
     k: Annotated[int, typer.Option(help="Most features that a query turns into.")] = 20,
     temperature: Annotated[float, typer.Option(help="How fast the weights fall along them.")] = 0.2,
     no_scale: Annotated[
         bool, typer.Option("--no-scale", help="Do not divide features by their 90th percentile.")
     ] = False,
-    no_fuse: Annotated[
-        bool, typer.Option("--no-fuse", help="Rank by features alone, without the dense vectors.")
-    ] = False,
+    fuse: Annotated[
+        str, typer.Option(help="Rankings that the one by features is fused with: dense,words or one of them, or none.")
+    ] = "dense,words",
     top: Annotated[int, typer.Option(help="Number of documents.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -38,28 +47,60 @@ def find(
         like=like or (),
         unlike=unlike or (),
         features=_weights(feature) if feature else None,
+        without=without or (),
         k=k,
         temperature=temperature,
         scale=not no_scale,
-        fuse=not no_fuse,
+        fuse=() if fuse == "none" else tuple(part.strip() for part in fuse.split(",")),
         top=top,
     )
     if as_json:
         print_json(found.to_dict())
         return
+    _print(found)
+
+
+def _print(found: Found) -> None:
+    edited = found.overlap is not None
+    features = found.features
+    if edited:  # what the edit has touched is shown besides the first five
+        touched = features["weight"] != features["weight_before"]
+        features = features[touched | (features.index < 5)]
+    else:
+        features = features.head(5)
     print_table(
         "Features used",
-        ["feature ", "weight ", "name"],
+        ["feature ", "weight ", *(["before "] if edited else []), "name"],
         [
-            (str(r.feature), f"{r.weight:.2f}", one_line(r.label or "(no name)", 80))
-            for r in found.features.head(5).itertuples()
+            (
+                str(r.feature),
+                f"{r.weight:.2f}",
+                *([_number(r.weight_before, "{:.2f}")] if edited else []),
+                one_line(r.label or "(no name)", 80),
+            )
+            for r in features.itertuples()
         ],
     )
+    if edited:
+        out.print(f"Overlap with the ranking before the edit: {found.overlap:.2f} (1: the same)", markup=False)
     print_table(
         "Documents",
-        ["rank ", "id", "text"],
-        [(str(i), r.id, one_line(r.text, 100)) for i, r in enumerate(found.documents.itertuples(), 1)],
+        ["rank ", *(["before "] if edited else []), "id", "carried by", "text"],
+        [
+            (
+                str(i),
+                *([str(r.rank_before)] if edited else []),
+                r.id,
+                ", ".join(f"{c['feature']} {c['contribution']:+.2f}" for c in r.carried[:3]) or "-",
+                one_line(r.text, 100),
+            )
+            for i, r in enumerate(found.documents.itertuples(), 1)
+        ],
     )
+
+
+def _number(value: Any, written: str) -> str:
+    return written.format(value) if value == value else "-"
 
 
 def _weights(given: list[str]) -> dict[int, float]:

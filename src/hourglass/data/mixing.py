@@ -22,6 +22,8 @@ from hourglass.errors import ConfigError, SourceError
 
 Array = np.ndarray[Any, Any]
 
+_BLOCK = 4096
+
 
 class MixingBuffer:
     """Room for `capacity` rows, taken once; rows stay where they were put, and only their order is shuffled.
@@ -85,6 +87,24 @@ class MixingBuffer:
             self._rows[order[full : full + len(block)]] = block
             full += len(block)
         return full, False
+
+
+class MixedRows:
+    """Rows that are kept somewhere, in the order in which a MixingBuffer serves them; can be read again, the same way.
+
+    rows      [n, width], of which a slice is read at a time
+    capacity, seed    of the buffer
+    """
+
+    def __init__(self, rows: Any, capacity: int, *, seed: int = 0) -> None:
+        self._rows, self._capacity, self._seed = rows, capacity, seed
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Rows [width], one at a time."""
+        buffer = MixingBuffer(self._capacity, self._rows.shape[1], seed=self._seed)
+        blocks = (self._rows[start : start + _BLOCK] for start in range(0, len(self._rows), _BLOCK))
+        for batch in buffer.batches(blocks, min(_BLOCK, self._capacity // 2)):
+            yield from batch
 
 
 class _Stream:

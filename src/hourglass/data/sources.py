@@ -40,7 +40,7 @@ def open_texts(
 
     Raises SourceError in one line for what cannot be read; a standard input or table is read once only.
     """
-    name, read = _reader(source, text)
+    name, read = read_rows(source, text)
     return TextSource(name, read, text, id, require)
 
 
@@ -203,8 +203,8 @@ class TextSource:
 # Finding the reader ---------------------------------------------------------------------------------
 
 
-def _reader(source: Any, text: str | None) -> tuple[str, Callable[[], Iterator[Row]]]:
-    """(the source's name in messages, what begins reading it)."""
+def read_rows(source: Any, text: str | None = None) -> tuple[str, Callable[[], Iterator[Row]]]:
+    """(the source's name in messages, what begins reading its rows); SourceError for what is no source."""
     if isinstance(source, (str, Path)):
         return str(source), _named(str(source), text)
     if isinstance(source, (pa.Table, pa.RecordBatchReader)):

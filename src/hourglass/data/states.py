@@ -3,30 +3,34 @@
     reader = HuggingFaceReader("gpt2", layer=8, site="mlp")
     rows = cache_states(reader, "corpus.parquet", Path("gpt2-8-mlp"))     # a RowFile: rows, documents, spans
     rows.rows[[5, 3]]                                                     # float16, only these are read from disk
+    cache_sites(reader, "corpus.parquet", {(4, "residual"): Path("4"), (8, "mlp"): Path("8")})  # several, from one pass
 
-The folder holds the files of `hourglass.storage.rows` and states.json: what they were made with and of, and whether all of
-it is there. Each token has its row, its document (`_row` of the source: 1 is the first text of a list) and its place
-(characters).
+The folders are those of `hourglass.data.keeping`. Each token has its row, its document (`_row` of the source: 1 is the
+first text of a list) and its place (characters).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from filelock import FileLock, Timeout
+import torch
+from torch import Tensor
 
-from hourglass.adapters.huggingface import pieces
+from hourglass.adapters.huggingface import HuggingFaceReader, pieces, read_sites
+from hourglass.data.keeping import Kept, Unit, finished, keep_rows
+from hourglass.data.mixing import MixingBuffer
 from hourglass.data.sources import TextSource, open_texts
-from hourglass.errors import FolderError, StatesError
-from hourglass.storage.atomic import clear_leftovers, read_json, write_json
+from hourglass.errors import StatesError
 from hourglass.storage.memory import release_memory
 from hourglass.storage.rows import RowFile, RowWriter
-from hourglass.waist import TextReader
+from hourglass.waist import TextReader, TokenStates
 
 Array = np.ndarray[Any, Any]
 
@@ -46,6 +50,10 @@ class DescribedReader(TextReader, Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+Site = tuple[int | None, str]
+"""A place in a model: layer and site, as `HuggingFaceReader` has them."""
+
+
 def cache_states(
     reader: DescribedReader, source: Any, folder: Path, advance: Callable[[int], None] | None = None
 ) -> RowFile:
@@ -59,22 +67,105 @@ def cache_states(
     Raises FolderError for a folder with states of another reader or source, or that another process writes to;
     StatesError, with the number of the document, for one whose states are not finite.
     """
-    folder = Path(folder)
+    whole = Kept(Path(folder), reader.width, reader.describe())
+    return _cache(lambda texts: [reader.read(texts)], source, [whole], advance)[0]
+
+
+def cache_sites(
+    reader: HuggingFaceReader,
+    source: Any,
+    folders: Mapping[Site, Path],
+    advance: Callable[[int], None] | None = None,
+    *,
+    aligned: bool = False,
+) -> dict[Site, RowFile]:
+    """As `cache_states`, for several (layer, site) from one pass over the texts, each in a folder of its own.
+
+    Open the reader at the highest layer. `aligned`: row i of all is of the same token, also where `max_norm` leaves some
+    out. A folder whose states a kill has cut off earlier than the others' is brought level with them.
+    """
+    kept = []
+    for (layer, site), folder in folders.items():
+        made_with = {**reader.describe(), "layer": layer, "site": site}
+        if aligned:
+            made_with["aligned"] = [list(place) for place in folders]
+        kept.append(Kept(Path(folder), reader.width_at(layer, site), made_with))
+
+    def read(texts: Sequence[str]) -> list[TokenStates]:
+        return list(read_sites(reader, texts, list(folders), aligned=aligned).values())
+
+    return dict(zip(folders, _cache(read, source, kept, advance)))
+
+
+class StateStream:
+    """States of all tokens of a source in mixed order that never touch the disk: rows [sum of widths], one by one.
+
+    Every iteration begins anew and gives the same rows in the same order, so that a run goes on exactly where it stopped
+    by reading up to there again. States of several places of a token are side by side.
+
+    places    of the reader, opened at the highest layer
+    folder    what is read, and with which reader, is noted there, and held against when it is read again
+    capacity  rows from which the next are drawn (see `MixingBuffer`): 2 x capacity x width bytes of memory
+    """
+
+    def __init__(
+        self,
+        reader: HuggingFaceReader,
+        source: Any,
+        places: Sequence[Site],
+        folder: Path,
+        *,
+        capacity: int,
+        seed: int = 0,
+    ) -> None:
+        self.widths = [reader.width_at(layer, site) for layer, site in places]
+        self._reader, self._places, self._capacity, self._seed = reader, list(places), capacity, seed
+        self._texts = source if isinstance(source, TextSource) else open_texts(source)
+        made_of = {"source": self._texts.name, "beginning": _beginning(next(self._windows()))}
+        folder.mkdir(parents=True, exist_ok=True)
+        finished(folder, {**reader.describe(), "places": [list(place) for place in places], **made_of})
+
+    def __iter__(self) -> Iterator[Tensor]:
+        buffer = MixingBuffer(self._capacity, sum(self.widths), seed=self._seed)
+        for batch in buffer.batches(self._blocks(), min(1024, self._capacity // 2)):
+            yield from batch
+
+    def _blocks(self) -> Iterator[Tensor]:
+        for documents, _, parts in self._windows():
+            with _naming(documents):
+                read = read_sites(self._reader, parts, self._places, aligned=True)
+            yield torch.cat([tokens.states.to(torch.float16) for tokens in read.values()], 1)
+            release_memory()
+
+    def _windows(self) -> Iterator[Window]:
+        return _windows(self._texts, at_once(sum(self.widths)))
+
+
+def _cache(
+    read: Callable[[Sequence[str]], list[TokenStates]],
+    source: Any,
+    kept: Sequence[Kept],
+    advance: Callable[[int], None] | None,
+) -> list[RowFile]:
+    """Keep what `read` gives, a TokenStates for each of `kept`; these are told of which source."""
     texts = source if isinstance(source, TextSource) else open_texts(source)
-    windows = _windows(texts, min(WINDOW_CHARACTERS, _NUMBERS // reader.width))
+    windows = _windows(texts, at_once(sum(states.width for states in kept)))
     first = next(windows)
-    beginning = hashlib.sha256("\0".join(first[2]).encode("utf-8", "surrogatepass")).hexdigest()
-    made_from = {**reader.describe(), "source": texts.name, "beginning": beginning[:16]}
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            clear_leftovers(folder)
-            if not _finished(folder, made_from):
-                _write(reader, chain([first], windows), folder, advance)
-                write_json(folder / "states.json", {**made_from, "finished": True})
-    except Timeout:
-        raise FolderError(f"{folder}: another process is writing to it; wait for it to end") from None
-    return RowFile(folder)
+    made_of = {"source": texts.name, "beginning": _beginning(first)}
+
+    def unit(window: Window) -> Unit:
+        documents, starts, parts = window
+
+        def append(writers: Mapping[int, RowWriter], done: int) -> None:
+            with _naming(documents):
+                states = read(parts)
+            for number, rows in writers.items():
+                _append(rows, states[number], documents, starts, done)
+
+        return Unit(len(parts), append)
+
+    whole = [replace(states, made_from={**states.made_from, **made_of}) for states in kept]
+    return keep_rows(map(unit, chain([first], windows)), whole, advance)
 
 
 def read_into(
@@ -86,10 +177,28 @@ def read_into(
     done: int | None = None,
 ) -> None:
     """Append the states of `texts` [n], which begin at characters `starts` (0) of `documents` [n] (rising)."""
-    try:
+    with _naming(documents):
         read = reader.read(texts)
+    _append(rows, read, documents, starts, done)
+
+
+def at_once(width: int) -> int:
+    """Characters of documents to read at once where a token has so many numbers."""
+    return min(WINDOW_CHARACTERS, _NUMBERS // width)
+
+
+@contextmanager
+def _naming(documents: Array) -> Iterator[None]:
+    """An error about one of the texts that are read names its document."""
+    try:
+        yield
     except StatesError as error:
         raise StatesError(error.where, int(documents[error.text])) from None
+
+
+def _append(
+    rows: RowWriter, read: TokenStates, documents: Array, starts: Array | None = None, done: int | None = None
+) -> None:
     lengths = read.lengths.numpy()
     spans = read.spans.numpy()
     if starts is not None:
@@ -97,31 +206,9 @@ def read_into(
     rows.append(read.states, np.repeat(documents, lengths), spans, done)
 
 
-def _finished(folder: Path, made_from: dict[str, Any]) -> bool:
-    """Whether all states are there; begins a folder that is new."""
-    manifest = folder / "states.json"
-    if not manifest.exists():
-        if RowFile.exists(folder):
-            raise FolderError(f"{folder}: holds rows of something else; choose another folder")
-        write_json(manifest, {**made_from, "finished": False})
-    state = read_json(manifest)
-    for key, value in made_from.items():
-        if state.get(key) != value:
-            raise FolderError(
-                f"{folder}: holds states with {key} {state.get(key)!r}, now {value!r}; choose another folder"
-            )
-    return bool(state.get("finished"))
-
-
-def _write(reader: TextReader, windows: Iterable[Window], folder: Path, advance: Callable[[int], None] | None) -> None:
-    with RowWriter(folder, reader.width) as rows:
-        # What is read together depends on the source alone, and so do the bits of the states: a batch has its own rounding.
-        for number, (documents, starts, parts) in enumerate(windows):
-            if number >= rows.done:
-                read_into(rows, reader, documents, parts, starts, done=number + 1)
-                release_memory()
-            if advance is not None:
-                advance(len(documents))
+def _beginning(first: Window) -> str:
+    """By which a source is known again."""
+    return hashlib.sha256("\0".join(first[2]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _windows(texts: TextSource, characters: int) -> Iterator[Window]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hourglass.errors import SourceError
 from hourglass.metrics import sparsity
+from hourglass.metrics.reconstruction import RunningFvu
 from hourglass.metrics.sparsity import Codes
 
 _ROWS_AT_ONCE = 8192
@@ -31,13 +33,21 @@ class Coder(Protocol):
     def decode(self, latent: Any) -> Tensor: ...
 
 
-def measure_sae(sae: Coder, rows: Rows) -> dict[str, Any]:
+class Transcoding(Coder, Protocol):
+    """A transcoder, whose reconstruction has a part that does not go through the code."""
+
+    def skipped(self, x: Tensor) -> Tensor: ...
+
+
+def measure_sae(sae: Coder, rows: Rows, parts: Sequence[int] = ()) -> dict[str, Any]:
     """Reconstruction and sparsity of an autoencoder on rows [n, d] (held out, best), as values for JSON.
+
+    parts  widths of the parts of a row that a crosscoder reconstructs, each of which counts alike
 
     rows                the number of rows
     width               the number of latents
     fvu                 fraction of variance unexplained: 0 is perfect, 1 no better than the mean row; null when all rows
-                        are equal
+                        are equal. With parts, their mean, and fvu_parts has that of each
     l0                  active latents in a row, on average
     dead, dead_share    latents that are active in none of the rows: their number, and as a share of all latents
     dense, dense_share  latents that are active in more than a tenth of the rows, likewise
@@ -46,28 +56,38 @@ def measure_sae(sae: Coder, rows: Rows) -> dict[str, Any]:
     Whether a latent is dead depends on the number of rows: one that is active once in a million looks dead in 10,000.
     Rows are read and coded a few thousand at a time. Raises SourceError when there is none.
     """
+    return _measure(sae, rows, rows, lambda x, codes: sae.decode(codes), parts)
+
+
+def measure_transcoder(transcoder: Transcoding, rows: Rows, targets: Rows) -> dict[str, Any]:
+    """As `measure_sae`: how much of `targets` [n, d_out] the codes of rows [n, d_in] (and the skip connection) leave."""
+    return _measure(transcoder, rows, targets, lambda x, codes: transcoder.decode(codes) + transcoder.skipped(x), ())
+
+
+def _measure(
+    coder: Coder, rows: Rows, targets: Rows, restored: Callable[[Tensor, Any], Tensor], parts: Sequence[int]
+) -> dict[str, Any]:
     if not len(rows):
         raise SourceError("no rows to measure on: expected at least one")
-    # Squares are summed around a row, not around 0, or they would drown the variance of rows that are far off together.
-    origin = _tensor(rows[:1]).double()
-    error = squares = active = 0.0
-    shift, fired = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
+    widths = list(parts) or [_tensor(targets[:1]).shape[1]]
+    kept, active, fired = [RunningFvu() for _ in widths], 0, torch.zeros((), dtype=torch.int64)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        x = _tensor(rows[start : start + _ROWS_AT_ONCE])
-        codes: Codes = sae.codes(x)
-        exact = x.double()
-        error += float((exact - sae.decode(codes).to(exact)).square().sum())
-        squares += float((exact - origin).square().sum())
-        shift = shift + (exact - origin).sum(0)
+        x, exact = (_tensor(some[start : start + _ROWS_AT_ONCE]) for some in (rows, targets))
+        codes: Codes = coder.codes(x)
+        made = restored(x, codes).to(exact.device)
+        for part, *pair in zip(kept, exact.split(widths, dim=1), made.split(widths, dim=1)):
+            part.add(*pair)
         fired = fired + sparsity.counts(codes)
         active += len(codes.indices)
-    variance = squares - float(shift.square().sum()) / len(rows)
+    by_part = [part.fvu for part in kept]
+    fvus = [fvu for fvu in by_part if fvu is not None]
     density = fired.double() / len(rows)
     dead, dense = int(sparsity.dead(density).sum()), int(sparsity.dense(density).sum())
     return {
         "rows": len(rows),
         "width": len(density),
-        "fvu": error / variance if squares > 0 and variance > 0 else None,
+        "fvu": sum(fvus) / len(fvus) if len(fvus) == len(by_part) else None,
+        **({"fvu_parts": by_part} if parts else {}),
         "l0": active / len(rows),
         "dead": dead,
         "dead_share": dead / len(density),

@@ -65,6 +65,12 @@ def mcnemar(only_a: Array, only_b: Array) -> Array:
     return np.asarray(np.minimum(1.0, 2 * binom.cdf(smaller, both, 0.5)))
 
 
-def benjamini_hochberg(p: Array) -> Array:
-    """q values: the false discovery rate at which each p would just be called."""
-    return np.asarray(multipletests(p, method="fdr_bh")[1]) if len(p) else np.asarray(p, float)
+def benjamini_hochberg(p: Array, of: int | None = None) -> Array:
+    """q values: the false discovery rate at which each p would just be called.
+
+    `of` is the number of tests where only some of their p are given; the others count as 1.
+    """
+    if not len(p):
+        return np.asarray(p, float)
+    q = multipletests(p, method="fdr_bh")[1]
+    return np.asarray(q if of is None else np.minimum(1.0, q * (of / len(p))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,12 @@ def average_precision(scores: Array, relevant: Array) -> float:
     return float(precision[hits].mean())
 
 
+def mean_average_precision(scores: Array, relevant: Array) -> float:
+    """MAP: the mean AP of the rows of `scores` [queries, n]; a query without anything relevant is left out."""
+    each = [average_precision(row, mask) for row, mask in zip(scores, relevant, strict=True) if np.any(mask)]
+    return float(np.mean(each)) if each else float("nan")
+
+
 def precision_at(scores: Array, relevant: Array, k: int) -> float:
     """Share of the first `k` that are relevant."""
     order = np.argsort(-np.asarray(scores), kind="stable")[:k]
@@ -50,6 +56,26 @@ def reciprocal_rank_fusion(rankings: Sequence[Array], constant: float = 60.0) ->
     for scores in rankings:
         total += 1 / (constant + rankdata(-np.asarray(scores), method="min"))
     return total
+
+
+def rank_biased_overlap(a: Sequence[Hashable], b: Sequence[Hashable], p: float = 0.98) -> float:
+    """How alike two rankings are, from 0 (nothing shared) to 1 (equal); what comes first counts most.
+
+    Webber, Moffat and Zobel 2010, extrapolated (their equation 32): the agreement at depth d, the share of the first d
+    that both have, weighs p ** (d - 1). Neither ranking may name anything twice; they may be of unequal length.
+    """
+    if not len(a) or not len(b):
+        return float("nan")
+    short, long = sorted((a, b), key=len)
+    where = {item: depth for depth, item in enumerate(short)}
+    both_at = [max(where[item], depth) for depth, item in enumerate(long) if item in where]
+    overlap = np.cumsum(np.bincount(np.array(both_at, np.int64), minlength=len(long)))[: len(long)]
+    depth = np.arange(1, len(long) + 1)
+    s, at_s = len(short), overlap[len(short) - 1]
+    # Below its end the shorter one is taken to go on agreeing as it did.
+    agreement = (overlap + np.where(depth > s, at_s * (depth - s) / s, 0)) / depth
+    seen = (1 - p) / p * np.sum(agreement * p**depth)
+    return float(seen + agreement[-1] * p ** len(long))
 
 
 def bootstrap_interval(values: Array, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:

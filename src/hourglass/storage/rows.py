@@ -12,6 +12,7 @@ append that returned. float16 keeps 11 bits of each number up to 65,504.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -72,12 +73,41 @@ class DiskArray:
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)}")
         out: Array = np.empty((len(rows), self.shape[1]), self._kind)
+        if not out.size:
+            return out
         # A run of neighbours is one read.
-        cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-        with self._path.open("rb") as file:
-            for first, last in pairwise(cuts if len(rows) else ()):
-                os.preadv(file.fileno(), [out[first:last].data], int(rows[first]) * self._stride)
+        cuts = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1, [len(rows)]])
+        starts, ends = (rows[cuts[:-1]] * self._stride).tolist(), (cuts * self._stride).tolist()
+        filled = out.data.cast("B")
+        with self._path.open("rb", buffering=0) as file:
+            for start, (first, last) in zip(starts, pairwise(ends)):
+                self._fill(file.fileno(), filled[first:last], start)
         return out
+
+    def _fill(self, file: int, part: memoryview, start: int) -> None:
+        """Read `part` from byte `start` on; one call gives 2 GiB at most."""
+        while len(part):
+            read = os.preadv(file, [part], start)
+            if not read:
+                raise FolderError(f"{self._path}: became shorter while it was read; remove its folder and read again")
+            part, start = part[read:], start + read
+
+    def __getitems__(self, rows: list[int]) -> Array:
+        """Many rows in one access."""
+        return self[rows]
+
+
+class SideBySide:
+    """Rows of several arrays as one: row i is that of each, one after another. Read as `DiskArray` is."""
+
+    def __init__(self, parts: Sequence[DiskArray]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, index: slice | list[int] | Array) -> Array:
+        return np.concatenate([part[index] for part in self._parts], axis=1)
 
     def __getitems__(self, rows: list[int]) -> Array:
         """Many rows in one access."""

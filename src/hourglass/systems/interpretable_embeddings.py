@@ -18,7 +18,9 @@ Differences from the paper:
   score and the cut at 0.75 are kept.
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
 - Differences are estimated on documents that did not select them and carry intervals and false discovery rates; words
-  compete with features in one list. `PAPER_DIFF` and `PAPER_FIND` switch to the paper's procedure.
+  compete with features in one list. Pairs and trends are tested among documents of like length.
+- Searches are fused with dense vectors and BM25; clusters are drawn on the graph of the nearest.
+- `PAPER_DIFF`, `PAPER_FIND`, `PAPER_CLUSTER`, `PAPER_CORRELATE` and `PAPER_TREND` switch to the paper's procedure.
 - Differences are verified on documents that did not select them, and what a judge refuses is no "no" (`verify`).
 - One target against several others: the paper's text (nearest other) is `metric="nearest"`; the released code's paired
   union is `pair=COLUMN`.
@@ -32,21 +34,45 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hourglass.adapters.huggingface import HuggingFaceReader
-from hourglass.bottlenecks.sparse.codes import SparseCodes
-from hourglass.bottlenecks.sparse.sae import SparseAutoencoder, SparseAutoencoderConfig
+from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseCodes, Transcoder
+from hourglass.bottlenecks.sparse.coder import SparseCoder
 from hourglass.errors import ConfigError, SourceError
+from hourglass.uses.explore.cluster import ClusterOptions
+from hourglass.uses.explore.correlate import CorrelateOptions
 from hourglass.uses.explore.diff import DiffOptions
 from hourglass.uses.explore.find import FindOptions
+from hourglass.uses.explore.trend import TrendOptions
 from hourglass.waist import Batch, Losses, Waist, WaistConfig
 
 PAPER_DIFF = DiffOptions(metric="nearest", level=0.0, split=False, false_discovery=None, threshold=0.03, top=100)
 """Any activation counts; differences above 0.03, the 200 largest of both directions, estimated where they were selected."""
 
-PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=False)
+PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=())
 """The 100 features whose names are nearest to the query, features alone."""
+
+PAPER_CLUSTER = ClusterOptions(k=100, level=0.0, neighbours=1_000_000_000)
+"""The 100 features nearest to each key phrase, any activation, all documents against all."""
+
+PAPER_CORRELATE = CorrelateOptions(
+    level=0.0, min_documents=1, min_npmi=0.5, match_length=False, split=False, false_discovery=1.0
+)
+"""Any activation counts; features in 1 % of the documents, NPMI of 0.5 as in its case study, no test."""
+
+PAPER_TREND = TrendOptions(
+    level=0.0,
+    min_documents=1,
+    match_length=False,
+    monotone=True,
+    split=False,
+    threshold=0.0,
+    false_discovery=1.0,
+    top=50,
+)
+"""Any activation counts; what rises or falls at every step, no test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +81,8 @@ class InterpretableEmbeddingsConfig(WaistConfig):
 
     encoder, layer, site, role, dtype  the reader: see `HuggingFaceReader`
     width, k, activation         the autoencoder: features, active features a token, "topk" or "batchtopk"
-    sae                          settings of an autoencoder that was trained before, in place of these three
+    sae                          settings of an autoencoder or transcoder ("system") that was trained before, in place of
+                                 these three
     threshold                    an activation counts towards a text's code only above this value
     """
 
@@ -84,6 +111,9 @@ class InterpretableEmbeddingsConfig(WaistConfig):
     }
 
 
+_CODERS: dict[str, type[SparseCoder]] = {cls.system_name(): cls for cls in (SparseAutoencoder, Transcoder)}
+
+
 @lru_cache(maxsize=1)
 def _reader(encoder: str, layer: int | None, site: str, dtype: Any, role: Any) -> HuggingFaceReader:
     """The reader of these settings; it is frozen, so all coders in a row that ask for the same one share it."""
@@ -95,29 +125,31 @@ class InterpretableEmbeddings(Waist):
 
     The reader is kept by name, not by weight: a saved model holds the autoencoder alone.
 
-    ready    a trained autoencoder with the settings `config.sae`; `trained` is then true, and nothing has to be learned
+    ready    a trained autoencoder or transcoder with the settings `config.sae`; `trained` is then true, and nothing has to be learned
     """
 
     Config = InterpretableEmbeddingsConfig
     modality = "text"
     tags = frozenset({"batch-coupled"})  # the loss is a mean over tokens, and texts differ in length
 
-    def __init__(self, config: InterpretableEmbeddingsConfig, ready: SparseAutoencoder | None = None) -> None:
+    def __init__(self, config: InterpretableEmbeddingsConfig, ready: SparseCoder | None = None) -> None:
         super().__init__(config)
         self.reader = _reader(config.encoder, config.layer, config.site, config.dtype, config.role)
-        chosen = config.sae or {
+        learned = {
             "d_in": self.reader.width,
             "width": config.width,
             "k": config.k,
             "activation": config.activation,
         }
+        chosen = dict(config.sae or learned)
         if chosen["d_in"] != self.reader.width:
             raise ConfigError(
                 f"the autoencoder reads states of {chosen['d_in']} numbers, those of {config.encoder} have {self.reader.width}; "
                 "name the encoder, layer and site that it was trained on"
             )
         self.trained = ready is not None
-        self.sae = ready or SparseAutoencoder(SparseAutoencoderConfig.from_dict(chosen))
+        kind = _CODERS[chosen.pop("system", "sae")]
+        self.sae: SparseCoder = ready or kind(kind.Config.from_dict(chosen))
 
     @staticmethod
     def forget_reader() -> None:
@@ -128,6 +160,11 @@ class InterpretableEmbeddings(Waist):
     def width(self) -> int:
         """Number of features."""
         return int(self.sae.config.width)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether codes decode to the states that they are of: those of a transcoder do not."""
+        return isinstance(self.sae, SparseAutoencoder)
 
     def codes(self, states: Tensor) -> SparseCodes:
         """Sparse codes of token states [T, d]."""
@@ -155,11 +192,8 @@ class InterpretableEmbeddings(Waist):
         """[n, width] largest activation of each feature over the text's tokens; 0 where it never fires."""
         mask = batch["mask"]
         codes = self.codes(batch["states"][mask])
-        text = torch.arange(len(mask), device=mask.device).repeat_interleave(mask.sum(1))
-        cell = text.repeat_interleave(codes.offsets.diff()) * self.width + codes.indices.long()
-        values = torch.where(codes.values > self.config.threshold, codes.values, 0.0)
-        pooled = torch.zeros(len(mask) * self.width, device=mask.device)
-        return pooled.scatter_reduce_(0, cell, values.float(), "amax").view(len(mask), self.width)
+        codes = codes.where(codes.values > self.config.threshold)
+        return codes.largest(F.pad(mask.sum(1).cumsum(0), (1, 0))).float()
 
     def initialize(self, batches: Iterable[Batch]) -> None:
         self.sae.initialize(self._rows(batch) for batch in batches)

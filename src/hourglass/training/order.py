@@ -112,10 +112,14 @@ class _Streamed(Order):
         return self._take(self._batch_size)
 
     def first(self) -> Iterator[list[Any]]:
-        yield _Streamed(self._data, self._batch_size).batch(1)
-        examples = islice(self._data, self._batch_size, None)
-        while len(batch := list(islice(examples, self._batch_size))) == self._batch_size:
+        examples = iter(self._data)  # once: to begin a stream can cost much
+        batch = list(islice(examples, self._batch_size))
+        if len(batch) < self._batch_size:
+            yield _Streamed(self._data, self._batch_size).batch(1)
+            return
+        while len(batch) == self._batch_size:
             yield batch
+            batch = list(islice(examples, self._batch_size))
 
     def describe(self, step: int) -> str:
         return f"examples {(step - 1) * self._batch_size:,} to {step * self._batch_size - 1:,} of the stream"

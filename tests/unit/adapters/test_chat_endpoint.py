@@ -8,6 +8,7 @@ import pytest
 from chat_server import chat_server
 from hourglass.adapters.chat_endpoint import ChatEndpoint, Prices, json_object
 from hourglass.errors import ConfigError, EndpointError, FolderError
+from hourglass.uses.judge import Context, asking
 
 
 @pytest.fixture
@@ -204,6 +205,13 @@ def test_an_unusable_answer_is_told_to_the_model(chat):
     chat.reply = lambda messages: "never"
     with pytest.raises(EndpointError, match="no answer that can be used in 2 tries"):
         to(chat).ask_for("which?", number, tries=2)
+
+
+def test_it_judges_features_too(chat):
+    chat.reply = lambda messages: '{"score": 4, "name": "fruit"}'
+    judgement = asking(to(chat).ask)([Context(0, ("an", "apple"), (0.0, 1.0))])
+    assert (judgement.score, judgement.name) == (4, "fruit")
+    assert "apple" in chat.requests[0]["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("url", ["localhost:11434", "ftp://x/v1", "http://", "http://u:p@x/v1", "http://x:99999/v1"])

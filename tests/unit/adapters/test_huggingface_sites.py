@@ -69,6 +69,15 @@ NORMS = {
     "mpnet": ("encoder.layer.1.attention.LayerNorm", "encoder.layer.1.output.LayerNorm"),
     "roberta": ("encoder.layer.1.attention.output.LayerNorm", "encoder.layer.1.output.LayerNorm"),
 }
+# Where it precedes the feed-forward part: it is given the stream before or after attention was added.
+NORMS_BEFORE = {
+    "falcon": ("h.1.input_layernorm", False),
+    "gpt2": ("h.1.ln_2", True),
+    "gpt_neox": ("layers.1.post_attention_layernorm", False),
+    "llama": ("layers.1.post_attention_layernorm", True),
+    "qwen2": ("layers.1.post_attention_layernorm", True),
+    "t5": ("block.1.layer.1.layer_norm", True),
+}
 PLACES = [(1, "residual"), (2, "residual"), (2, "attention"), (2, "mlp"), (2, "head"), (2, "head:3")]
 
 
@@ -112,8 +121,20 @@ def test_a_block_is_the_sum_of_its_parts(folders, name):
     assert all(torch.equal(tokens.offsets, read[PLACES[0]].offsets) for tokens in read.values())
 
 
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_what_goes_into_the_feed_forward_part(folders, name):
+    reader = HuggingFaceReader(folders(name), layer=2, dtype="float32")
+    read = read_sites(reader, TEXTS, [(1, "residual"), (2, "attention"), (2, "mlp_in"), (2, "mlp")])
+    before, attention, given, mlp = (tokens.states for tokens in read.values())
+    path, after_attention = (NORMS[name][0], True) if name in NORMS else NORMS_BEFORE[name]
+    with torch.no_grad():
+        expected = reader._network.get_submodule(path)(before + attention if after_attention else before)
+    torch.testing.assert_close(given, expected, atol=2e-5, rtol=1e-4)
+    assert given.shape == mlp.shape
+
+
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
-@pytest.mark.parametrize("site", ["residual", "attention", "head", "head:1", "mlp"])
+@pytest.mark.parametrize("site", ["residual", "attention", "head", "head:1", "mlp", "mlp_in"])
 def test_one_site_is_the_same_as_among_several(folders, name, site):
     one = HuggingFaceReader(folders(name), layer=2, site=site, dtype="float32")
     several = HuggingFaceReader(folders(name), layer=3, dtype="float32")
@@ -144,7 +165,7 @@ def test_reading_leaves_nothing_in_the_network(folders):
     ("layer", "site", "said"),
     [
         (2, "mpl", r"site 'mpl': expected .* \(did you mean 'mlp'\?\)"),
-        (2, "mlp:1", "expected residual, attention, mlp, head, or head:N"),
+        (2, "mlp:1", "expected residual, attention, mlp, mlp_in, head, or head:N"),
         (2, "head:", "expected residual"),
         (2, "head:4", "layer 2, site 'head:4': the block has 4 heads, 32 wide together; expected 0 to 3"),
         (0, "mlp", "the embeddings have only the site 'residual'"),
@@ -161,6 +182,8 @@ def test_sites_that_do_not_exist(folders, layer, site, said):
 def test_a_block_of_unknown_parts_is_refused_with_their_names(folders):
     with pytest.raises(ConfigError, match=r"no feed-forward part in a XLNetLayer, which has rel_attn, .*ff\.layer_1"):
         HuggingFaceReader(folders("xlnet"), layer=1, site="mlp")
+    with pytest.raises(ConfigError, match="no start of a feed-forward part in a XLNetLayer"):
+        HuggingFaceReader(folders("xlnet"), layer=1, site="mlp_in")
     with pytest.raises(ConfigError, match="no attention with an output projection"):
         HuggingFaceReader(folders("xlnet"), layer=1, site="head")
 

@@ -292,7 +292,7 @@ def test_sparsify(tmp_path, weights):
     agree(sae, w["x"], codes, codes @ w["D"] + w["c"])
     for change, said in (
         ({"activation": "groupmax"}, "activation 'groupmax' cannot be read; known are: topk"),
-        ({"transcode": True}, "transcode is on"),
+        ({"embed_skip": True}, "embed_skip is on"),
         (
             {"num_latents": 0, "expansion_factor": 4},
             r"encoder.weight has shape \[40, 12\], but cfg.json says d_in 12 and 48",
@@ -363,8 +363,8 @@ def test_dictionary_learning_keeps_the_prefixes_of_matryoshka(tmp_path, weights)
 def test_a_dictionary_that_cannot_be_read_is_one_line(tmp_path, weights):
     for changes, said in (
         (
-            {"dict_class": "CrossCoder"},
-            "dict_class 'CrossCoder' cannot be read; known are: AutoEncoder, AutoEncoderNew",
+            {"dict_class": "DecoupledCoder"},
+            "dict_class 'DecoupledCoder' cannot be read; known are: AutoEncoder, AutoEncoderNew",
         ),
         ({"dict_size": 41}, r"has shape \[40, 12\], but config.json says activation_dim 12 and dict_size 41"),
     ):
@@ -435,8 +435,8 @@ def test_a_gemma_scope_that_cannot_be_read_is_one_line(tmp_path, weights):
     tensors = {"w_enc": w["W"].T, "w_dec": w["D"], "b_enc": w["b"], "b_dec": w["c"], "threshold": w["theta"]}
     for config, changes, said in (
         ({"architecture": "topk"}, {}, "architecture 'topk' cannot be read; known are: jump_relu"),
-        ({"hf_hook_point_in": "a", "hf_hook_point_out": "b"}, {}, "reads a and writes b: a transcoder"),
-        ({}, {"affine_skip_connection": torch.zeros(D, D)}, "holds affine_skip_connection"),
+        ({}, {"affine_skip_connection": torch.zeros(D)}, r"affine_skip_connection has shape \[12\], but"),
+        ({}, {"extra": torch.zeros(D)}, "holds extra, which"),
         ({}, {"w_dec": torch.zeros(M, D + 1)}, r"w_dec has shape \[40, 13\], but w_enc has \[12, 40\]"),
         ({}, {"w_enc": torch.zeros(M)}, "no matrix 'W_enc'"),
     ):
@@ -548,8 +548,8 @@ def test_the_format_is_known_by_the_files(tmp_path, weights):
     ("config", "said"),
     [
         (
-            {"architecture": "transcoder"},
-            "architecture 'transcoder' cannot be read; known are: abstopk, gated, jumprelu, standard, topk",
+            {"architecture": "temporal"},
+            "architecture 'temporal' cannot be read; known are: abstopk, gated, jumprelu, jumprelu_skip_transcoder, ",
         ),
         ({"architecture": "standard", "activation_fn_str": "tanh-relu"}, "activation_fn 'tanh-relu' cannot be read"),
         ({"architecture": "gated"}, "no tensor 'b_gate'; it has: W_dec, W_enc, b_dec, b_enc"),

@@ -165,3 +165,9 @@ def test_the_recipe_fits_any_number_of_rows():
     assert recipe(config, 40).batch_size == 32
     assert recipe(config, 1_000_000).steps * 1024 <= 1_500_000
     assert recipe(config, 40).steps == 200
+
+
+def test_the_largest_of_runs_of_rows():
+    dense = torch.tensor([[0, 2.0, -1], [3, 0, 0], [1, 5, -2], [0, 0, 0]])
+    best = SparseCodes.from_dense(dense).largest(torch.tensor([0, 2, 2, 4]))
+    assert best.tolist() == [[3, 2, 0], [0, 0, 0], [1, 5, 0]]

@@ -83,6 +83,15 @@ def test_the_target_is_reached_and_the_dictionary_found(target, settings):
     assert likeness[linear_sum_assignment(-likeness)].mean() > 0.9
 
 
+@pytest.mark.parametrize("kind", ["relu", "jumprelu"])
+def test_a_target_above_what_the_rows_need_is_reached(kind):
+    """Rows have 3 directions; no price makes a code of them have 12 active latents."""
+    sae, x = trained(400, d_in=24, width=64, activation=kind, target_l0=12, precision="float32")
+    codes = sae.codes(x)
+    assert l0(codes) == pytest.approx(12, rel=0.05)
+    assert fvu(x, sae.decode(codes)) < 0.1
+
+
 def test_the_price_goes_on_where_it_was(tmp_path):
     """A run that resumes has the whole of the controller: see also the contract's check of resuming."""
     sae, _ = trained(30, d_in=16, width=64, activation="relu", target_l0=4, sparsity_warmup=10)
@@ -135,7 +144,7 @@ def test_an_evaluation_leaves_no_trace(kind):
     before = {name: t.clone() for name, t in sae.state_dict().items()}
     with torch.no_grad():
         sae.loss({"x": 3 * x})
-    sae.activation.after_step()
+        sae.activation.after_step(sae.b_enc)
     assert all(torch.equal(t, before[name]) for name, t in sae.state_dict().items())
 
 

@@ -1,5 +1,6 @@
 """States of a corpus on disk: the same bytes whatever happened on the way."""
 
+import json
 import os
 import random
 import re
@@ -139,6 +140,68 @@ def test_the_states_are_those_of_the_model(tmp_path):
     assert np.array_equal(rows.rows[:], read.states.half().numpy())
     assert np.array_equal(rows.spans, read.spans.numpy())
     assert rows.documents.tolist() == np.repeat([1, 2], read.lengths.numpy()).tolist()
+
+
+SITES = [(3, "residual"), (2, "mlp_in"), (2, "head:1")]
+
+
+def folders(root):
+    return {(layer, site): root / f"{layer}-{site}" for layer, site in SITES}
+
+
+def test_several_sites_come_from_one_pass(causal_folder, tmp_path):
+    model = str(causal_folder / "gpt2")
+    reader = HuggingFaceReader(model, layer=3, dtype="float32")
+    passes = []
+    reader._network.register_forward_pre_hook(lambda *_: passes.append(1))
+    found = states.cache_sites(reader, TEXTS[:20], folders(tmp_path))
+    together = len(passes)
+    for (layer, site), rows in found.items():
+        alone = HuggingFaceReader(model, layer=layer, site=site, dtype="float32")
+        expected = states.cache_states(alone, TEXTS[:20], tmp_path / "alone" / site)
+        assert np.abs(rows.rows[:].astype(float) - expected.rows[:]).max() < 0.02  # other texts are read together
+        assert np.array_equal(rows.spans, expected.spans) and np.array_equal(rows.documents, expected.documents)
+        described = json.loads((tmp_path / f"{layer}-{site}" / "states.json").read_text())
+        assert (described["layer"], described["site"], described["finished"]) == (layer, site, True)
+    states.cache_states(reader, TEXTS[:20], tmp_path / "one")
+    assert len(passes) - together <= together  # one site takes as many
+    states.cache_sites(reader, TEXTS[:20], folders(tmp_path))
+    assert len(passes) <= 2 * together
+
+
+def test_several_sites_after_any_interruption_are_the_same(causal_folder, tmp_path, monkeypatch):
+    reader = HuggingFaceReader(str(causal_folder / "gpt2"), layer=3, dtype="float32")
+    appended = []
+    states.cache_sites(reader, TEXTS[:40], folders(tmp_path / "whole"))
+    append = states._append
+
+    def counted(*arguments, **named):
+        appended.append(1)
+        if len(appended) == stop:
+            raise KeyboardInterrupt
+        append(*arguments, **named)
+
+    monkeypatch.setattr(states, "_append", counted)
+    for stop in (2, 3, 4, 9):  # before the first window of the second site, ..., before one of the last
+        root = tmp_path / str(stop)
+        appended.clear()
+        with pytest.raises(KeyboardInterrupt):
+            states.cache_sites(reader, TEXTS[:40], folders(root))
+        states.cache_sites(reader, TEXTS[:40], folders(root))
+        for name, folder in folders(root).items():
+            assert content(folder) == content(folders(tmp_path / "whole")[name])
+
+
+def test_aligned_sites_leave_out_the_same_tokens(causal_folder, tmp_path):
+    reader = HuggingFaceReader(str(causal_folder / "gpt2"), layer=3, dtype="float32", max_norm=1.05)
+    loose = states.cache_sites(reader, TEXTS[:20], folders(tmp_path / "loose"))
+    tight = states.cache_sites(reader, TEXTS[:20], folders(tmp_path / "tight"), aligned=True)
+    assert len({len(rows) for rows in loose.values()}) > 1
+    first, *others = tight.values()
+    assert 0 < len(first) < min(len(rows) for rows in loose.values())
+    assert all(np.array_equal(first.spans, rows.spans) for rows in others)
+    with pytest.raises(FolderError, match="holds states with aligned None"):
+        states.cache_sites(reader, TEXTS[:20], folders(tmp_path / "loose"), aligned=True)
 
 
 if __name__ == "__main__":  # writes to a folder, and is killed so many times at random; prints how often in time

@@ -1,11 +1,13 @@
 """Rows on disk: read back as written, and whole after a kill between any two writes."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from hourglass.errors import FolderError
-from hourglass.storage.rows import RowFile, RowWriter
+from hourglass.storage.rows import RowFile, RowWriter, SideBySide
 
 
 def rows(n, start=0, width=5):
@@ -40,6 +42,18 @@ def test_rows_beyond_the_end_are_refused(tmp_path):
     for index in ([0, 3], [-1]):
         with pytest.raises(IndexError, match="of 3"):
             RowFile(tmp_path / "r").rows[index]
+
+
+def test_a_read_that_stops_early_goes_on(tmp_path, monkeypatch):
+    """One call of the system reads 2 GiB at most."""
+    with RowWriter(tmp_path / "r", 5) as writer:
+        writer.append(*rows(7))
+    file, preadv = RowFile(tmp_path / "r"), os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, parts, start: preadv(fd, [parts[0][:4]], start))
+    assert np.array_equal(file.rows[1:6], rows(7)[0].numpy().astype(np.float16)[1:6])
+    os.truncate(tmp_path / "r" / "rows.f16", 12)
+    with pytest.raises(FolderError, match="became shorter while it was read"):
+        file.rows[1:6]
 
 
 def test_nothing_yet_is_a_file_without_rows(tmp_path):
@@ -106,3 +120,15 @@ def test_half_precision_is_kept_from_any_number_format(tmp_path):
     file = RowFile(tmp_path / "r")
     assert file.rows[:].dtype == np.float16
     assert file.rows[:][:, 0].tolist() == [np.float16(0.10009765625)] * 2 + [65504.0]
+
+
+def test_rows_side_by_side(tmp_path):
+    for name, width in (("a", 5), ("b", 3)):
+        with RowWriter(tmp_path / name, width) as writer:
+            writer.append(*rows(7, width=width))
+    parts = [RowFile(tmp_path / name).rows for name in ("a", "b")]
+    both = SideBySide(parts)
+    assert len(both) == 7
+    for index in (slice(1, 4), [6, 2, 2]):
+        assert np.array_equal(both[index], np.hstack([part[index] for part in parts]))
+    assert np.array_equal(both.__getitems__([5, 0]), both[[5, 0]])

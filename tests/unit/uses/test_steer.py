@@ -9,9 +9,10 @@ import torch
 from causal_models import BLOCKS, WIDTH, orthonormal_sae, random_sae
 from hourglass.adapters import causal
 from hourglass.adapters.causal import CausalModel
+from hourglass.adapters.dialogues import TokenRows
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.errors import ConfigError, InputError
-from hourglass.uses.steer import add, clamp, feature_number, generate, remove, steering
+from hourglass.uses.steer import add, clamp, feature_number, features_of_token, generate, remove, steering
 from hourglass.uses.steer.edits import Change
 from hourglass.uses.steer.logits import logit_effect
 
@@ -260,3 +261,25 @@ def test_the_effect_on_logits_is_a_product_with_the_head(writer):
     expected = torch.cat([logits.sort(descending=True).values[:3], logits.sort(descending=True).values[-3:]])
     assert effect["logit"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
     assert effect["token"].iloc[0] == writer.tokenizer.decode([int(logits.argmax())])
+
+
+def test_the_feature_of_a_token_is_the_one_that_is_most_active_on_it():
+    sae = random_sae()
+    random = torch.Generator().manual_seed(5)
+    lengths = [7, 3, 12, 4, 9]
+    states, ids = torch.randn(35, WIDTH, generator=random), torch.randint(0, 4, (35,), generator=random)
+    ids[7:10] = 3  # a sample without the token does not count
+    dialogue = torch.arange(5).repeat_interleave(torch.tensor(lengths))
+    rows = TokenRows(states, dialogue, torch.zeros(35), ids < 2, ids)
+    batches = [rows.where(dialogue < 3), rows.where(dialogue >= 3)]
+    dense = sae.codes(states).to_dense()
+    maxima = [dense[(dialogue == d) & (ids < 2)].amax(0) for d in (0, 2, 3, 4)]
+    expected = torch.stack(maxima).mean(0)
+    found = features_of_token(sae, batches, {0, 1}, top=4)
+    assert found["feature"].tolist() == expected.argsort(descending=True)[:4].tolist()
+    assert found["mean_max"].tolist() == pytest.approx(expected.sort(descending=True).values[:4].tolist())
+    with pytest.raises(InputError, match="no sample has a token with the number 9"):
+        features_of_token(sae, batches, 9)
+    number = int(found["feature"][0])
+    changed = Change(sae, [add(number, 15.0)])(states)  # what the alphas are of
+    torch.testing.assert_close(changed, states + 15.0 * sae.W_dec[number])

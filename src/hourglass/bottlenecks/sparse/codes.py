@@ -95,6 +95,15 @@ class SparseCodes:
         dense[self.rows, self.indices.long()] = self.values.to(dense.dtype)
         return dense
 
+    def largest(self, offsets: Tensor) -> Tensor:
+        """[n, width] largest activation of each latent over rows offsets[i] : offsets[i + 1], 0 where none is above 0."""
+        run = torch.repeat_interleave(
+            torch.arange(len(offsets) - 1, device=offsets.device), self.offsets[offsets].diff()
+        )
+        best = self.values.new_zeros((len(offsets) - 1) * self.width)
+        best.scatter_reduce_(0, run * self.width + self.indices.long(), self.values, "amax")
+        return best.view(-1, self.width)
+
     def to_scipy(self) -> sparse.csr_matrix:
         """The same as a scipy CSR matrix [n, width]; float values, memory shared where the device allows."""
         values = self.values.detach().cpu()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 from hourglass.training import TrainConfig
 
 PASSES = 3
@@ -20,7 +20,7 @@ MOST_ROWS = 1_200_000
 FEWEST_STEPS = 200
 
 
-def recipe(config: SparseAutoencoderConfig, rows: int, *, seed: int = 0) -> TrainConfig:
+def recipe(config: SparseCoderConfig, rows: int, *, seed: int = 0) -> TrainConfig:
     """How to train an autoencoder of this `config` on so many rows.
 
     The learning rate falls with the square root of the width, stays constant, and falls to 0 over the last 30 %.

@@ -1,7 +1,7 @@
 """The squared error of a sparse code and its closed-form gradients, which touch active latents only.
 
-With x the input less its centre, z = x W_enc^T + b_enc, v the active part of z, e = v W_dec + b - target, B rows,
-d columns:
+With x the input less its centre, z = x W_enc^T + b_enc, v the active part of z, e = v W_dec + b - target, B rows of
+the target, d columns:
 
     loss     = sum e^2 / (B d)          the mean over rows and columns
     g        = 2 e / (B d)
@@ -44,10 +44,10 @@ def squared_error(
 ) -> tuple[Tensor, Tensor]:
     """(loss, error): the mean squared error of `codes` decoded against `target`, and what is left of the target.
 
-    x             [n, d] what the encoder saw, and `centre` [d], which it took off
+    x             [n, d_in] what the encoder saw, and `centre` [d_in], which it took off
     target        [n, d]
     codes         active latents of x - centre under `encoder` and `encoder_bias`; which ones is held fixed
-    encoder       [width, d], encoder_bias [width], decoder [width, d], bias [d] or None for no offset
+    encoder       [width, d_in], encoder_bias [width], decoder [width, d], bias [d] or None for no offset
     tangent       take the part of the decoder's gradient along its rows out (rows have unit norm)
     products      number format of matrix products on devices other than the CPU
 
@@ -102,6 +102,20 @@ def sorted_by_latent(indices: Any, offsets: Any, width: int) -> tuple[Any, Any, 
     pairs = np.empty(len(indices), np.int64)
     kernels.by_latent(indices, offsets, starts, rows, pairs)
     return starts, rows, pairs
+
+
+def sums_by_pairs(codes: SparseCodes, rows: Tensor, _: torch.dtype) -> tuple[Tensor, Tensor]:
+    """For each latent, sum of values times rows [width, d], and sum of values [width], on the CPU."""
+    indices, values, offsets = as_arrays(codes, rows.dtype)
+    sums, totals = rows.new_empty(codes.width, rows.shape[1]), rows.new_empty(codes.width)
+    over_rows(
+        kernels.weighted_rows,
+        codes.width,
+        *sorted_by_latent(indices, offsets, codes.width),
+        values,
+        *(t.detach().contiguous().numpy() for t in (rows, sums, totals)),
+    )
+    return sums, totals
 
 
 class _SquaredError(torch.autograd.Function):
@@ -170,6 +184,10 @@ def _errors_by_pairs(
 def _gradients_by_pairs(
     codes: SparseCodes, slopes: Tensor, x: Tensor, error: Tensor, decoder: Tensor, scale: Tensor, tangent: bool, _: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if x.shape[1] != error.shape[1]:  # the loop below walks both in step
+        d_encoder, d_bias = sums_by_pairs(codes.with_values(slopes * scale), x, x.dtype)
+        d_decoder, _ = sums_by_pairs(codes.with_values(codes.values * scale), error, x.dtype)
+        return d_encoder, d_bias, _tangent(d_decoder, decoder) if tangent else d_decoder
     indices, values, offsets = as_arrays(codes, x.dtype)
     d_encoder, d_decoder = torch.empty_like(decoder), torch.empty_like(decoder)
     d_bias = decoder.new_empty(codes.width)
@@ -209,6 +227,9 @@ def _gradients_by_products(
     dense_slopes = SparseCodes(codes.indices, slopes, codes.offsets, codes.width).to_dense()
     d_encoder = (dense_slopes.T.to(products) @ x.to(products)).to(decoder.dtype) * scale
     d_decoder = (codes.to_dense(products).T @ error.to(products)).to(decoder.dtype) * scale
-    if tangent:
-        d_decoder -= (d_decoder * decoder).sum(1, keepdim=True) * decoder
-    return d_encoder, dense_slopes.sum(0) * scale, d_decoder
+    return d_encoder, dense_slopes.sum(0) * scale, _tangent(d_decoder, decoder) if tangent else d_decoder
+
+
+def _tangent(gradient: Tensor, rows: Tensor) -> Tensor:
+    """`gradient` [n, d] without its part along unit `rows` [n, d], in place."""
+    return gradient.sub_((gradient * rows).sum(1, keepdim=True) * rows)

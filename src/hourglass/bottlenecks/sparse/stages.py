@@ -22,14 +22,14 @@ from torch.autograd.function import once_differentiable
 from hourglass.bottlenecks.sparse import kernels
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.parallel import over_rows
-from hourglass.bottlenecks.sparse.reconstruction import as_arrays, decode, errors, sorted_by_latent
+from hourglass.bottlenecks.sparse.reconstruction import as_arrays, decode, errors, sums_by_pairs
 
 
 def pre_activations(x: Tensor, centre: Tensor | None, encoder: Tensor, bias: Tensor, pairs: SparseCodes) -> Tensor:
     """[nnz] pre-activations of the stored `pairs`, in full precision; their values are not looked at.
 
-    x        [n, d], and `centre` [d] or None, which is taken off
-    encoder  [width, d], bias [width]
+    x        [n, d_in], and `centre` [d_in] or None, which is taken off
+    encoder  [width, d_in], bias [width]
     """
     return _PreActivations.apply(x, centre, encoder, bias, pairs)
 
@@ -152,7 +152,7 @@ class _PerLatent(torch.autograd.Function):
 
 def _weighted_rows(codes: SparseCodes, rows: Tensor, products: torch.dtype) -> tuple[Tensor, Tensor]:
     """For each latent, sum of values times rows [width, d], and sum of values [width]."""
-    backward = _sums_by_pairs if rows.device.type == "cpu" else _sums_by_products
+    backward = sums_by_pairs if rows.device.type == "cpu" else _sums_by_products
     return backward(codes, rows, products)
 
 
@@ -166,19 +166,6 @@ def _dots_by_pairs(x: Tensor, encoder: Tensor, bias: Tensor, pairs: SparseCodes)
 
 def _dots_by_products(x: Tensor, encoder: Tensor, bias: Tensor, pairs: SparseCodes) -> Tensor:
     return torch.addmm(bias, x, encoder.T)[pairs.rows, pairs.indices.long()]
-
-
-def _sums_by_pairs(codes: SparseCodes, rows: Tensor, _: torch.dtype) -> tuple[Tensor, Tensor]:
-    indices, values, offsets = as_arrays(codes, rows.dtype)
-    sums, totals = rows.new_empty(codes.width, rows.shape[1]), rows.new_empty(codes.width)
-    over_rows(
-        kernels.weighted_rows,
-        codes.width,
-        *sorted_by_latent(indices, offsets, codes.width),
-        values,
-        *(t.detach().contiguous().numpy() for t in (rows, sums, totals)),
-    )
-    return sums, totals
 
 
 def _sums_by_products(codes: SparseCodes, rows: Tensor, products: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,8 @@ Array = np.ndarray[Any, Any]
 
 SHARD = 4096
 """Documents of a shard: what memory follows."""
+ROW_GROUP = 256
+"""Documents of a shard that are read together when a few are asked for."""
 
 
 def begin(
@@ -154,7 +156,7 @@ def read(workspace: Workspace, source: TextSource, bar: Progress) -> None:
         if table.num_rows:
             shard = {"name": f"{len(manifest['shards']):05d}", "documents": table.num_rows, "coded": False}
             with atomic_file(workspace.document_file(shard)) as temporary:
-                pq.write_table(table, temporary)
+                pq.write_table(table, temporary, row_group_size=ROW_GROUP)
             manifest["shards"].append(shard)
             entry["documents"] += table.num_rows
         workspace.commit()

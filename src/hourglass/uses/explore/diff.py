@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix, hstack, vstack
 
 from hourglass.errors import ConfigError, InputError, nearest
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, fisher, mcnemar, paired_interval
+from hourglass.uses.explore.strata import length_steps
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -431,7 +432,7 @@ def _other_groups(groups: Array, side: Array) -> Array | None:
 
 def _match_lengths(side: Array, tokens: Array, random: np.random.Generator) -> Array:
     """Keep, in each of the length bins (steps of 25 %), as many documents of one side as of the other."""
-    bins = np.floor(np.log(np.maximum(tokens, 1)) / np.log(1.25)).astype(int)
+    bins = length_steps(tokens)
     kept = np.full_like(side, -1)
     for bin in np.unique(bins[side >= 0]):
         here = [np.flatnonzero((bins == bin) & (side == s)) for s in (0, 1)]

@@ -418,6 +418,28 @@ def _examples(
     return rows
 
 
+def says_form(terms: Sequence[str]) -> bool:
+    """Whether a name tells form alone: shapes, places, endings, punctuation, numbers and words such as "the"."""
+    return all(_is_form(term) for term in terms)
+
+
+def content_words(terms: Sequence[str]) -> set[str]:
+    """The words of a name that are about something."""
+    return {word for term in terms if not _is_form(term) for word in _words_of(term) if not _is_function_word(word)}
+
+
+def _is_form(term: str) -> bool:
+    return term in (*_SHAPES, *_PLACES) or term.startswith("-") or all(map(_is_function_word, _words_of(term)))
+
+
+def _words_of(term: str) -> list[str]:
+    return term.removeprefix("near “").removesuffix("”").split()
+
+
+def _is_function_word(word: str) -> bool:
+    return word in ENGLISH_STOP_WORDS or not any(c.isalpha() for c in word)
+
+
 def mark(text: str, spans: Array, active: Array, strength: Array) -> tuple[list[str], list[float]]:
     """Cut a stretch of `text` (given by its tokens' `spans` [t, 2]) into pieces, each with a strength from 0 to 1.
 

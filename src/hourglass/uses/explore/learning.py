@@ -60,7 +60,7 @@ def learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress)
         "documents": len(sample),
         "whole_corpus": whole and len(sample) == len(lengths),
         "steps": steps,
-        "fvu": fvu(held, coder.sae.decode(codes)),
+        "fvu": fvu(held, coder.sae.decode(codes)) if coder.reconstructs else None,
         "l0": len(codes.values) / len(held),
     }
     coder.save_pretrained(folder / "coder")

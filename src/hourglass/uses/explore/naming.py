@@ -26,14 +26,17 @@ MAP_DOCUMENTS = 4_000
 """Documents that get a place on the map."""
 ROWS_AT_ONCE = 32_768
 """Token states that are read at once."""
+BINS = 20
+"""Of the histogram of a feature's activations, alike from 0 to the largest."""
 
 
 def name(workspace: Workspace, seed: int, bar: Progress) -> None:
     """Write features.parquet, examples.parquet and the vectors of the labels."""
     task = bar.start("Naming features", None)
     p90, largest = _scales(workspace)
-    names, examples = name_features(_token_sample(workspace, seed), p90, seed)
-    features = names.assign(p90=p90, max=largest)
+    sample = _token_sample(workspace, seed)
+    names, examples = name_features(sample, p90, seed)
+    features = names.assign(p90=p90, max=largest, histogram=list(_histograms(sample.codes, largest)))
     write_label_vectors(workspace, features["label"])
     write_table(examples, workspace.folder / "examples.parquet")
     write_table(_with_frequencies(workspace, features), workspace.folder / "features.parquet")
@@ -88,15 +91,28 @@ def _scales(workspace: Workspace) -> tuple[Array, Array]:
     return np.where(reached[:, -1] > 0, np.minimum(p90, largest), 0).astype(np.float32), largest
 
 
+def _histograms(codes: SparseCodes, largest: Array) -> Array:
+    """[width, BINS] on how many tokens each feature is active how strongly."""
+    feature, values = codes.indices.numpy().astype(np.int64), codes.values.float().numpy()
+    bins = np.minimum(values / np.maximum(largest[feature], 1e-12) * BINS, BINS - 1).astype(np.int64)
+    return np.bincount(feature * BINS + bins, minlength=codes.width * BINS).reshape(codes.width, BINS)
+
+
 def _with_frequencies(workspace: Workspace, features: pd.DataFrame) -> pd.DataFrame:
-    """Add `documents` and `frequency` (present above half of the p90) and `active` (share with any activation)."""
+    """Add `documents` and `frequency` (present above half of the p90), `active` and `density` (share of the documents and
+    of the tokens with any activation)."""
     level = 0.5 * features["p90"].to_numpy(np.float32)
-    present, active, total = np.zeros(len(features), np.int64), np.zeros(len(features), np.int64), 0
+    present, active, fired = (np.zeros(len(features), np.int64) for _ in range(3))
+    total = tokens = 0
     for coded in workspace.coded():
         present += np.asarray(coded.codes.present(level).sum(0), np.int64).ravel()
         active += np.bincount(coded.codes.indices, minlength=len(features))
+        np.add.at(fired, coded.codes.indices, coded.codes.count)
         total += len(coded.codes)
-    return features.assign(documents=present, frequency=present / total, active=active / total)
+        tokens += int(coded.codes.tokens.sum())
+    return features.assign(
+        documents=present, frequency=present / total, active=active / total, density=fired / max(tokens, 1)
+    )
 
 
 def refresh_frequencies(workspace: Workspace) -> None:

@@ -240,7 +240,10 @@ def _method(workspace: Workspace) -> list[tuple[str, str]]:
             "Learned on" if learning["steps"] else "Used as it is, named on",
             f"{learning['tokens']:,} tokens of {learning['documents']:,} documents, {learning['steps']:,} steps",
         ),
-        ("Variance left unexplained", f"{100 * learning['fvu']:.1f} %"),
+        (
+            "Variance left unexplained",
+            "not measured: a transcoder" if learning["fvu"] is None else f"{100 * learning['fvu']:.1f} %",
+        ),
         (
             "Features with a name",
             f"{int(features['label'].notna().sum()):,}: a name must guess on unseen contexts, with balanced accuracy 0.75 or more, where its feature fires",

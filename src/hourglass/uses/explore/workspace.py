@@ -31,6 +31,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
@@ -40,9 +41,12 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.storage.atomic import atomic_file, read_json, write_json
+from hourglass.uses.explore.cluster import ClusterOptions, Clusters, cluster
+from hourglass.uses.explore.correlate import CorrelateOptions, Correlations, correlate
 from hourglass.uses.explore.diff import Differences, DiffOptions, difference, differences
 from hourglass.uses.explore.find import FindOptions, Found, find
 from hourglass.uses.explore.pooling import PooledCodes
+from hourglass.uses.explore.trend import Trended, TrendOptions, trend
 from hourglass.waist import TextReader
 
 if TYPE_CHECKING:
@@ -71,6 +75,9 @@ class TextCoder(Protocol):
 
     @property
     def trained(self) -> bool: ...
+
+    @property
+    def reconstructs(self) -> bool: ...
 
     def codes(self, states: Tensor) -> SparseCodes: ...
 
@@ -179,12 +186,19 @@ class Workspace:
     @property
     def dense(self) -> Array:
         """[documents, d] float32, mean of the token states of each document."""
-        return np.concatenate([coded.dense for coded in self.coded()]).astype(np.float32)
+        return np.concatenate([arrays["dense"] for arrays in self.stored("dense")]).astype(np.float32)
 
     @cached_property
     def features(self) -> pd.DataFrame:
         """A row a feature, the index is the feature: label (None where none is good enough), score, frequency ..."""
-        return pd.read_parquet(self.folder / "features.parquet")
+        table = pd.read_parquet(self.folder / "features.parquet")
+        # pandas reads missing texts as NaN.
+        return table.assign(label=table["label"].astype(object).where(table["label"].notna(), None))
+
+    def labels(self, features: Sequence[int] | Array) -> Array:
+        """The names of these features as an object array, None where there is none."""
+        labels = self.features["label"].iloc[list(features)]
+        return labels.astype(object).where(labels.notna(), None).to_numpy(object)
 
     @cached_property
     def examples(self) -> pd.DataFrame:
@@ -222,14 +236,7 @@ class Workspace:
         """The documents of each shard, only the columns asked for (null where a shard's source lacks one)."""
         for shard in self.shards:
             file = pq.ParquetFile(self.document_file(shard))
-            if columns is None:
-                yield file.read()
-                continue
-            table = file.read([c for c in columns if c in file.schema_arrow.names])
-            for column in columns:
-                if column not in table.column_names:
-                    table = table.append_column(column, pa.nulls(table.num_rows))
-            yield table.select(list(columns))
+            yield _with_columns(file.read(_present(file, columns)), columns)
 
     def texts(self) -> Iterator[list[str]]:
         """The texts of each shard."""
@@ -241,18 +248,43 @@ class Workspace:
         for shard in self.shards:
             yield CodedDocuments.load(self.code_file(shard), self.manifest["width"], len(self.words))
 
-    def column(self, name: str) -> Array:
-        """One column over all documents as an object array of strings; None where null.
+    def stored(self, *names: str) -> Iterator[dict[str, Array]]:
+        """These arrays alone of each shard's codes, by the names under which `CodedDocuments` saves them."""
+        for shard in self.shards:
+            yield self._stored(shard, names)
 
-        Raises InputError naming the columns there are.
-        """
+    def shards_of(self, rows: Array, *names: str) -> Iterator[tuple[dict[str, Array], Array]]:
+        """The same for the shards that hold documents at `rows`, with their rows inside the shard, in rising order."""
+        for shard, inside in self._inside(rows):
+            yield self._stored(shard, names), inside
+
+    def _stored(self, shard: Mapping[str, Any], names: Sequence[str]) -> dict[str, Array]:
+        with safe_open(self.code_file(shard), framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in names}
+
+    def _inside(self, rows: Array) -> Iterator[tuple[dict[str, Any], Array]]:
+        """The shards that hold any of `rows`, each with these rows as counted inside it, in rising order."""
+        rows, start = np.sort(np.asarray(rows, np.int64)), 0
+        for shard in self.shards:
+            stop = start + shard["documents"]
+            first, last = np.searchsorted(rows, [start, stop])
+            if last > first:
+                yield shard, rows[first:last] - start
+            start = stop
+
+    def values(self, name: str) -> list[Any]:
+        """One column over all documents, as it was read; InputError names the columns there are."""
         known = self.columns
         if name not in known:
             raise InputError(f"{self.folder}: no column {name!r}{nearest(name, known)}")
         values: list[Any] = []
         for table in self.tables([name]):
             values += table.column(0).to_pylist()
-        return np.array([None if v is None else str(v) for v in values], object)
+        return values
+
+    def column(self, name: str) -> Array:
+        """The same as an object array of strings; None where null."""
+        return np.array([None if v is None else str(v) for v in self.values(name)], object)
 
     @property
     def columns(self) -> list[str]:
@@ -264,18 +296,24 @@ class Workspace:
     def rows(self, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """The documents at `positions` (in the order given), read from the shards that hold them."""
         wanted = np.asarray(positions, np.int64)
-        order = np.argsort(wanted, kind="stable")
-        parts, start = [], 0
-        for shard, table in zip(self.shards, self.tables(columns), strict=True):
-            inside = wanted[order][(wanted[order] >= start) & (wanted[order] < start + shard["documents"])]
-            if len(inside):
-                parts.append(table.take(pa.array(inside - start)))
-            start += shard["documents"]
+        parts = []
+        for shard, inside in self._inside(wanted):
+            file = pq.ParquetFile(self.document_file(shard))
+            # Only the row groups that hold them are read.
+            sizes = np.array([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+            group = np.searchsorted(np.cumsum(sizes), inside, side="right")
+            read, place = np.unique(group, return_inverse=True)
+            before = (np.cumsum(sizes) - sizes)[group] - (np.cumsum(sizes[read]) - sizes[read])[place]
+            table = file.read_row_groups(read.tolist(), _present(file, columns))
+            parts.append(_with_columns(table, columns).take(pa.array(inside - before)))
         together = pa.concat_tables(parts, promote_options="permissive")
-        return together.take(pa.array(np.argsort(order, kind="stable")))
+        back = np.argsort(np.argsort(wanted, kind="stable"), kind="stable")
+        return together.take(pa.array(back))
 
     def positions(self, ids: Sequence[str]) -> Array:
         """Where the documents with these ids stand; InputError names the first that does not exist."""
+        if not len(ids):
+            return np.zeros(0, np.int64)
         where = {id: i for i, id in enumerate(self.column("_id"))}
         for id in ids:
             if str(id) not in where:
@@ -294,6 +332,20 @@ class Workspace:
             raise InputError("diff: group b is given without group a")
         return Differences(differences(self, by, chosen) if a is None else [difference(self, by, a, b, chosen)])
 
+    def correlate(self, other: Workspace | None = None, **options: Any) -> Correlations:
+        """Which features go together, or which of these go with which of `other`, the same documents' other text.
+
+        `options` are the fields of `CorrelateOptions`.
+        """
+        return correlate(self, other, _options(CorrelateOptions, options))
+
+    def trend(self, by: str, **options: Any) -> Trended:
+        """Which features rise or fall along column `by`: numbers, dates, or values in an order that is given.
+
+        `options` are the fields of `TrendOptions`.
+        """
+        return trend(self, by, _options(TrendOptions, options))
+
     def find(
         self,
         query: str | None = None,
@@ -301,13 +353,30 @@ class Workspace:
         like: Sequence[str] = (),
         unlike: Sequence[str] = (),
         features: Mapping[int, float] | None = None,
+        without: Sequence[int] = (),
         **options: Any,
     ) -> Found:
         """Documents that have a property, by a text query, by ids of examples, or by features with weights.
 
-        `options` are the fields of `FindOptions`.
+        Beside a query or examples, `features` and `without` edit what these have turned into. `options` are the
+        fields of `FindOptions`.
         """
-        return find(self, query, like=like, unlike=unlike, features=features, options=_options(FindOptions, options))
+        chosen = _options(FindOptions, options)
+        return find(self, query, like=like, unlike=unlike, features=features, without=without, options=chosen)
+
+    def cluster(
+        self,
+        axis: str | Sequence[str] = (),
+        *,
+        features: Sequence[int] = (),
+        **options: Any,
+    ) -> Clusters:
+        """Clusters of the documents along an axis: key phrases, features chosen by hand, or (neither) all features.
+
+        `options` are the fields of `ClusterOptions`.
+        """
+        phrases = [axis] if isinstance(axis, str) else list(axis)
+        return cluster(self, phrases, features=features, options=_options(ClusterOptions, options))
 
     def verify(
         self,
@@ -389,6 +458,21 @@ def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
         if name not in known:
             raise ConfigError(f"no option {name!r}{nearest(name, known)}")
     return kind(**given)
+
+
+def _present(file: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
+    """Those of `columns` that the file has; None for all."""
+    return None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+
+
+def _with_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """The table with exactly these columns, null where its source lacks one."""
+    if columns is None:
+        return table
+    for column in columns:
+        if column not in table.column_names:
+            table = table.append_column(column, pa.nulls(table.num_rows))
+    return table.select(list(columns))
 
 
 def is_workspace(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.selection import largest_by_size
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class AbsTopK(Activation):
@@ -20,7 +20,7 @@ class AbsTopK(Activation):
     settings = frozenset({"k"})
     signed = True
 
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__(config)
         self.k: int = config.k  # type: ignore[assignment]  # the config sees to it
 

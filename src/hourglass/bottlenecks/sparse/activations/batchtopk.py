@@ -12,7 +12,7 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.bottlenecks.sparse.selection import at_least, largest_of_batch, largest_per_row
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class BatchTopK(Activation):
@@ -26,7 +26,7 @@ class BatchTopK(Activation):
     threshold: Tensor
     rate = 0.01
 
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__(config)
         self.k: int = config.k  # type: ignore[assignment]  # the config sees to it
         self.register_buffer("threshold", torch.tensor(-1.0))
@@ -47,7 +47,7 @@ class BatchTopK(Activation):
     def values(self, z: Tensor, pairs: SparseCodes, bias: Tensor) -> Tensor:
         return z.relu()
 
-    def after_step(self) -> None:
+    def after_step(self, bias: Tensor) -> None:
         smallest = mean_of_step(self._smallest, self.threshold)
         self._smallest.clear()
         if smallest is None:

@@ -21,7 +21,7 @@ from hourglass.bottlenecks.sparse.stages import per_latent
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class Gated(Staged):
@@ -33,11 +33,11 @@ class Gated(Staged):
 
     settings = frozenset({"sparsity", "sparsity_warmup", "target_l0"})
 
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__(config)
         self.r_mag = nn.Parameter(torch.zeros(config.width))
         self.b_mag = nn.Parameter(torch.zeros(config.width))
-        self.sparsity = Sparsity(config, 0.1 * math.sqrt(config.d_in))
+        self.sparsity = Sparsity(config, 0.1 * math.sqrt(config.columns))
 
     def select(self, pre: Tensor) -> SparseCodes:
         return positive(pre)
@@ -63,5 +63,8 @@ class Gated(Staged):
     def initialize(self, pre: Tensor, bias: Tensor) -> None:
         bias -= start_threshold(pre, self.sparsity.start)
 
-    def after_step(self) -> None:
+    def after_step(self, bias: Tensor) -> None:
         self.sparsity.after_step()
+
+    def raise_thresholds(self, rise: Tensor, value: Tensor, bias: Tensor) -> None:
+        bias -= rise * value

@@ -24,7 +24,7 @@ from hourglass.bottlenecks.sparse.stages import per_latent
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class JumpReLU(Staged):
@@ -32,11 +32,11 @@ class JumpReLU(Staged):
 
     settings = frozenset({"sparsity", "sparsity_warmup", "target_l0", "penalty", "bandwidth", "steepness"})
 
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__(config)
         self.penalty, self.bandwidth, self.steepness = config.penalty, config.bandwidth, config.steepness
         self.log_threshold = nn.Parameter(torch.full((config.width,), math.log(0.1)))
-        self.sparsity = Sparsity(config, 0.01 * config.d_in)
+        self.sparsity = Sparsity(config, 0.01 * config.columns)
 
     @property
     def threshold(self) -> Tensor:
@@ -73,5 +73,8 @@ class JumpReLU(Staged):
     def initialize(self, pre: Tensor, bias: Tensor) -> None:
         self.log_threshold.copy_(start_threshold(pre, self.sparsity.start).log())
 
-    def after_step(self) -> None:
-        self.sparsity.after_step()
+    def after_step(self, bias: Tensor) -> None:
+        self.raise_thresholds(*self.sparsity.after_step(), bias)
+
+    def raise_thresholds(self, rise: Tensor, value: Tensor, bias: Tensor) -> None:
+        self.log_threshold.add_(rise)

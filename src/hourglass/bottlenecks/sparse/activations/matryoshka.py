@@ -17,7 +17,7 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class Matryoshka(Staged):
@@ -25,7 +25,7 @@ class Matryoshka(Staged):
 
     settings = frozenset({"k", "prefixes"})
 
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__(config)
         self.prefixes = [max(1, round(share * config.width)) for share in config.prefixes]
         self.batch = BatchTopK(config)
@@ -51,5 +51,5 @@ class Matryoshka(Staged):
         loss, errors = decoder.repeated(len(inside)).squared_error(torch.cat([values[kept] for kept in inside]), copies)
         return {"reconstruction": loss}, errors[-len(pairs) :]
 
-    def after_step(self) -> None:
-        self.batch.after_step()
+    def after_step(self, bias: Tensor) -> None:
+        self.batch.after_step(bias)

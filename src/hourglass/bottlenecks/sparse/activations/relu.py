@@ -14,7 +14,7 @@ from hourglass.bottlenecks.sparse.selection import positive
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class ReLU(Staged):
@@ -22,9 +22,9 @@ class ReLU(Staged):
 
     settings = frozenset({"sparsity", "sparsity_warmup", "target_l0"})
 
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__(config)
-        self.sparsity = Sparsity(config, 0.1 * math.sqrt(config.d_in))
+        self.sparsity = Sparsity(config, 0.1 * math.sqrt(config.columns))
 
     def select(self, pre: Tensor) -> SparseCodes:
         return positive(pre)
@@ -42,5 +42,9 @@ class ReLU(Staged):
     def initialize(self, pre: Tensor, bias: Tensor) -> None:
         bias -= start_threshold(pre, self.sparsity.start)
 
-    def after_step(self) -> None:
-        self.sparsity.after_step()
+    def after_step(self, bias: Tensor) -> None:
+        self.raise_thresholds(*self.sparsity.after_step(), bias)
+
+    def raise_thresholds(self, rise: Tensor, value: Tensor, bias: Tensor) -> None:
+        # Were values distributed exponentially, with this mean, so much would mend the number of them.
+        bias -= rise * value

@@ -22,7 +22,7 @@ from hourglass.bottlenecks.sparse.stages import reconstruction
 from hourglass.waist import Losses
 
 if TYPE_CHECKING:
-    from hourglass.bottlenecks.sparse.sae import SparseAutoencoderConfig
+    from hourglass.bottlenecks.sparse.coder import SparseCoderConfig
 
 
 class Activation(nn.Module, ABC):
@@ -34,7 +34,7 @@ class Activation(nn.Module, ABC):
     """Whether activations can be negative."""
 
     @abstractmethod
-    def __init__(self, config: SparseAutoencoderConfig) -> None:
+    def __init__(self, config: SparseCoderConfig) -> None:
         super().__init__()
 
     @abstractmethod
@@ -54,8 +54,8 @@ class Activation(nn.Module, ABC):
         bias   [width] of the encoder, a part of z
         """
 
-    def after_step(self) -> None:
-        """Take over what has been measured since the last step."""
+    def after_step(self, bias: Tensor) -> None:
+        """Take over what has been measured since the last step; `bias` [width] of the encoder, in place."""
 
 
 class Staged(Activation):
@@ -68,29 +68,40 @@ class Staged(Activation):
     def initialize(self, pre: Tensor, bias: Tensor) -> None:
         """Set what is learned from pre-activations [n, width] of a sample; `bias` [width] of the encoder, in place."""
 
+    def raise_thresholds(self, rise: Tensor, value: Tensor, bias: Tensor) -> None:
+        """Move all thresholds together, if the kind has a target, so that fewer latents are active for a rise above 0.
+
+        rise   log of the ratio by which there are too many, or a part of it
+        value  what an active latent is on average
+        """
+
 
 @dataclass(frozen=True)
 class Decoder:
     """What turns activations into an error.
 
-    weight    [width, d], rows of norm 1
+    weight    [width, d]
     bias      [d]
     target    [n, d], the rows that are to be reconstructed
     products  number format of matrix products on devices other than the CPU
+    tangent   take the part of the weight's gradient along its rows out
     """
 
     weight: Tensor
     bias: Tensor
     target: Tensor
     products: torch.dtype
+    tangent: bool
 
     def squared_error(self, values: Tensor, pairs: SparseCodes) -> tuple[Tensor, Tensor]:
         """Mean squared error of the decoded activations [nnz], and the error [n, d], outside the graph."""
-        return reconstruction(values, self.weight, self.bias, self.target, pairs, tangent=True, products=self.products)
+        return reconstruction(
+            values, self.weight, self.bias, self.target, pairs, tangent=self.tangent, products=self.products
+        )
 
     def frozen(self) -> Decoder:
-        """The same for activations alone: weight and bias get no gradient."""
-        return replace(self, weight=self.weight.detach(), bias=self.bias.detach())
+        """The same for activations alone: nothing else gets a gradient."""
+        return replace(self, weight=self.weight.detach(), bias=self.bias.detach(), target=self.target.detach())
 
     def repeated(self, times: int) -> Decoder:
         """The same for `times` codes of each row, [times * n, d]."""

@@ -1,0 +1,83 @@
+"""hourglass correlate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourglass.cli.output import errors, one_line, p_value, print_json, print_table
+
+
+def correlate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    with_: Annotated[
+        Path | None,
+        typer.Option(
+            "--with", metavar="DIR", help="A workspace of another text of the same documents (matched by id)."
+        ),
+    ] = None,
+    level: Annotated[
+        float, typer.Option(help="Presence: share of a feature's 90th percentile (0: any activation).")
+    ] = 0.5,
+    min_tokens: Annotated[int, typer.Option(help="Presence: tokens that must fire.")] = 1,
+    min_frequency: Annotated[float, typer.Option(help="Share of the documents that must have each of the two.")] = 0.01,
+    min_documents: Annotated[int, typer.Option(help="Documents that must have both.")] = 5,
+    min_npmi: Annotated[float, typer.Option(help="Smallest NPMI that is kept.")] = 0.3,
+    no_match_length: Annotated[
+        bool, typer.Option("--no-match-length", help="Compare with all documents, not with those of like length.")
+    ] = False,
+    max_similarity: Annotated[
+        float, typer.Option(help="Largest cosine of the two labels that is kept (1: all).")
+    ] = 0.2,
+    max_same_tokens: Annotated[
+        float,
+        typer.Option(help="How far the two may fire on the same tokens (1: all are kept, nothing is read again)."),
+    ] = 0.5,
+    form: Annotated[bool, typer.Option("--form", help="Keep features whose name tells form alone.")] = False,
+    no_split: Annotated[bool, typer.Option("--no-split", help="Select and estimate on the same documents.")] = False,
+    top: Annotated[int, typer.Option(help="Most pairs.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Which features go together in documents, or across two texts of the same documents."""
+    from hourglass import api
+
+    found = api.open(folder).correlate(
+        api.open(with_) if with_ else None,
+        level=level,
+        min_tokens=min_tokens,
+        min_frequency=min_frequency,
+        min_documents=min_documents,
+        min_npmi=min_npmi,
+        match_length=not no_match_length,
+        max_similarity=max_similarity if max_similarity < 1 else None,
+        max_same_tokens=max_same_tokens if max_same_tokens < 1 else None,
+        form=form,
+        split=not no_split,
+        top=top,
+        seed=seed,
+    )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(
+        f"Pairs that go together, of {found.tested:,} ({found.documents:,} documents)",
+        ["a", "b", "both ", "chance ", "b|a ", "a|b ", "NPMI (95 %) ", "q "],
+        [
+            (
+                f"{r.a} {one_line(r.label_a, 30)}",
+                f"{r.b} {one_line(r.label_b, 30)}",
+                str(r.documents),
+                f"{r.expected:.1f}",
+                f"{100 * r.b_given_a:.0f} %",
+                f"{100 * r.a_given_b:.0f} %",
+                f"{r.npmi_matched:.2f} ({r.low:.2f} … {r.high:.2f})",
+                p_value(r.q),
+            )
+            for r in found.table.head(20).itertuples()
+        ],
+    )
+    for note in found.notes:
+        errors.print(note, markup=False)

@@ -1,0 +1,94 @@
+"""hourglass trend"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hourglass.cli.output import errors, one_line, p_value, percent, print_json, print_table
+
+
+def trend(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    by: Annotated[
+        str, typer.Option(help="Column with an order: numbers, dates, or values that --order puts in order.")
+    ],
+    order: Annotated[str | None, typer.Option(help="Values of the column in their order: A,B,C.")] = None,
+    bins: Annotated[int, typer.Option(help="Most bins; a column with more values is cut into so many.")] = 10,
+    level: Annotated[
+        float, typer.Option(help="Presence: share of a feature's 90th percentile (0: any activation).")
+    ] = 0.5,
+    min_tokens: Annotated[int, typer.Option(help="Presence: tokens that must fire.")] = 1,
+    min_documents: Annotated[int, typer.Option(help="Documents that must have the feature, and lack it.")] = 10,
+    no_match_length: Annotated[
+        bool, typer.Option("--no-match-length", help="The trend among all documents, not among those of like length.")
+    ] = False,
+    monotone: Annotated[bool, typer.Option("--monotone", help="Keep only what never turns.")] = False,
+    no_split: Annotated[bool, typer.Option("--no-split", help="Select and estimate on the same documents.")] = False,
+    threshold: Annotated[float, typer.Option(help="Smallest change from first to last bin that is kept.")] = 0.03,
+    top: Annotated[int, typer.Option(help="Rows of each direction and kind.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Which features and words rise or fall along an ordered column."""
+    from hourglass import api
+
+    found = api.open(folder).trend(
+        by,
+        order=tuple(order.split(",")) if order else (),
+        bins=bins,
+        level=level,
+        min_tokens=min_tokens,
+        min_documents=min_documents,
+        match_length=not no_match_length,
+        monotone=monotone,
+        split=not no_split,
+        threshold=threshold,
+        top=top,
+        seed=seed,
+    )
+    if as_json:
+        print_json(found.to_dict())
+        return
+    print_table(
+        f"Bins of {by}",
+        ["bin ", "values", "documents ", "median tokens "],
+        [
+            (str(i), b.name, f"{b.documents:,}", f"{b.median_tokens:.0f}")
+            for i, b in enumerate(found.bins.itertuples(), 1)
+        ],
+    )
+    named = found.table[found.table["label"].notna()]
+    told = named.drop_duplicates("label")
+    for title, rows in (("Rising", told[told["change"] > 0]), ("Falling", told[told["change"] < 0])):
+        print_table(
+            f"{title} along {by} ({found.documents:,} documents)",
+            ["feature ", "name", "first ", "last ", "bin by bin", "change (95 %) ", "q "],
+            [_row(r) for r in rows.head(12).itertuples()],
+        )
+    unnamed = len(found.table) - len(named)
+    for note in [
+        *found.notes,
+        *([f"{unnamed} features without a name that move are left out; --json has them"] if unnamed else []),
+    ]:
+        errors.print(note, markup=False)
+
+
+def _row(r: Any) -> tuple[str, ...]:
+    return (
+        "word" if r.kind == "word" else str(r.feature),
+        one_line(r.label, 50),
+        percent(r.frequencies[0]),
+        percent(r.frequencies[-1]),
+        _spark(r.frequencies),
+        f"{100 * r.change:+.0f} ({100 * r.low:+.0f} … {100 * r.high:+.0f})",
+        p_value(r.q),
+    )
+
+
+def _spark(shares: Any) -> str:
+    """Shares as a row of blocks, the largest full; a bin without documents is a blank."""
+    largest = max((s for s in shares if s == s), default=0) or 1
+    return "".join(" " if s != s else "▁▂▃▄▅▆▇█"[min(7, int(8 * s / largest))] for s in shares)

@@ -1,0 +1,217 @@
+"""Clusters along an axis, over workspaces with two planted axes, and the graph that they are drawn from."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sklearn.metrics import adjusted_rand_score
+
+from hourglass.errors import ConfigError, InputError
+from hourglass.uses.explore.affinity import by_eigengap, jaccard_graph, patterns, spectrum
+from workspaces import make_workspace
+
+TOPICS, STYLES = 3, 2
+PHRASES = {"topic": np.array([1, 0, 0, 0], np.float32), "style": np.array([0, 1, 0, 0], np.float32)}
+
+
+def random_rows(n, width, share, seed):
+    rows = csr_matrix(np.random.default_rng(seed).random((n, width)) < share, dtype=np.float32)
+    return rows[np.diff(rows.indptr) > 0]
+
+
+def jaccard(rows):
+    dense = rows.toarray() > 0
+    shared = (dense[:, None] & dense[None]).sum(2)
+    return shared / (dense[:, None] | dense[None]).sum(2)
+
+
+@pytest.mark.parametrize(("n", "width", "share", "k"), [(80, 12, 0.2, 5), (150, 40, 0.1, 12), (60, 6, 0.4, 3)])
+def test_neighbours_are_those_of_brute_force(n, width, share, k):
+    rows = random_rows(n, width, share, seed=n)
+    full = jaccard(rows)
+    p = len(full)
+    expected = np.zeros((p, p))
+    for i in range(p):
+        order = [j for j in np.lexsort((np.arange(p), -full[i])) if j != i][:k]
+        expected[i, order] = full[i, order]
+    expected = np.maximum(expected, expected.T) + np.eye(p)
+    assert jaccard_graph(rows, k).toarray() == pytest.approx(expected)
+
+
+def test_the_complete_graph_is_brute_force():
+    rows = random_rows(50, 10, 0.3, seed=3)
+    assert jaccard_graph(rows, rows.shape[0]).toarray() == pytest.approx(jaccard(rows))
+
+
+def test_patterns_stand_for_their_documents():
+    rows = csr_matrix(np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1], [0, 0, 1], [1, 0, 1]], np.float32))
+    found = patterns(rows)
+    assert found.weight.tolist() == [3, 1, 1]
+    assert (found.rows[found.of].toarray() == rows.toarray()).all()
+
+
+def test_weighted_patterns_have_the_spectrum_of_their_documents():
+    rows = csr_matrix((np.random.default_rng(0).random((60, 5)) < 0.5).astype(np.float32))
+    rows = rows[np.diff(rows.indptr) > 0]
+    found = patterns(rows)
+    affinity = jaccard(rows)
+    np.fill_diagonal(affinity, 0)
+    n = len(affinity)
+    affinity += affinity.sum() / n / n
+    root = np.sqrt(affinity.sum(1))
+    expected = np.sort(np.linalg.eigvalsh(affinity / root[:, None] / root[None]))[::-1]
+    graph = jaccard_graph(found.rows, len(found.weight))
+    values, _ = spectrum(graph, found.weight, 5, np.random.default_rng(0))
+    assert values == pytest.approx(expected[:5])
+
+
+def test_large_graphs_take_the_sparse_solver_to_the_same_end():
+    rows = random_rows(700, 30, 0.15, seed=1)
+    found = patterns(rows)
+    assert len(found.weight) > 400
+    graph = jaccard_graph(found.rows, 20)
+    values, vectors = spectrum(graph, found.weight, 4, np.random.default_rng(0))
+    again, _ = spectrum(graph, found.weight, len(found.weight) - 1, np.random.default_rng(0))  # all at once
+    assert values == pytest.approx(again[:4])
+    assert vectors.shape == (len(found.weight), 4)
+
+
+def test_the_eigengap():
+    assert by_eigengap(np.array([1, 0.9, 0.88, 0.3, 0.29, 0.2]), 5) == 3
+    assert by_eigengap(np.array([1, 0.5, 0.5]), 12) == 3  # three patterns that share nothing
+
+
+@pytest.fixture
+def two_axes(tmp_path, monkeypatch):
+    """360 documents of a topic (features 1-9, three each; words) and a style (10-13, two each); 0 is nowhere; 20 have no style."""
+    random = np.random.default_rng(0)
+    topic, style = np.arange(360) % TOPICS, np.arange(360) // TOPICS % STYLES
+    maxima = np.zeros((360, 14))
+    for d in range(360):
+        maxima[d, 1 + 3 * topic[d] : 4 + 3 * topic[d]] = random.random(3) < 0.8
+        maxima[d, 10 + 2 * style[d] : 12 + 2 * style[d]] = random.random(2) < 0.8
+        maxima[d, random.integers(1, 14)] = 1  # noise
+    maxima[340:, 10:] = 0
+    maxima *= random.uniform(0.8, 1.2, maxima.shape)
+    words = np.array(["onion", "goal", "tax"])[topic]
+    texts = [f"{w} {'kindly' if s else 'damn'} text" for w, s in zip(words, style)]
+    vectors = np.zeros((14, 4))
+    vectors[1:10, 0] = vectors[10:, 1] = 1
+    dense = np.eye(4)[topic] + 0.1 * random.normal(size=(360, 4))
+    ws = make_workspace(tmp_path / "ws", texts, {"topic": words, "style": style}, maxima, dense=dense, vectors=vectors)
+    monkeypatch.setattr("hourglass.uses.explore.cluster.query_vector", lambda ws, phrase: PHRASES[phrase])
+    return ws, topic, style
+
+
+def test_the_axis_that_is_named_is_found(two_axes):
+    ws, topic, style = two_axes
+    by_style = ws.cluster("style", k=4, number=2)
+    inside = by_style.assignment > 0
+    assert adjusted_rand_score(style[inside], by_style.assignment[inside]) > 0.6
+    assert abs(adjusted_rand_score(topic[inside], by_style.assignment[inside])) < 0.05
+    by_topic = ws.cluster(["topic"], k=9, number=3)
+    assert adjusted_rand_score(topic, by_topic.assignment) > 0.8
+    assert set(by_style.features["feature"]) == {10, 11, 12, 13}
+    assert set(by_style.features["phrase"]) == {"style"}
+
+
+def test_without_a_number_the_eigengap_finds_three_topics(two_axes):
+    found = two_axes[0].cluster("topic", k=9)
+    assert len(found) == TOPICS
+    assert any("eigengap" in note for note in found.notes)
+
+
+def test_phrases_and_features_join_and_a_feature_comes_once(two_axes):
+    ws, _, _ = two_axes
+    axis = ws.cluster(["style", "topic"], features=[0, 10], k=4, number=2).features
+    assert axis["feature"].tolist() == [0, 10, 11, 12, 13, 1, 2, 3, 4]
+    assert axis["phrase"].tolist() == [None, None, *["style"] * 3, *["topic"] * 4]
+    assert axis["label"].tolist()[:2] == [None, "name 10"]
+
+
+def test_documents_without_the_axis_stand_apart(two_axes):
+    ws, _, _ = two_axes
+    found = ws.cluster(features=[10, 11, 12, 13], number=2)
+    has = np.asarray((ws.codes[:, [10, 11, 12, 13]] > 0).sum(1)).ravel() > 0
+    assert (found.assignment[~has] == 0).all()
+    assert found.table["documents"].sum() == (found.assignment > 0).sum()
+    assert any("none of the axis' features" in note for note in found.notes)
+    assert found.to_dict()["without"] == (found.assignment == 0).sum()
+
+
+def test_names_are_distinct_and_put_unseen_documents_where_they_are(two_axes):
+    ws, _, _ = two_axes
+    found = ws.cluster("topic", k=9, number=3)
+    words = [set(name.split(", ")) for name in found.table["name"]]
+    assert not words[0] & words[1] | words[1] & words[2] | words[0] & words[2]
+    assert all(len(w & {"onion", "goal", "tax"}) <= 1 for w in words)
+    assert found.accuracy > 0.8 > 0.4 > found.accuracy_by_chance
+    assert (found.table["accuracy"] > 0.7).all()
+    assert found.accuracy_by_features > 0.8
+    central = [d["text"].split()[0] for shown in found.shown for d in shown["central"]]
+    assert len(central) == 15
+
+
+def test_dense_vectors_see_the_topic_but_not_the_style(two_axes):
+    ws, _, _ = two_axes
+    by_topic, by_style = ws.cluster("topic", k=9, number=3).table, ws.cluster("style", k=4, number=2).table
+    assert (by_topic["dense_conductance_z"] < -20).all()
+    assert (by_style["dense_conductance_z"].abs() < 6).all()
+    assert (by_style["conductance_z"] < -10).all()
+
+
+def test_a_seed_fixes_everything(two_axes):
+    ws, _, _ = two_axes
+    one, other = ws.cluster("topic", k=9, seed=5), ws.cluster("topic", k=9, seed=5)
+    assert one.to_dict() == other.to_dict()
+
+
+def test_the_graph_of_the_nearest_and_the_complete_one_agree_where_all_is_plain(two_axes):
+    ws, topic, _ = two_axes
+    for neighbours in (15, 1000):
+        found = ws.cluster("topic", k=9, number=3, neighbours=neighbours)
+        assert adjusted_rand_score(topic, found.assignment) > 0.8
+
+
+def test_all_features_are_the_axis_when_none_is_named(two_axes):
+    ws, topic, _ = two_axes
+    found = ws.cluster(number=3)
+    assert len(found.features) == 14
+    assert adjusted_rand_score(topic, found.assignment) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"features": [99]}, "no feature 99; they go from 0 to 13"),
+        ({"axis": "  "}, "phrase of the axis is empty"),
+        ({"features": [0]}, "none of 360 documents has any"),
+        ({"features": [10]}, "nothing tells them apart"),
+        ({"features": [10, 11], "number": 9}, "occur in only 3 combinations"),
+        ({"number": 1}, "expected 2 clusters or more"),
+        ({"neighbours": 0}, "expected 1 or more"),
+        ({"nmber": 3}, "did you mean 'number'"),
+    ],
+)
+def test_bad_requests_get_one_line(two_axes, call, said):
+    with pytest.raises((InputError, ConfigError), match=said):
+        two_axes[0].cluster(**call)
+
+
+def test_a_corpus_without_words_is_named_by_features(tmp_path):
+    random = np.random.default_rng(0)
+    kind = np.arange(80) % 2
+    maxima = np.zeros((80, 5))
+    for side in (0, 1):
+        maxima[kind == side, 1 + 2 * side : 3 + 2 * side] = random.random((40, 2)) < 0.8
+    ws = make_workspace(tmp_path / "ws", ["7"] * 80, {}, maxima)
+    assert ws.words == []
+    found = ws.cluster(number=2)
+    inside = found.assignment > 0
+    assert adjusted_rand_score(kind[inside], found.assignment[inside]) == pytest.approx(1)
+    assert sorted(part for name in found.table["name"] for part in name.split(", ")) == [
+        "name 1",
+        "name 2",
+        "name 3",
+        "name 4",
+    ]
+    assert ws.find(like=["0"], fuse=("words",), top=3).documents.shape[0] == 3
