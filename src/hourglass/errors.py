@@ -6,6 +6,7 @@
     │   ├── ConfigError       a setting that does not exist or does not fit
     │   ├── FolderError       a workspace or model folder that is missing, taken, unfinished or foreign
     │   ├── StatesError       a text for which a model gives numbers that are not finite
+    │   ├── EndpointError     a chat server that is gone, does not let us in, or for which the budget is spent
     │   └── MissingExtra      an optional part that is not installed; the message is the install line
     └── TrainingError         training cannot go on (a loss that is not a number); exits with 1
 
@@ -19,6 +20,7 @@ from difflib import get_close_matches
 
 __all__ = [
     "ConfigError",
+    "EndpointError",
     "FolderError",
     "HourglassError",
     "InputError",
@@ -62,6 +64,10 @@ class StatesError(InputError):
         super().__init__(
             f"{where}: text {text} gives numbers that are not finite; try dtype 'float32', or leave the text out"
         )
+
+
+class EndpointError(InputError):
+    """A chat server that is gone, does not let us in, or for which the budget is spent."""
 
 
 class MissingExtra(InputError):

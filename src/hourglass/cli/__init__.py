@@ -10,7 +10,22 @@ import sys
 
 import typer
 
-from hourglass.cli import claim, cluster, correlate, diff, embed, explore, features, find, fit, report, steer, trend
+from hourglass.cli import (
+    claim,
+    cluster,
+    correlate,
+    diff,
+    embed,
+    explore,
+    features,
+    find,
+    fit,
+    relabel,
+    report,
+    steer,
+    trend,
+    verify,
+)
 from hourglass.cli.output import errors, out
 from hourglass.errors import HourglassError
 
@@ -25,12 +40,14 @@ app = typer.Typer(
 for verb in (
     explore.explore,
     diff.diff,
+    verify.verify,
     correlate.correlate,
     trend.trend,
     find.find,
     cluster.cluster,
     embed.embed,
     features.features,
+    relabel.relabel,
     fit.fit,
     steer.steer,
     report.report,
@@ -55,7 +72,9 @@ def main() -> None:
     except HourglassError as error:
         errors.print(f"hourglass: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # typer makes 130 of Ctrl-C, and of nothing else
+            raise
         errors.print("hourglass: stopped; the same command goes on from here")
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as after `| head`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -45,3 +45,17 @@ def one_line(text: str, length: int) -> str:
     """The beginning of `text` without line breaks."""
     flat = " ".join(text.split())
     return flat if len(flat) <= length else flat[: length - 1] + "…"
+
+
+def print_usage(usage: Mapping[str, Any] | None) -> None:
+    """What was asked of a language model, in a line on standard error; nothing where none was."""
+    if usage is None:
+        return
+    tokens = usage["prompt_tokens"] + usage["completion_tokens"]
+    money = "" if usage["cost"] is None else f", {usage['cost']:.4g} of money"
+    guessed = " (estimated: the server does not count)" if usage["tokens_estimated"] else ""
+    errors.print(
+        f"{usage['questions']:,} questions asked, {usage['kept']:,} answered before; {tokens:,} tokens{guessed}{money}",
+        markup=False,
+        soft_wrap=True,
+    )

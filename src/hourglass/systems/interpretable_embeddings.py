@@ -14,12 +14,14 @@ Differences from the paper:
 - The default reader is all-MiniLM-L6-v2 and the autoencoder is trained on the corpus at hand (the paper: Llama 3.3 70B
   and a ready autoencoder of width 65,536). Any Hugging Face encoder or causal model can be the reader, and `sae` a ready one.
 - Special and template tokens are never pooled (the reference implementation pools them).
-- Names come from contrastive n-grams instead of a language model; the held-out score and the cut at 0.75 are kept.
+- Names come from contrastive n-grams; a language model's take their place where they score better (`relabel`). The held-out
+  score and the cut at 0.75 are kept.
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
 - Differences are estimated on documents that did not select them and carry intervals and false discovery rates; words
   compete with features in one list. Pairs and trends are tested among documents of like length.
 - Searches are fused with dense vectors and BM25; clusters are drawn on the graph of the nearest.
 - `PAPER_DIFF`, `PAPER_FIND`, `PAPER_CLUSTER`, `PAPER_CORRELATE` and `PAPER_TREND` switch to the paper's procedure.
+- Differences are verified on documents that did not select them, and what a judge refuses is no "no" (`verify`).
 - One target against several others: the paper's text (nearest other) is `metric="nearest"`; the released code's paired
   union is `pair=COLUMN`.
 """

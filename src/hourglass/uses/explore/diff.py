@@ -143,6 +143,66 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
 
     Raises InputError for a group that does not exist or has fewer than five documents.
     """
+    compared = _compare(workspace, by, a, b, options)
+    notes, counted = compared.notes, compared.counted
+    if options.split and len(counted) == 1:
+        notes.append(
+            f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate, so the largest differences are flattered."
+        )
+    chosen = counted[0].table(options)
+    keep = chosen[_selection(chosen, options)]
+    if len(counted) > 1:
+        estimated = counted[1].table(options).loc[keep.index]
+        estimated["q"] = benjamini_hochberg(estimated["p"].to_numpy())
+        keep = estimated
+    table = _ordered(keep, options).reset_index(drop=True)
+    at = counted[-1]
+    return Difference(
+        by, a, b or REST, _described(table, workspace), (int(at.total_a), int(at.total_b)), compared.medians, notes
+    )
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What the selecting half of the documents says, and which documents had no say.
+
+    table  the rows that it chose, strongest first, with its own numbers; the index is the column of the row among all
+           features, then all words
+    side   [n] of each document: 0 in a, 1 in b, -1 in neither
+    fresh  [n] documents of either side that did not select; none where they are too few to split
+    pair   [n] number of the pair of each document, -1 outside any; None when not paired
+    """
+
+    table: pd.DataFrame
+    side: Array
+    fresh: Array
+    pair: Array | None
+    notes: list[str]
+
+
+def select(workspace: Workspace, by: str, a: str, b: str | None, options: DiffOptions) -> Selected:
+    """The first half of `difference`: what differs on the selecting documents, nothing of the others looked at."""
+    compared = _compare(workspace, by, a, b, options)
+    chosen = compared.counted[0].table(options)
+    ordered = _ordered(chosen[_selection(chosen, options)], options)
+    table = _described(ordered, workspace)
+    pair = compared.pairs.of if compared.pairs is not None else None
+    fresh = (compared.side >= 0) & (compared.half == 1)
+    return Selected(table, compared.side, fresh, pair, compared.notes)
+
+
+@dataclass
+class _Compared:
+    side: Array
+    half: Array
+    pairs: _Pairs | None
+    counted: list[_Counts]
+    medians: tuple[float, float]
+    notes: list[str]
+
+
+def _compare(workspace: Workspace, by: str, a: str, b: str | None, options: DiffOptions) -> _Compared:
+    """Who is on which side and in which half, and the counts of each half."""
     groups = workspace.column(by)
     _check_groups(workspace, by, groups, [a] if b is None else [a, b])
     tokens = np.concatenate([coded.codes.tokens for coded in workspace.coded()])
@@ -173,25 +233,11 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
 
     units = (len(pairs.names),) if pairs is not None else ((side == 0).sum(), (side == 1).sum())
     split = options.split and min(units) >= SMALLEST_SPLIT
-    if options.split and not split:
-        notes.append(
-            f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate, so the largest differences are flattered."
-        )
     half = _halves(side, pairs, random) if split else np.zeros(len(side), np.int8)
 
     others = _other_groups(groups, side) if b is None else None
     counted = _count(workspace, side, half, pairs, others, options)
-    chosen = counted[0].table(options)
-    keep = chosen[_selection(chosen, options)]
-    if split:
-        estimated = counted[1].table(options).loc[keep.index]
-        estimated["q"] = benjamini_hochberg(estimated["p"].to_numpy())
-        keep = estimated
-    table = _ordered(keep, options).reset_index(drop=True)
-    at = counted[-1]
-    return Difference(
-        by, a, b or REST, _described(table, workspace), (int(at.total_a), int(at.total_b)), medians, notes
-    )
+    return _Compared(side, half, pairs, counted, medians, notes)
 
 
 # Counting -------------------------------------------------------------------------------------------

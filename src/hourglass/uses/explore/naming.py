@@ -37,18 +37,22 @@ def name(workspace: Workspace, seed: int, bar: Progress) -> None:
     sample = _token_sample(workspace, seed)
     names, examples = name_features(sample, p90, seed)
     features = names.assign(p90=p90, max=largest, histogram=list(_histograms(sample.codes, largest)))
-    named = np.flatnonzero(features["label"].notna())
+    write_label_vectors(workspace, features["label"])
+    write_table(examples, workspace.folder / "examples.parquet")
+    write_table(_with_frequencies(workspace, features), workspace.folder / "features.parquet")
+    bar.advance(task, len(features))
+
+
+def write_label_vectors(workspace: Workspace, labels: pd.Series) -> None:
+    """Write labels.safetensors: a unit vector for each label, zero where there is none."""
+    named = np.flatnonzero(labels.notna())
     reader = workspace.coder.reader
-    vectors = np.zeros((len(features), reader.width), np.float32)
+    vectors = np.zeros((len(labels), reader.width), np.float32)
     if len(named):
-        states = reader.read([text.replace("near ", "") for text in features["label"].iloc[named]])
-        means = pooled(states).numpy()
+        means = pooled(reader.read([text.replace("near ", "") for text in labels.iloc[named]])).numpy()
         vectors[named] = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     with atomic_file(workspace.folder / "labels.safetensors") as temporary:
         save_file({"vectors": vectors}, temporary)
-    _write_table(examples, workspace.folder / "examples.parquet")
-    _write_table(_with_frequencies(workspace, features), workspace.folder / "features.parquet")
-    bar.advance(task, len(features))
 
 
 def _token_sample(workspace: Workspace, seed: int) -> TokenSample:
@@ -113,11 +117,11 @@ def _with_frequencies(workspace: Workspace, features: pd.DataFrame) -> pd.DataFr
 
 def refresh_frequencies(workspace: Workspace) -> None:
     features = workspace.features
-    _write_table(_with_frequencies(workspace, features), workspace.folder / "features.parquet")
+    write_table(_with_frequencies(workspace, features), workspace.folder / "features.parquet")
     del workspace.features
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: pd.DataFrame, path: Path) -> None:
     with atomic_file(path) as temporary:
         table.to_parquet(temporary)
 
@@ -144,7 +148,7 @@ def draw_map(workspace: Workspace, seed: int, bar: Progress) -> None:
         reduced = PCA(min(50, *dense.shape), random_state=seed).fit_transform(dense)
         neighbours = min(30, (len(dense) - 1) / 3)
         places = TSNE(perplexity=neighbours, init="pca", random_state=seed, n_jobs=1).fit_transform(reduced)
-    _write_table(
+    write_table(
         pd.DataFrame({"position": positions, "x": places[:, 0], "y": places[:, 1]}), workspace.folder / "map.parquet"
     )
     bar.advance(task, len(dense))

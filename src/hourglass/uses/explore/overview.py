@@ -248,12 +248,25 @@ def _method(workspace: Workspace) -> list[tuple[str, str]]:
             "Features with a name",
             f"{int(features['label'].notna().sum()):,}: a name must guess on unseen contexts, with balanced accuracy 0.75 or more, where its feature fires",
         ),
+        *_named_by_models(features),
         ("Presence", "a document has a concept when its strongest token passes half of the concept's 90th percentile"),
         (
             "Differences",
             "chosen on one half of the documents, estimated on the other; 95 % intervals (Newcombe), exact p (Fisher), q (Benjamini-Hochberg)",
         ),
     ]
+
+
+def _named_by_models(features: pd.DataFrame) -> list[tuple[str, str]]:
+    """How many names are of language models, and of which; nothing where none is."""
+    if "named_by" not in features:
+        return []
+    by = features["named_by"].dropna()
+    counts = by[by != "offline"].value_counts()
+    told = ", ".join(f"{count:,} by {model}" for model, count in counts.items())
+    return [("Of them named by a language model", f"{told}; scored by it on passages that it had not named by")] * bool(
+        told
+    )
 
 
 def _caveats(workspace: Workspace) -> list[str]:

@@ -43,6 +43,11 @@ class Progress:
     def advance(self, task: TaskID, units: int) -> None:
         self._bars.advance(task, units)
 
+    def say(self, line: str) -> None:
+        """A line above the bars."""
+        if self.shown:
+            self._bars.console.print(line, markup=False, highlight=False)
+
     def pause(self) -> None:
         """Leave the terminal to somebody else until the next stage begins."""
         self._bars.stop()

@@ -9,6 +9,7 @@
     labels.safetensors      a dense vector for each feature's label
     words.json              vocabulary of the word matrix
     map.parquet             two coordinates a document, for at most a few thousand
+    answers.sqlite          what language models answered, by the hash of the question
     report.html             the report
 
 A file counts only once workspace.json says so, and workspace.json is replaced in one rename: a kill at any
@@ -23,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
+from hourglass.adapters.chat_endpoint import ChatEndpoint
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
@@ -47,8 +49,13 @@ from hourglass.uses.explore.pooling import PooledCodes
 from hourglass.uses.explore.trend import Trended, TrendOptions, trend
 from hourglass.waist import TextReader
 
+if TYPE_CHECKING:
+    from hourglass.uses.explore.judges import Judge
+    from hourglass.uses.explore.relabel import Relabelled
+    from hourglass.uses.explore.verify import Verified
+
 Array = np.ndarray[Any, Any]
-Options = TypeVar("Options", ClusterOptions, CorrelateOptions, DiffOptions, FindOptions, TrendOptions)
+Options = TypeVar("Options")
 
 FORMAT = 1
 STAGES = ("reading", "learning", "coding", "naming", "done")
@@ -371,6 +378,52 @@ class Workspace:
         phrases = [axis] if isinstance(axis, str) else list(axis)
         return cluster(self, phrases, features=features, options=_options(ClusterOptions, options))
 
+    def verify(
+        self,
+        by: str,
+        a: str | None = None,
+        b: str | None = None,
+        *,
+        judge: str | ChatEndpoint | Judge | Callable[[str, str], Any] = "rule",
+        hypotheses: Sequence[str] = (),
+        documents: Any = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> Verified:
+        """Let a judge check, on documents that did not select them, what is said to differ between groups of column `by`.
+
+        judge       "rule" (words of the names), "rule:REGEX" (which is the hypothesis), "local" (the encoder), the address of
+                    a chat endpoint or a `ChatEndpoint`, a function of statement and text, or a `Judge`
+        hypotheses  statements of one's own, said of `a`, in place of those that are made of the differences
+        documents   fresh documents with column `by` (any source of texts); default: the half that did not select
+
+        `options` are the fields of `VerifyOptions` and of `DiffOptions`. The same call after a stop asks a language model only
+        what is not answered yet.
+        """
+        from hourglass.uses.explore import verify  # it needs workspaces, so it cannot be imported above
+
+        of_diff = {field.name for field in dataclasses.fields(DiffOptions)}
+        diff = _options(DiffOptions, {name: value for name, value in options.items() if name in of_diff})
+        rest = {name: value for name, value in options.items() if name not in of_diff}
+        chosen = _options(verify.VerifyOptions, {**rest, "diff": diff})
+        return verify.verify(
+            self, by, a, b, judge=judge, hypotheses=hypotheses, documents=documents, options=chosen, progress=progress
+        )
+
+    def relabel(
+        self, endpoint: str | ChatEndpoint, *, features: Sequence[int] = (), progress: bool = True, **options: Any
+    ) -> Relabelled:
+        """Let a language model name features, and keep of its name and the offline one that which holds better.
+
+        endpoint  address of a chat endpoint, or a `ChatEndpoint`
+        features  by number; default: those that tell most documents apart
+
+        `options` are the fields of `RelabelOptions`. The same call after a stop goes on where it stopped.
+        """
+        from hourglass.uses.explore import relabel  # it needs workspaces, so it cannot be imported above
+
+        return relabel.relabel(self, endpoint, features, _options(relabel.RelabelOptions, options), progress)
+
     def embed(self, source: Any, *, text: str | None = None, id: str | None = None, progress: bool = True) -> int:
         """Add the documents of `source` without training again; returns how many were added.
 
@@ -400,7 +453,7 @@ class Workspace:
 
 
 def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # any dataclass of options
     for name in given:
         if name not in known:
             raise ConfigError(f"no option {name!r}{nearest(name, known)}")

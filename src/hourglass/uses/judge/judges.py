@@ -1,6 +1,6 @@
 """Who says whether a feature is clear: a language model, or a rule that needs none.
 
-    judge = asking(lambda prompt: client.responses.create(model="...", input=prompt).output_text)
+    judge = asking(ChatEndpoint("http://localhost:11434/v1", "llama3.1", answers="answers.sqlite").ask)
     judge = tokens_agree
 
 A judge is any function from the contexts of one feature to a `Judgement`.
