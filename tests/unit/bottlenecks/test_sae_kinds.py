@@ -92,6 +92,23 @@ def test_a_target_above_what_the_rows_need_is_reached(kind):
     assert fvu(x, sae.decode(codes)) < 0.1
 
 
+@pytest.mark.parametrize("kind", ["relu", "jumprelu", "gated"])
+def test_calibration_brings_other_rows_to_the_target(kind):
+    sae, x = trained(40, d_in=24, width=64, activation=kind, target_l0=3, sparsity_warmup=10, precision="float32")
+    others = 1.3 * x + 0.1
+    assert l0(sae.codes(others)) != pytest.approx(3, rel=0.02)
+    sae.calibrate(others)
+    assert l0(sae.codes(others)) == pytest.approx(3, rel=0.002)
+
+
+def test_calibration_leaves_kinds_without_a_target_as_they_are():
+    for settings in ({"activation": "topk", "k": 3}, {"activation": "relu"}):
+        sae, x = trained(5, d_in=24, width=64, **settings)
+        before = {name: weight.clone() for name, weight in sae.state_dict().items()}
+        sae.calibrate(x)
+        assert all(torch.equal(weight, before[name]) for name, weight in sae.state_dict().items())
+
+
 def test_the_price_goes_on_where_it_was(tmp_path):
     """A run that resumes has the whole of the controller: see also the contract's check of resuming."""
     sae, _ = trained(30, d_in=16, width=64, activation="relu", target_l0=4, sparsity_warmup=10)
