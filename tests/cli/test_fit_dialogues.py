@@ -63,7 +63,7 @@ def test_mistakes_are_one_line_and_leave_nothing(source, causal_folder, tmp_path
         ([*llama, "--dialogues", "--pack", "blocks"], "block 2048: the model takes 160 tokens at most"),
         ([*llama, "--dialogues", "--pack", "block"], "no pack 'block' (did you mean 'blocks'?)"),
         (["--dialogues", "--template", template, "--pack", "masked"], "in minilm packed documents see each other"),
-        ([*llama, "--dialogues", "--role", "user"], "role and max_norm are for plain texts"),
+        ([*llama, "--dialogues", "--role", "user"], "role, max_norm and stream are for plain texts"),
         ([*llama, "--pack", "masked"], "pack and template are for dialogues: add dialogues (--dialogues)"),
         ([*llama, "--dialogues", "--template", tmp_path / "no"], "no: no text file that can be read (No such file"),
         ([*llama, "--dialogues", "--text", "chat"], "no column 'chat' with dialogues"),
