@@ -1,8 +1,8 @@
 """Every verb as a person types it: tables, JSON with the documented keys, and one line for every mistake."""
 
 import json
-import shutil
 import re
+import shutil
 import subprocess
 import sys
 import time
