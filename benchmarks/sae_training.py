@@ -40,7 +40,13 @@ import numpy as np
 BATCH, K = 1024, 32
 WARM, TIMED = 8, 40
 TRAIN_ROWS, CHECK_ROWS = 32_768, 8_192
-DEFAULTS: dict[str, list[Any]] = {"widths": [2048, 8192], "rates": [3e-3, 1e-2, 3e-2], "only": []}
+DEFAULTS: dict[str, Any] = {
+    "widths": [2048, 8192],
+    "rates": [3e-3, 1e-2, 3e-2],
+    "only": [],
+    "steps": 96,
+    "rounds": 3,
+}
 DISTRIBUTIONS = {
     "ours": "hourglass-ai",
     "saelens": "sae-lens",
@@ -357,10 +363,11 @@ def command(arguments: argparse.Namespace) -> str:
         said.append(f"--rows {arguments.rows.name}")
     elif arguments.d != 384:
         said.append(f"--d {arguments.d}")
-    for name in ("widths", "rates", "only"):
+    for name, usual in DEFAULTS.items():
         chosen = getattr(arguments, name)
-        if chosen != DEFAULTS[name]:
-            said += [f"--{name}", *(f"{value:g}" if isinstance(value, float) else str(value) for value in chosen)]
+        if chosen != usual:
+            values = chosen if isinstance(chosen, list) else [chosen]
+            said += [f"--{name}", *(f"{value:g}" if isinstance(value, float) else str(value) for value in values)]
     if arguments.out != RESULT:
         said.append(f"--out {arguments.out.name}")
     return " ".join(said)
@@ -464,8 +471,10 @@ def main() -> None:
     parser.add_argument("--d", type=int, default=384, help="columns of simulated rows")
     parser.add_argument("--widths", type=int, nargs="+", default=DEFAULTS["widths"])
     parser.add_argument("--rates", type=float, nargs="+", default=DEFAULTS["rates"])
-    parser.add_argument("--steps", type=int, default=96, help="steps before FVU is measured; a multiple of 32")
-    parser.add_argument("--rounds", type=int, default=3, help="timings of each library")
+    parser.add_argument(
+        "--steps", type=int, default=DEFAULTS["steps"], help="steps before FVU is measured; a multiple of 32"
+    )
+    parser.add_argument("--rounds", type=int, default=DEFAULTS["rounds"], help="timings of each library")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=sorted(LIBRARIES), default=DEFAULTS["only"], help="peers to run")
     parser.add_argument("--peer-python", nargs="+", default=[], metavar="NAME=PATH", help="python that has the peer")
