@@ -1,0 +1,1 @@
+"""The browser app: the functions of the command line, with a mouse."""
