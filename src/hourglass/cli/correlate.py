@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hourglass.cli.output import errors, one_line, p_value, print_json, print_table
+from hourglass.cli.output import also, errors, gathered, p_value, print_json, print_table
 
 
 def correlate(
@@ -67,8 +68,8 @@ def correlate(
         ["a", "b", "both ", "chance ", "b|a ", "a|b ", "NPMI (95 %) ", "q "],
         [
             (
-                f"{r.a} {one_line(r.label_a, 30)}",
-                f"{r.b} {one_line(r.label_b, 30)}",
+                f"{r.a} {also(r.label_a, others['label_a'], 30, [r.label_b])}",
+                f"{r.b} {also(r.label_b, others['label_b'], 30, [r.label_a, *others['label_a']])}",
                 str(r.documents),
                 f"{r.expected:.1f}",
                 f"{100 * r.b_given_a:.0f} %",
@@ -76,7 +77,7 @@ def correlate(
                 f"{r.npmi_matched:.2f} ({r.low:.2f} … {r.high:.2f})",
                 p_value(r.q),
             )
-            for r in found.table.head(20).itertuples()
+            for r, others in islice(gathered(found.table), 20)
         ],
     )
     for note in found.notes:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hourglass.cli.output import errors, one_line, p_value, percent, print_json, print_table
+from hourglass.cli.output import also, errors, gathered, p_value, percent, print_json, print_table
 
 
 def diff(
@@ -56,23 +56,23 @@ def diff(
         print_json([difference.to_dict() for difference in found])
         return
     for difference in found:
-        rows = difference.table[difference.table["label"].notna()].head(20)
+        told = [(row, others) for row, others in gathered(difference.table) if row.label is not None]
         print_table(
             f"{difference.a} against {difference.b} ({difference.documents[0]:,} and {difference.documents[1]:,} documents)",
             ["feature ", "name", "a ", "b ", "difference (95 %) ", "q "],
             [
                 (
                     "word" if r.kind == "word" else str(r.feature),
-                    one_line(r.label, 60),
+                    also(r.label, others["label"], 60),
                     percent(r.frequency_a),
                     percent(r.frequency_b),
                     f"{100 * r.difference:+.0f} ({100 * r.low:+.0f} … {100 * r.high:+.0f})",
                     p_value(r.q),
                 )
-                for r in rows.itertuples()
+                for r, others in told[:20]
             ],
         )
-        unnamed = int(difference.table["label"].isna().sum())
+        unnamed = int((difference.table["label"].isna() & difference.table["same_as"].isna()).sum())
         for note in [
             *difference.notes,
             *([f"{unnamed} differing features without a name are left out; --json has them"] if unnamed else []),

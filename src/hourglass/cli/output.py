@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 out = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -45,6 +49,34 @@ def one_line(text: str, length: int) -> str:
     """The beginning of `text` without line breaks."""
     flat = " ".join(text.split())
     return flat if len(flat) <= length else flat[: length - 1] + "…"
+
+
+def gathered(table: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """The rows that stand for themselves, as named tuples, each with those that it stands for."""
+    others = dict(iter(table.groupby("same_as")))
+    for row in table[table["same_as"].isna()].itertuples():
+        yield row, others.get(row.Index, table.iloc[:0])
+
+
+def also(name: str, others: Iterable[Any], length: int, told: Collection[str] = ()) -> str:
+    """A name, and below it the names that it stands for, none a part of another or among those `told` already.
+
+    Plain phrases go without "the" and the like at their ends.
+    """
+    from hourglass.uses.explore.labels import trimmed
+
+    plain = [trimmed(text) if _PHRASE.fullmatch(text) else text for text in others if isinstance(text, str)]
+    apart = {text: f" {text} " for text in (name, *plain)}
+    new = dict.fromkeys(
+        text
+        for text in plain
+        if text not in (name, *told) and not any(text != o and apart[text] in apart[o] for o in apart)
+    )
+    rest = f"\n  also: {one_line('; '.join(new), length)}" if new else ""
+    return one_line(name, length) + rest
+
+
+_PHRASE = re.compile(r"[\w\s'’-]+")
 
 
 def print_usage(usage: Mapping[str, Any] | None) -> None:

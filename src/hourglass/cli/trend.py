@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hourglass.cli.output import errors, one_line, p_value, percent, print_json, print_table
+from hourglass.cli.output import also, errors, gathered, p_value, percent, print_json, print_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def trend(
@@ -60,15 +63,17 @@ def trend(
             for i, b in enumerate(found.bins.itertuples(), 1)
         ],
     )
-    named = found.table[found.table["label"].notna()]
-    told = named.drop_duplicates("label")
-    for title, rows in (("Rising", told[told["change"] > 0]), ("Falling", told[told["change"] < 0])):
+    told: dict[str, tuple[Any, pd.DataFrame]] = {}
+    for row, others in gathered(found.table):
+        if row.label is not None:
+            told.setdefault(row.label, (row, others))
+    for title, direction in (("Rising", 1), ("Falling", -1)):
         print_table(
             f"{title} along {by} ({found.documents:,} documents)",
             ["feature ", "name", "first ", "last ", "bin by bin", "change (95 %) ", "q "],
-            [_row(r) for r in rows.head(12).itertuples()],
+            [_row(row, others) for row, others in told.values() if direction * row.change > 0][:12],
         )
-    unnamed = len(found.table) - len(named)
+    unnamed = int((found.table["label"].isna() & found.table["same_as"].isna()).sum())
     for note in [
         *found.notes,
         *([f"{unnamed} features without a name that move are left out; --json has them"] if unnamed else []),
@@ -76,10 +81,10 @@ def trend(
         errors.print(note, markup=False)
 
 
-def _row(r: Any) -> tuple[str, ...]:
+def _row(r: Any, others: pd.DataFrame) -> tuple[str, ...]:
     return (
         "word" if r.kind == "word" else str(r.feature),
-        one_line(r.label, 50),
+        also(r.label, others["label"], 50),
         percent(r.frequencies[0]),
         percent(r.frequencies[-1]),
         _spark(r.frequencies),

@@ -308,3 +308,20 @@ def test_a_judge_verifies_pairs():
     assert got.loc[4, "verified_documents"] == 190
     assert np.isnan(got.loc[2, "verified_npmi"])
     assert list(got.index) == [4, 2]
+
+
+def test_pairs_of_the_same_documents_are_one_finding(tmp_path):
+    """Features 1, 2 and 3 are one phrase; 4 and 5 go together elsewhere."""
+    random = np.random.default_rng(0)
+    has = np.zeros((400, 6), bool)
+    has[:, [1, 2, 3]] = (random.random(400) < 0.2)[:, None]
+    has[:, [4, 5]] = (random.random(400) < 0.2)[:, None]
+    has[:, 5] |= random.random(400) < 0.05
+    names = [None, "text", "dark", "unreadable", "lamp", "box"]
+    found = made(tmp_path / "ws", has, names=names).correlate(**PLAIN)
+    pairs = {(r.a, r.b): r.same_as for r in found.table.itertuples()}
+    assert set(pairs) == {(1, 2), (1, 3), (2, 3), (4, 5)}  # all are told, with the q of their test
+    assert found.table["same_as"].isna().sum() == 2
+    leader = found.table[found.table["same_as"].isna() & (found.table["a"] < 4)].index[0]
+    assert all(pairs[pair] == leader for pair in ((1, 2), (1, 3), (2, 3)) if not pd.isna(pairs[pair]))
+    assert {row["same_as"] for row in found.to_dict()["rows"]} == {None, leader}

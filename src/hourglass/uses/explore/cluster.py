@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from hourglass.errors import ConfigError, InputError
 from hourglass.metrics.conductance import against_chance, cosine_conductance, graph_conductance
 from hourglass.uses.explore.affinity import Patterns, by_eigengap, jaccard_graph, parts, patterns, spectrum
 from hourglass.uses.explore.find import nearest_features, query_vector
+from hourglass.uses.explore.presence import present_in
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -137,7 +138,7 @@ def cluster(
     Raises InputError where nothing can be told apart: no document has any of the features, or all have the same.
     """
     axis = _axis(workspace, phrases, features, options.k)
-    present = _present(workspace, axis["feature"].to_numpy(), options)
+    present = present_in(workspace, axis["feature"].to_numpy(), options.level, options.min_tokens)
     axis["documents"] = np.asarray(present.sum(0), np.int64).ravel()
     inside = np.flatnonzero(np.diff(present.indptr) > 0)
     found = patterns(present[inside])
@@ -229,12 +230,6 @@ def _axis(workspace: Workspace, phrases: Sequence[str], features: Sequence[int],
             "similarity": [similarity for _, similarity in nearest.values()],
         }
     )
-
-
-def _present(workspace: Workspace, features: Array, options: ClusterOptions) -> csr_matrix:
-    """[documents, features] 1 where a document has the feature."""
-    level = options.level * workspace.features["p90"].to_numpy(np.float32)
-    return vstack([c.codes.present(level, options.min_tokens)[:, features] for c in workspace.coded()], format="csr")
 
 
 def _check_patterns(workspace: Workspace, found: Patterns, documents: int, options: ClusterOptions) -> None:

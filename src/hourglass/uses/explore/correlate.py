@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix, hstack, vstack
 
 from hourglass.errors import InputError
 from hourglass.metrics.association import joint_tail, npmi, npmi_interval
 from hourglass.metrics.proportions import benjamini_hochberg
-from hourglass.uses.explore.labels import TERMS, content_words, says_form
+from hourglass.uses.explore.alike import first_alike, same_as
+from hourglass.uses.explore.labels import TERMS, clarity, content_words, says_form
 from hourglass.uses.explore.same_tokens import same_tokens
 from hourglass.uses.explore.strata import FEWEST, FEWEST_SPLIT, SMALLEST, halves, length_strata
 
@@ -85,7 +86,8 @@ class Correlations:
                have by chance), frequency_a, frequency_b, a_given_b (share of the documents with b that have a),
                b_given_a, npmi (the textbook's), npmi_matched (against documents of like length) with its interval low
                and high, p, q, similarity (of the labels), same_tokens (NaN where it was not looked at); with `split` the
-               counts are from the half that did not select
+               counts are from the half that did not select; same_as: the row of the pair that stands for this one, whose
+               documents, or whose features', are about the same (NA: it stands for itself)
     documents  number of documents on which the table rests
     tested     number of pairs among which they were found
     notes      what a reader has to know before believing the table
@@ -145,7 +147,9 @@ def correlate(workspace: Workspace, other: Workspace | None, options: CorrelateO
             )
         pairs, shown = pairs[~failed], confirming
     pairs = pairs.sort_values("npmi_matched", ascending=False, kind="stable")
-    return Correlations(_described(pairs, shown), shown.total, selecting.pairs, notes)
+    table = _described(pairs, shown)
+    table["same_as"] = _same_findings(pairs, shown)
+    return Correlations(table, shown.total, selecting.pairs, notes)
 
 
 def verified(pairs: pd.DataFrame, judged_a: pd.DataFrame, judged_b: pd.DataFrame) -> pd.DataFrame:
@@ -298,6 +302,10 @@ class _Counts:
             joint[here] = counts[where[here] - start, j[here]]
         return joint
 
+    def present(self, i: Array, j: Array) -> tuple[csr_matrix, csr_matrix]:
+        """Each [documents, pairs], 1 where the document has the pair's feature on the left, and on the right."""
+        return self._columns[:, i].tocsr(), self._rows[:, j]
+
     def expected(self, i: Array, j: Array) -> Array:
         """Documents that would have both by chance, for pairs, were j's shuffled in each stratum."""
         return self._over_strata(i, j, lambda a, b, size: a * b / size)
@@ -439,6 +447,22 @@ def _of_different_tokens(
             f"{looked_at - len(together):,} of the {looked_at:,} strongest pairs fire on the same tokens and are left out."
         )
     return together
+
+
+def _same_findings(pairs: pd.DataFrame, counts: _Counts) -> Any:
+    """The pair that stands for each: one whose common documents are about the same, or whose two features each are."""
+    i, j = pairs["i"].to_numpy(np.int64), pairs["j"].to_numpy(np.int64)
+    left, right = counts.present(i, j)
+    a, b = i[first_alike(left)], j[first_alike(right)]
+    if counts.symmetric:
+        together = np.concatenate([i, j])
+        a, b = together[first_alike(hstack([left, right], format="csr"))].reshape(2, -1)
+        a, b = np.minimum(a, b), np.maximum(a, b)
+    of_left, of_right = (
+        field.workspace.features["terms"].iloc[field.features] for field in (counts.left, counts.right)
+    )
+    terms = [min(of_left.iloc[x], of_right.iloc[y], key=clarity) for x, y in zip(i, j)]
+    return same_as(first_alike(left.multiply(right).tocsr()), terms, list(zip(a.tolist(), b.tolist())))
 
 
 def _documents(columns: Any, feature: int) -> Array:

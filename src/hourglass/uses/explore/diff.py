@@ -19,6 +19,8 @@ from scipy.sparse import csr_matrix, hstack, vstack
 
 from hourglass.errors import ConfigError, InputError, nearest
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, fisher, mcnemar, paired_interval
+from hourglass.uses.explore.alike import first_alike, same_as, terms_of
+from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.strata import length_steps
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class Difference:
 
     table      a row a feature or word, the most different first: kind ("feature" or "word"), feature, label,
                frequency_a, frequency_b, difference, low, high, relative, p, q, nearest (largest frequency in
-               any single other group); with `split` all from the half that did not select
+               any single other group); with `split` all from the half that did not select; same_as: the row that stands
+               for this one, which is about the same documents (NA: it stands for itself)
     documents  number of documents in a and in b on which the table rests (pairs, when paired)
     notes      what a reader has to know before believing the table
     """
@@ -155,11 +158,13 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
         estimated = counted[1].table(options).loc[keep.index]
         estimated["q"] = benjamini_hochberg(estimated["p"].to_numpy())
         keep = estimated
-    table = _ordered(keep, options).reset_index(drop=True)
+    keep = _ordered(keep, options)
+    told = (compared.side >= 0) & (compared.half == len(counted) - 1)
+    present = present_in(workspace, keep.index.to_numpy(np.int64), options.level, options.min_tokens)[told]
+    table = _described(keep.reset_index(drop=True), workspace)
+    table["same_as"] = same_as(first_alike(present), terms_of(workspace, table))
     at = counted[-1]
-    return Difference(
-        by, a, b or REST, _described(table, workspace), (int(at.total_a), int(at.total_b)), compared.medians, notes
-    )
+    return Difference(by, a, b or REST, table, (int(at.total_a), int(at.total_b)), compared.medians, notes)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from hourglass.errors import ConfigError, InputError, nearest
 from hourglass.metrics.ranking import rank_biased_overlap, reciprocal_rank_fusion
+from hourglass.uses.explore.presence import picked
 from hourglass.uses.explore.words import word_presence
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def strengths(workspace: Workspace, features: Sequence[int], scale: bool = True)
     slots = np.full(workspace.manifest["width"], -1, np.int32)
     slots[list(features)] = np.arange(len(features))
     parts = [
-        _columns(a["indptr"], a["indices"], a["maximum"], slots, len(features))
+        picked(a["indptr"], a["indices"], a["maximum"], slots, len(features))
         for a in workspace.stored("indptr", "indices", "maximum")
     ]
     together = vstack(parts, format="csr")
@@ -277,7 +278,7 @@ def word_scores(workspace: Workspace, weights: Mapping[int, float | None]) -> Ar
     slots[list(weights)] = np.arange(len(weights))
     parts, lengths = [], []
     for a in workspace.stored("word_indptr", "word_indices"):
-        parts.append(_columns(a["word_indptr"], a["word_indices"], None, slots, len(weights)))
+        parts.append(picked(a["word_indptr"], a["word_indices"], None, slots, len(weights)))
         lengths.append(np.diff(a["word_indptr"]))
     matched, length = vstack(parts, format="csr"), np.concatenate(lengths)
     holders = np.asarray(matched.sum(0), np.float64).ravel()
@@ -329,14 +330,6 @@ def _carriers(strength: csr_matrix, features: Sequence[int], weights: Mapping[in
 
 
 # Parts of the stored matrices -----------------------------------------------------------------------
-
-
-def _columns(indptr: Array, indices: Array, values: Array | None, slots: Array, number: int) -> csr_matrix:
-    """The columns of a CSR matrix that have a place in `slots` (-1: none), in these places; ones without `values`."""
-    place = slots[indices]
-    hit = np.flatnonzero(place >= 0)
-    data = np.ones(len(hit), np.float32) if values is None else values[hit].astype(np.float32)
-    return csr_matrix((data, place[hit], np.searchsorted(hit, indptr)), shape=(len(indptr) - 1, number))
 
 
 def _feature_counts(workspace: Workspace, rows: Array) -> Array:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, hstack, vstack
 
 from hourglass.uses.explore.diff import DiffOptions, Selected
+from hourglass.uses.explore.presence import present_in
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -80,19 +80,11 @@ def evidence(workspace: Workspace, selected: Selected, options: DiffOptions) -> 
     drawn = [random.permutation(np.flatnonzero(selecting & (selected.side == s)))[:EVIDENCE] for s in (0, 1)]
     positions = np.sort(np.concatenate(drawn))
     columns = selected.table.index.to_numpy(np.int64)
-    level = options.level * workspace.features["p90"].to_numpy(np.float32)
-    parts: list[csr_matrix] = []
-    start = 0
-    for coded in workspace.coded():
-        stop = start + len(coded.codes)
-        inside = positions[(positions >= start) & (positions < stop)] - start
-        present = hstack([coded.codes.present(level, options.min_tokens), coded.words], format="csr")
-        parts.append(present[inside][:, columns])
-        start = stop
+    present = present_in(workspace, columns, options.level, options.min_tokens)[positions]
     rows = workspace.rows(positions.tolist(), ["_id", workspace.text_column])
     texts = rows.column(1).to_pylist()
     return Evidence(
-        positions, selected.side[positions], rows.column(0).to_pylist(), texts, vstack(parts).toarray().astype(bool)
+        positions, selected.side[positions], rows.column(0).to_pylist(), texts, present.toarray().astype(bool)
     )
 
 

@@ -45,6 +45,7 @@ STRONG = 0.5
 _WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 _SHAPES = ("a number", "a CAPITAL word", "a Capitalised word", "a code_name", "punctuation")
 _PLACES = ("the first word", "a line's first word")
+_ENDING = re.compile(r"-\w+")
 TOPIC_TERMS = 24
 """Words of a topic; the name shows the first TERMS of them."""
 TOPIC_DOCUMENTS = 240
@@ -54,7 +55,44 @@ SHAPE_SCORE = 0.85
 TELLING = 0.25
 """A word in more than this share of the documents tells nothing by being nearby."""
 
-_GAIN = 0.03  # balanced accuracy that a further term must add
+_GAIN = 0.03  # balanced accuracy that a further term must add, and one of form alone more than another
+
+# Some of the list's words are about something: a bill, a fire, what is empty, whoever says please.
+_ABOUT = frozenset(
+    [
+        "amount",
+        "bill",
+        "bottom",
+        "call",
+        "cry",
+        "describe",
+        "detail",
+        "empty",
+        "fill",
+        "find",
+        "fire",
+        "found",
+        "front",
+        "full",
+        "interest",
+        "mill",
+        "move",
+        "name",
+        "part",
+        "please",
+        "serious",
+        "show",
+        "side",
+        "sincere",
+        "system",
+        "thick",
+        "thin",
+        "top",
+    ]
+)
+FUNCTION_WORDS = ENGLISH_STOP_WORDS - _ABOUT
+"""Words that say nothing of what a text is about."""
+_NOT = frozenset(["cannot", "never", "no", "not", "without"])  # "not work" is no "work"
 
 
 @dataclass(frozen=True)
@@ -126,7 +164,9 @@ class _Name:
 
     @property
     def label(self) -> str | None:
-        return self.kind + ", ".join(self.terms[:TERMS]) if self.terms and self.score >= self.enough else None
+        if not self.terms or not self.score >= self.enough:
+            return None
+        return self.kind + ", ".join(map(_quoted, self.terms[:TERMS]))
 
 
 class _ByFeature:
@@ -182,7 +222,7 @@ class _Words:
         self._letters = np.array([w[:1].isalpha() and len(w) > 1 for w in self.vocabulary] + [False])
         self._tells = self._letters & (self._share <= TELLING)
         # Many words that say nothing are together as telling of a long document as a topic's own words are of it.
-        says = np.array([w not in ENGLISH_STOP_WORDS for w in self.vocabulary] + [False])
+        says = np.array([w not in FUNCTION_WORDS for w in self.vocabulary] + [False])
         self.telling = np.flatnonzero(self._tells & (holders >= 3) & says)
         column = np.full(self.size, -1)
         column[self.telling] = np.arange(len(self.telling))
@@ -333,12 +373,13 @@ def _by_any_of(words: _Words, split: _Split, terms_of: Callable[[Array], Array],
     if not len(candidates):
         return _Name([], np.nan, contexts)
     in_fire, in_quiet = _holds(fire, candidates), _holds(quiet, candidates)
+    dull = np.array([0 if clarity([words.readable(term)]) == CLEAR else _GAIN for term in candidates])
     chosen: list[int] = []
     hit, false = np.zeros(len(fire), bool), np.zeros(len(quiet), bool)
     best = 0.5
     for _ in range(TERMS):
         accuracy = 0.5 + ((hit[:, None] | in_fire).mean(0) - (false[:, None] | in_quiet).mean(0)) / 2
-        pick = int(np.argmax(accuracy))
+        pick = int(np.argmax(accuracy - dull))
         if accuracy[pick] < best + _GAIN:
             break
         chosen.append(pick)
@@ -349,7 +390,9 @@ def _by_any_of(words: _Words, split: _Split, terms_of: Callable[[Array], Array],
     right = _holds(terms_of(split.score_firing), terms).any(1).mean()
     wrong = _holds(terms_of(split.score_silent), terms).any(1).mean()
     common = float(np.mean([words.share(t) for t in terms]))
-    return _Name([words.readable(t) for t in terms], float(0.5 + (right - wrong) / 2), contexts, common)
+    # A name holds where any of its terms does, so their order is free: what is about something comes first.
+    readable = sorted(map(words.readable, terms), key=lambda term: -clarity([term]))
+    return _Name(readable, float(0.5 + (right - wrong) / 2), contexts, common)
 
 
 def _by_topic(words: _Words, fired_in: Array, random: np.random.Generator) -> _Name:
@@ -428,8 +471,35 @@ def content_words(terms: Sequence[str]) -> set[str]:
     return {word for term in terms if not _is_form(term) for word in _words_of(term) if not _is_function_word(word)}
 
 
+CLEAR = 3
+
+
+def clarity(terms: Sequence[str]) -> int:
+    """How much a reader has of a name: 0 none, 1 form alone, 2 its first term begins or ends with such, 3 (CLEAR) neither."""
+    if not len(terms) or says_form(terms):
+        return min(len(terms), 1)
+    return CLEAR if not _is_form(terms[0]) and trimmed(terms[0]) == terms[0] else 2
+
+
+def trimmed(term: str) -> str:
+    """A phrase without signs and words such as "the" at its ends: "and thanks" is "thanks"; of nothing else it stays."""
+    words = term.split()
+    if len(words) < 2 or _is_form(term) or term.startswith("near “"):
+        return term
+    keep = [i for i, word in enumerate(words) if word in _NOT or not _is_function_word(word)]
+    return " ".join(words[keep[0] : keep[-1] + 1])
+
+
+def _quoted(term: str) -> str:
+    """A term as it stands in a name: one that begins or ends with a sign is set apart, so that the sign is seen."""
+    if term in (*_SHAPES, *_PLACES) or term.startswith("near “") or _ENDING.fullmatch(term):
+        return term
+    return term if term[0].isalnum() and term[-1].isalnum() else f"“{term}”"
+
+
 def _is_form(term: str) -> bool:
-    return term in (*_SHAPES, *_PLACES) or term.startswith("-") or all(map(_is_function_word, _words_of(term)))
+    shaped = term in (*_SHAPES, *_PLACES) or bool(_ENDING.fullmatch(term))
+    return shaped or all(map(_is_function_word, _words_of(term)))
 
 
 def _words_of(term: str) -> list[str]:
@@ -437,7 +507,7 @@ def _words_of(term: str) -> list[str]:
 
 
 def _is_function_word(word: str) -> bool:
-    return word in ENGLISH_STOP_WORDS or not any(c.isalpha() for c in word)
+    return word in FUNCTION_WORDS or not any(c.isalpha() for c in word)
 
 
 def mark(text: str, spans: Array, active: Array, strength: Array) -> tuple[list[str], list[float]]:

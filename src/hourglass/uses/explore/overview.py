@@ -41,6 +41,8 @@ ROWS = 24
 SNIPPET = 140
 """Characters of a document shown on the map."""
 
+_FIRST_TERM = r"(“[^”]*”|[^,]*)"  # of a name
+
 
 def telling(features: pd.DataFrame) -> pd.Series:
     """How much each feature tells documents apart: a good name, in neither none nor all of them; NaN without a name."""
@@ -197,9 +199,9 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
     found = []
     try:
         for difference in differences(workspace, by, DiffOptions(), list(map(str, sizes.index[:GROUPS]))):
-            table = difference.table[difference.table["label"].notna()]
+            table = difference.table[difference.table["label"].notna() & difference.table["same_as"].isna()]
             # Of features that share their first term, the most different stands for all.
-            first = table["label"].str.split(",").str[0] + table["kind"]
+            first = table["label"].str.extract(_FIRST_TERM)[0] + table["kind"]
             table = table[~first.duplicated()]
             rows = pd.concat([table[table["kind"] == kind].head(ROWS // 2) for kind in ("feature", "word")])
             rows = rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index]

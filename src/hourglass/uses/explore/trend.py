@@ -23,7 +23,9 @@ from scipy.sparse import csr_matrix, hstack
 from hourglass.errors import ConfigError
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, wilson
 from hourglass.metrics.trends import trends
+from hourglass.uses.explore.alike import first_alike, same_as, terms_of
 from hourglass.uses.explore.ordering import Bins, ordered_bins
+from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.strata import FEWEST_SPLIT, SMALLEST, halves, length_strata
 
 if TYPE_CHECKING:
@@ -80,7 +82,8 @@ class Trended:
     table  a row a feature or word, the largest change first: kind ("feature" or "word"), feature, label, change (of the
            share, from the first bin to the last, along the line) with its interval low and high, against (the
            largest move the other way between two bins, 0 when it never turns), p, q, and over the bins frequencies with their intervals lows and highs;
-           with `split` all from the half that did not select
+           with `split` all from the half that did not select; same_as: the row that stands for this one, which is about the
+           same documents (NA: it stands for itself)
     bins   a row a bin: name, documents, median_tokens; of all documents
     notes  what a reader has to know before believing the table
     """
@@ -148,7 +151,10 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
     described = pd.DataFrame(
         {"name": bins.names, "documents": np.bincount(bins.of[placed], minlength=number), "median_tokens": medians}
     )
-    return Trended(by, described, _described(table, workspace), int(counted[-1].total.sum()), notes)
+    present = present_in(workspace, table["position"].to_numpy(), options.level, options.min_tokens)[half == half.max()]
+    table = _described(table, workspace)
+    table["same_as"] = same_as(first_alike(present), terms_of(workspace, table))
+    return Trended(by, described, table, int(counted[-1].total.sum()), notes)
 
 
 def _bins(workspace: Workspace, by: str, options: TrendOptions) -> Bins:

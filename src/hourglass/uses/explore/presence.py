@@ -1,0 +1,43 @@
+"""Which documents have some of the features and words, read without the rest of what is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+
+if TYPE_CHECKING:
+    from hourglass.uses.explore.workspace import Workspace
+
+Array = np.ndarray[Any, Any]
+
+
+def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: int) -> csr_matrix:
+    """[documents, len(columns)] 1 where a document has the feature or word.
+
+    columns  each a feature, or the width plus the number of a word
+    level, min_tokens  presence: share of the feature's 90th percentile that the maximum must pass, tokens that must fire
+    """
+    floor = level * workspace.features["p90"].to_numpy(np.float32)
+    slots = np.full(len(floor) + len(workspace.words), -1, np.int32)
+    slots[columns] = np.arange(len(columns))
+    of_feature, of_word = slots[: len(floor)], slots[len(floor) :]
+    parts = []
+    for a in workspace.stored("indptr", "indices", "maximum", "count", "word_indptr", "word_indices"):
+        has = (a["maximum"] > floor[a["indices"]]) & (a["count"] >= min_tokens)
+        parts.append(
+            picked(a["indptr"], a["indices"], has, of_feature, len(columns))
+            + picked(a["word_indptr"], a["word_indices"], None, of_word, len(columns))
+        )
+    together = vstack(parts, format="csr")
+    together.eliminate_zeros()
+    return together
+
+
+def picked(indptr: Array, indices: Array, values: Array | None, slots: Array, number: int) -> csr_matrix:
+    """The columns of a CSR matrix that have a place in `slots` (-1: none), in these places; ones without `values`."""
+    place = slots[indices]
+    hit = np.flatnonzero(place >= 0)
+    data = np.ones(len(hit), np.float32) if values is None else values[hit].astype(np.float32)
+    return csr_matrix((data, place[hit], np.searchsorted(hit, indptr)), shape=(len(indptr) - 1, number))
