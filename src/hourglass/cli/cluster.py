@@ -11,6 +11,8 @@ import typer
 from hourglass.cli.output import errors, one_line, out, percent, print_json, print_table
 from hourglass.errors import InputError
 
+AXIS_SHOWN = 20
+
 
 def cluster(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
@@ -42,6 +44,24 @@ def cluster(
     if as_json:
         print_json(found.to_dict())
         return
+    if axis:
+        print_table(
+            "Features of the axis",
+            ["feature ", "documents ", "nearness ", "phrase", "name"],
+            [
+                (
+                    str(r.feature),
+                    f"{r.documents:,}",
+                    _or_dash(r.similarity, "{:.2f}".format),
+                    one_line(r.phrase or "-", 30),
+                    one_line(r.label or "(no name)", 60),
+                )
+                for r in found.features.head(AXIS_SHOWN).itertuples()
+            ],
+        )
+        if len(found.features) > AXIS_SHOWN:
+            out.print(f"… and {len(found.features) - AXIS_SHOWN:,} more (--json has all)", markup=False)
+        out.print()
     clustered = int((found.assignment > 0).sum())
     print_table(
         f"{clustered:,} of {len(found.assignment):,} documents in {len(found)} clusters",

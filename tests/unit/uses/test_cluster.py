@@ -99,6 +99,10 @@ def two_axes(tmp_path, monkeypatch):
     dense = np.eye(4)[topic] + 0.1 * random.normal(size=(360, 4))
     ws = make_workspace(tmp_path / "ws", texts, {"topic": words, "style": style}, maxima, dense=dense, vectors=vectors)
     monkeypatch.setattr("hourglass.uses.explore.cluster.query_vector", lambda ws, phrase: PHRASES[phrase])
+    of_term = {f"name {i}": vector for i, vector in enumerate(vectors)}
+    monkeypatch.setattr(
+        "hourglass.uses.explore.cluster.text_vectors", lambda ws, texts: np.stack([of_term[text] for text in texts])
+    )
     return ws, topic, style
 
 
@@ -203,15 +207,11 @@ def test_a_corpus_without_words_is_named_by_features(tmp_path):
     maxima = np.zeros((80, 5))
     for side in (0, 1):
         maxima[kind == side, 1 + 2 * side : 3 + 2 * side] = random.random((40, 2)) < 0.8
-    ws = make_workspace(tmp_path / "ws", ["7"] * 80, {}, maxima)
+    names = [None, "apple", "bear", "cloud", "door"]
+    ws = make_workspace(tmp_path / "ws", ["7"] * 80, {}, maxima, names=names)
     assert ws.words == []
     found = ws.cluster(number=2)
     inside = found.assignment > 0
     assert adjusted_rand_score(kind[inside], found.assignment[inside]) == pytest.approx(1)
-    assert sorted(part for name in found.table["name"] for part in name.split(", ")) == [
-        "name 1",
-        "name 2",
-        "name 3",
-        "name 4",
-    ]
+    assert sorted(part for name in found.table["name"] for part in name.split(", ")) == names[1:]
     assert ws.find(like=["0"], fuse=("words",), top=3).documents.shape[0] == 3

@@ -1,6 +1,6 @@
 """Clusters of documents along an axis that the user names.
 
-The axis is a set of features: those whose names are nearest to the user's key phrases, those chosen by hand, or
+The axis is a set of features: those whose names are near to the user's key phrases, those chosen by hand, or
 all. Documents are alike as far as they have the same of these features (Jaccard), and are parted by spectral
 clustering. Those that have none of them are a group of their own and are not forced into a cluster.
 
@@ -9,7 +9,8 @@ two names share a word, nor two words that begin alike. Names are made on one ha
 document into a cluster, and the share that stays where it is tells what they are worth.
 
 Differences from the paper:
-- The user writes the key phrases; no language model expands the request, names the clusters or re-assigns documents.
+- The user writes the key phrases; no language model expands the request, names the clusters or re-assigns documents. A
+  phrase takes the names that are near to it, not always the k nearest: of few features most are about something else.
 - A feature is present above half of its 90th percentile (the paper: any activation), as everywhere here.
 - Documents with the same features are one node of the graph, weighted by their number, and the graph has the nearest
   nodes of each only (the paper: all against all, which is quadratic in the documents and was worse on news: see docs).
@@ -29,12 +30,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from hourglass.errors import ConfigError, InputError
 from hourglass.metrics.conductance import against_chance, cosine_conductance, graph_conductance
 from hourglass.uses.explore.affinity import Patterns, by_eigengap, jaccard_graph, parts, patterns, spectrum
-from hourglass.uses.explore.find import nearest_features, query_vector
+from hourglass.uses.explore.find import query_vector, text_vectors, unit
+from hourglass.uses.explore.labels import (
+    CLEAR,
+    FUNCTION_WORDS,
+    bare,
+    clarity,
+    content_words,
+    quoted,
+    says_form,
+    says_nothing,
+)
+from hourglass.uses.explore.labels import TERMS as LABEL_TERMS
 from hourglass.uses.explore.presence import present_in
 
 if TYPE_CHECKING:
@@ -46,6 +57,8 @@ TERMS = 5
 """Most terms in a name."""
 SHOWN = 5
 """Features, words and documents told of each cluster."""
+NEAR = 0.2
+"""Least cosine of a phrase and a name, less what all names have in common; `correlate` too counts names below it as unlike."""
 DENSE_SAMPLE = 20_000
 """Documents whose dense vectors are looked at."""
 
@@ -58,7 +71,7 @@ class ClusterOptions:
     """The axis' features, what counts as present, and how many clusters.
 
     number      of clusters; None: as the eigengap says, from 2 to `most`
-    k           features for each key phrase
+    k           most features for each key phrase
     level, min_tokens  presence: share of the feature's 90th percentile that the maximum must pass, tokens that must fire
     neighbours  nearest others that each distinct set of features is joined to; as many as there are: all with all
     draws       random partitions that conductance is compared with
@@ -215,13 +228,10 @@ def _axis(workspace: Workspace, phrases: Sequence[str], features: Sequence[int],
     for phrase in phrases:
         if not phrase.strip():
             raise InputError("a phrase of the axis is empty")
-        table = nearest_features(workspace, query_vector(workspace, phrase), k)
-        if not len(table):
-            raise InputError(f"{workspace.folder}: no feature has a name; choose features by number")
-        for feature, similarity in zip(table["feature"], table["similarity"]):
+        for feature, similarity in _near(workspace, phrase, k).items():
             # One chosen by hand (NaN) stays so, as the comparison is false; of several phrases the nearest counts.
-            if int(feature) not in nearest or similarity > nearest[int(feature)][1]:
-                nearest[int(feature)] = (phrase, float(similarity))
+            if feature not in nearest or similarity > nearest[feature][1]:
+                nearest[feature] = (phrase, similarity)
     return pd.DataFrame(
         {
             "feature": list(nearest),
@@ -232,6 +242,41 @@ def _axis(workspace: Workspace, phrases: Sequence[str], features: Sequence[int],
     )
 
 
+def _near(workspace: Workspace, phrase: str, k: int) -> dict[int, float]:
+    """The features, at most k, whose names are near to a phrase, with the similarity of each.
+
+    A name is near when it is at least half as near as the nearest and `NEAR`, or when it holds every word of the phrase:
+    the vector of a single word is a poor one. Its terms, each by itself, must on average be half as near as those of the
+    best, since one term of four pulls a whole name near. Names of words such as "the" alone are near to nothing.
+    """
+    features = workspace.features
+    terms = [list(own) for own in features["terms"]]
+    named = np.flatnonzero([isinstance(label, str) for label in features["label"]])
+    named = named[[not says_nothing(terms[f]) for f in named]]
+    if not len(named):
+        raise InputError(f"{workspace.folder}: no feature has a name; choose features by number")
+    # All vectors of an encoder may point one way, so what names have in common is taken out of them.
+    vectors, query = workspace.label_vectors[named], unit(query_vector(workspace, phrase))
+    middle = vectors.mean(0)
+    similarity = unit(vectors - middle) @ query
+    wanted = _words_of(phrase) if content_words([phrase]) else set()
+    holds = np.array([bool(wanted) and wanted <= _words_of(" ".join(terms[f][:LABEL_TERMS])) for f in named])
+    near = holds | (similarity >= max(NEAR, similarity.max() / 2))
+    if not near.any():
+        best = workspace.labels([named[similarity.argmax()]])[0]
+        raise InputError(
+            f"{workspace.folder}: no feature has a name near to {phrase!r} (the nearest is {best!r}, {similarity.max():.2f} of {NEAR} asked); "
+            "use other words, or choose features by number"
+        )
+    order = np.argsort(-np.where(near, similarity + 2 * holds, -np.inf), kind="stable")[: min(k, int(near.sum()))]
+    shown = [terms[f][:LABEL_TERMS] or [str(features["label"].iloc[f])] for f in named[order]]
+    read = text_vectors(workspace, [bare(term) for own in shown for term in own])
+    of_term = unit(unit(read) - middle) @ query
+    ends = np.cumsum([len(own) for own in shown])
+    by_terms = np.array([part.mean() for part in np.split(of_term, ends[:-1])])
+    return {int(named[i]): float(similarity[i]) for i in order[by_terms >= by_terms.max() / 2]}
+
+
 def _check_patterns(workspace: Workspace, found: Patterns, documents: int, options: ClusterOptions) -> None:
     number = len(found.weight)
     if not number:
@@ -239,7 +284,7 @@ def _check_patterns(workspace: Workspace, found: Patterns, documents: int, optio
     if number == 1:
         raise InputError(
             f"{workspace.folder}: the {int(found.weight.sum()):,} documents with any of the axis' features have the same ones; "
-            "nothing tells them apart"
+            "nothing tells them apart; add phrases (--axis) or features (--features)"
         )
     if options.number and options.number > number:
         raise InputError(
@@ -349,31 +394,42 @@ def _sums(cells: Array, number: int, rows: csr_matrix) -> Array:
 
 
 def _names(terms: _Terms) -> list[_Name]:
-    """All clusters' names at once, the most telling term first; no two hold the same word."""
+    """All clusters' names at once, the most telling term first; no two hold the same word.
+
+    Words such as "the", and phrases that begin or end with one, name only what nothing else does; signs and shapes come last.
+    """
     number = terms.shares.shape[1]
     worth = np.stack([terms.of(c) for c in range(number)])
+    plain = np.array([text is not None and _is_plain(text) for text in terms.texts])
     chosen: list[list[int]] = [[] for _ in range(number)]
     taken: set[str] = set()
-    for flat in np.argsort(-worth, axis=None, kind="stable"):
-        cluster, term = divmod(int(flat), worth.shape[1])
-        if worth[cluster, term] <= 0:
-            break
-        text = terms.texts[term]
-        if text is None or len(chosen[cluster]) == TERMS or taken & _words_of(text):
-            continue
-        chosen[cluster].append(term)
-        taken |= _words_of(text)
+    for allowed in (plain, ~plain):
+        nameless = [c for c in range(number) if not chosen[c]]
+        for flat in np.argsort(-np.where(allowed, worth, 0), axis=None, kind="stable"):
+            cluster, term = divmod(int(flat), worth.shape[1])
+            if not allowed[term] or worth[cluster, term] <= 0:
+                break
+            text = terms.texts[term]
+            if text is None or cluster not in nameless or len(chosen[cluster]) == TERMS or taken & _words_of(text):
+                continue
+            chosen[cluster].append(term)
+            taken |= _words_of(text)
     names = []
     for cluster, picked in enumerate(chosen):
-        texts = [str(terms.texts[t]) for t in picked]
+        picked = sorted(picked, key=lambda t: -clarity([str(terms.texts[t])]))
+        texts = [quoted(str(terms.texts[t])) for t in picked]
         names.append(_Name(", ".join(texts) or None, picked, terms.log_ratio(cluster)[picked].tolist()))
     return names
+
+
+def _is_plain(term: str) -> bool:
+    return clarity([term]) == CLEAR or (says_form([term]) and not says_nothing([term]))
 
 
 def _words_of(text: str) -> set[str]:
     """The words of a term that another may not have, by their beginnings: "award" stands for "awards" too."""
     words = set(re.findall(r"\w+", text.lower()))
-    stems = {word.rstrip("s")[:_STEM] for word in words - ENGLISH_STOP_WORDS or words}
+    stems = {word.rstrip("s")[:_STEM] for word in words - FUNCTION_WORDS or words}
     return stems or {text}  # a sign, such as "%"
 
 

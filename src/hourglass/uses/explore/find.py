@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
+from hourglass.adapters.huggingface import pooled
 from hourglass.errors import ConfigError, InputError, nearest
 from hourglass.metrics.ranking import rank_biased_overlap, reciprocal_rank_fusion
 from hourglass.uses.explore.presence import picked
@@ -141,7 +142,7 @@ def find(
         positive, negative = examples[: len(like)], examples[len(like) :]
         weights = weights_from_examples(workspace, positive, negative, options)
         if "dense" in options.fuse:
-            rivals["dense"] = dense_scores(workspace, _unit(_dense_rows(workspace, positive)).mean(0))
+            rivals["dense"] = dense_scores(workspace, unit(_dense_rows(workspace, positive)).mean(0))
         telling = words_from_examples(workspace, positive, negative) if "words" in options.fuse else {}
         if telling:
             rivals["words"] = word_scores(workspace, telling)
@@ -187,9 +188,14 @@ def query_vector(workspace: Workspace, query: str) -> Array:
     return states.mean(0).numpy()
 
 
+def text_vectors(workspace: Workspace, texts: Sequence[str]) -> Array:
+    """[texts, d] mean token states of short texts; zero for one that holds nothing to read."""
+    return pooled(workspace.coder.reader.read(list(texts))).float().numpy()
+
+
 def nearest_features(workspace: Workspace, vector: Array, number: int) -> pd.DataFrame:
     """feature, label, similarity of the named features whose names are nearest to `vector` [d], the nearest first."""
-    similarity = workspace.label_vectors @ _unit(vector)
+    similarity = workspace.label_vectors @ unit(vector)
     labelled = np.flatnonzero(np.any(workspace.label_vectors != 0, axis=1))
     best = labelled[np.argsort(-similarity[labelled], kind="stable")][:number]
     labels = pd.Series(workspace.labels(best), dtype=object)
@@ -263,7 +269,7 @@ def feature_scores(workspace: Workspace, weights: Mapping[int, float], scale: bo
 
 def dense_scores(workspace: Workspace, vector: Array) -> Array:
     """[documents] cosine of the documents' dense vectors with `vector` [d]."""
-    query = _unit(vector).astype(np.float32)
+    query = unit(vector).astype(np.float32)
     parts = []
     for arrays in workspace.stored("dense"):
         dense = arrays["dense"].astype(np.float32)
@@ -396,5 +402,6 @@ def _check_weights(workspace: Workspace, features: Mapping[int, float]) -> dict[
     return {int(f): float(w) for f, w in features.items()}
 
 
-def _unit(x: Array) -> Array:
+def unit(x: Array) -> Array:
+    """Vectors of norm 1."""
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hourglass.uses.explore.diff import DiffOptions, Selected
+from hourglass.uses.explore.labels import bare, clarity, says_nothing
 from hourglass.uses.explore.presence import present_in
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ EVIDENCE = 400
 """Selecting documents of each side that are looked at."""
 SAME = 0.5
 """Rows of one direction whose documents overlap more than this (Jaccard) are one hypothesis."""
+SURE = 0.9
+"""A name of form alone, such as “?”, is worth a hypothesis from this score on."""
 BEGINNING = "This document "
 
 _MOST_NEEDED = 6
@@ -92,7 +95,10 @@ def evidence(workspace: Workspace, selected: Selected, options: DiffOptions) -> 
 
 
 def from_names(features: pd.DataFrame, selected: Selected, seen: Evidence, number: int = MOST) -> list[Hypothesis]:
-    """Distinct hypotheses out of the rows that have a name, the strongest first; half of them of either direction."""
+    """Distinct hypotheses out of the rows that have a name, the strongest first; half of them of either direction.
+
+    Those that say little to a reader are made only where there are too few others.
+    """
     table = selected.table
     terms = [_terms(features, row) for row in table.itertuples()]
     merged: list[list[int]] = []
@@ -104,6 +110,10 @@ def from_names(features: pd.DataFrame, selected: Selected, seen: Evidence, numbe
             merged.append([row])
         else:
             home.append(row)
+    little = [_says_little(features, row, own) for row, own in zip(table.itertuples(), terms)]
+    # What stands for its rows, and comes first, is what tells most: of what tells as much, the strongest.
+    merged = [sorted(rows, key=lambda row: (little[row], -clarity(terms[row]))) for rows in merged]
+    merged.sort(key=lambda rows: little[rows[0]])
     found = [_of_rows(features, table, rows, terms[rows[0]], seen) for rows in merged]
     halves = [[h for h in found if h.side == side] for side in (0, 1)]
     best = [h for half in halves for h in half[: number // 2]]
@@ -137,11 +147,13 @@ def labels_of(table: pd.DataFrame, rows: Sequence[int]) -> tuple[str, ...]:
 
 def _statement(features: pd.DataFrame, row: Any) -> str:
     """What a row says of a document."""
-    if row["kind"] == "feature" and "description" in features:
-        told = features["description"].iloc[int(row["feature"])]
-        if isinstance(told, str):
-            return told
-    return statement_of(str(row["label"]))
+    told = _description(features, row["feature"]) if row["kind"] == "feature" else None
+    return told if isinstance(told, str) else statement_of(str(row["label"]))
+
+
+def _description(features: pd.DataFrame, feature: Any) -> Any:
+    """What a language model wrote of a feature, where it did."""
+    return features["description"].iloc[int(feature)] if "description" in features else None
 
 
 def statement_of(label: str) -> str:
@@ -149,6 +161,13 @@ def statement_of(label: str) -> str:
     if label.startswith("topic: "):
         return f"{BEGINNING}is about: {label.removeprefix('topic: ')}"
     return f"{BEGINNING}has {'any of: ' if ', ' in label else 'this: '}{label}"
+
+
+def _says_little(features: pd.DataFrame, row: Any, terms: list[str]) -> bool:
+    """Whether a name is form alone, unless it is of a sign or a shape and nearly sure."""
+    if clarity(terms) > 1 or (row.kind == "feature" and isinstance(_description(features, row.feature), str)):
+        return False
+    return row.kind == "word" or says_nothing(terms) or features["score"].iloc[int(row.feature)] < SURE
 
 
 def _terms(features: pd.DataFrame, row: Any) -> list[str]:
@@ -173,7 +192,7 @@ def _parts(terms: list[str]) -> set[str]:
 
 def _plain(term: str) -> str:
     """A term without its mark and plural: names of one thing differ in them."""
-    word = term.removeprefix("near “").removesuffix("”")
+    word = bare(term)
     return word[:-1] if len(word) > 3 and word.endswith("s") else word
 
 
@@ -204,7 +223,7 @@ def pattern_of(term: str) -> re.Pattern[str] | None:
         return None
     if re.fullmatch(r"-\w+", term):
         return re.compile(rf"\w{re.escape(term[1:])}\b", re.I)
-    words = term.removeprefix("near “").removesuffix("”").split()
+    words = bare(term).split()
     if not words:
         return None
     between = r"\s+" if all(map(_is_word, words)) else r"\s*"

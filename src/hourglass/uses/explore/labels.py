@@ -90,7 +90,7 @@ _ABOUT = frozenset(
         "top",
     ]
 )
-FUNCTION_WORDS = ENGLISH_STOP_WORDS - _ABOUT
+FUNCTION_WORDS = ENGLISH_STOP_WORDS - _ABOUT | {"did", "does", "doing", "having"}
 """Words that say nothing of what a text is about."""
 _NOT = frozenset(["cannot", "never", "no", "not", "without"])  # "not work" is no "work"
 
@@ -166,7 +166,7 @@ class _Name:
     def label(self) -> str | None:
         if not self.terms or not self.score >= self.enough:
             return None
-        return self.kind + ", ".join(map(_quoted, self.terms[:TERMS]))
+        return self.kind + ", ".join(map(quoted, self.terms[:TERMS]))
 
 
 class _ByFeature:
@@ -220,10 +220,10 @@ class _Words:
         holders = np.bincount(pairs % self.size, minlength=self.size)
         self._share = holders / max(len(sample.texts), 1)
         self._letters = np.array([w[:1].isalpha() and len(w) > 1 for w in self.vocabulary] + [False])
-        self._tells = self._letters & (self._share <= TELLING)
         # Many words that say nothing are together as telling of a long document as a topic's own words are of it.
         says = np.array([w not in FUNCTION_WORDS for w in self.vocabulary] + [False])
-        self.telling = np.flatnonzero(self._tells & (holders >= 3) & says)
+        self._tells = self._letters & (self._share <= TELLING) & says
+        self.telling = np.flatnonzero(self._tells & (holders >= 3))
         column = np.full(self.size, -1)
         column[self.telling] = np.arange(len(self.telling))
         pairs = pairs[column[pairs % self.size] >= 0]
@@ -481,33 +481,51 @@ def clarity(terms: Sequence[str]) -> int:
     return CLEAR if not _is_form(terms[0]) and trimmed(terms[0]) == terms[0] else 2
 
 
+def says_nothing(terms: Sequence[str]) -> bool:
+    """Whether a name is made of words such as "the" alone: no sign, number or shape that a reader could look for either."""
+    return all(_is_form(term) and not _is_shape(term) and any(map(str.isalpha, term)) for term in terms)
+
+
 def trimmed(term: str) -> str:
     """A phrase without signs and words such as "the" at its ends: "and thanks" is "thanks"; of nothing else it stays."""
     words = term.split()
     if len(words) < 2 or _is_form(term) or term.startswith("near “"):
         return term
-    keep = [i for i, word in enumerate(words) if word in _NOT or not _is_function_word(word)]
+    keep = [i for i, word in enumerate(words) if word in _NOT or _says(word)]
     return " ".join(words[keep[0] : keep[-1] + 1])
 
 
-def _quoted(term: str) -> str:
+def quoted(term: str) -> str:
     """A term as it stands in a name: one that begins or ends with a sign is set apart, so that the sign is seen."""
-    if term in (*_SHAPES, *_PLACES) or term.startswith("near “") or _ENDING.fullmatch(term):
+    if _is_shape(term) or term.startswith("near “") or (term[0].isalnum() and term[-1].isalnum()):
         return term
-    return term if term[0].isalnum() and term[-1].isalnum() else f"“{term}”"
+    return f"“{term}”"
 
 
 def _is_form(term: str) -> bool:
-    shaped = term in (*_SHAPES, *_PLACES) or bool(_ENDING.fullmatch(term))
-    return shaped or all(map(_is_function_word, _words_of(term)))
+    return _is_shape(term) or all(map(_is_function_word, _words_of(term)))
+
+
+def _is_shape(term: str) -> bool:
+    return term in (*_SHAPES, *_PLACES) or bool(_ENDING.fullmatch(term))
+
+
+def bare(term: str) -> str:
+    """A term without the mark that it need only be nearby."""
+    return term.removeprefix("near “").removesuffix("”")
 
 
 def _words_of(term: str) -> list[str]:
-    return term.removeprefix("near “").removesuffix("”").split()
+    return bare(term).split()
 
 
 def _is_function_word(word: str) -> bool:
     return word in FUNCTION_WORDS or not any(c.isalpha() for c in word)
+
+
+def _says(word: str) -> bool:
+    """Whether a word may end a phrase: a number may, as in "windows 10"."""
+    return word not in FUNCTION_WORDS and any(c.isalnum() for c in word)
 
 
 def mark(text: str, spans: Array, active: Array, strength: Array) -> tuple[list[str], list[float]]:
