@@ -56,7 +56,7 @@ def diff(
         print_json([difference.to_dict() for difference in found])
         return
     for difference in found:
-        told = [(row, others) for row, others in gathered(difference.table) if row.label is not None]
+        told = [(row, others) for row, others in gathered(difference.table) if isinstance(row.label, str)]
         print_table(
             f"{difference.a} against {difference.b} ({difference.documents[0]:,} and {difference.documents[1]:,} documents)",
             ["feature ", "name", "a ", "b ", "difference (95 %) ", "q "],

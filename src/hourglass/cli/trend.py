@@ -65,7 +65,7 @@ def trend(
     )
     told: dict[str, tuple[Any, pd.DataFrame]] = {}
     for row, others in gathered(found.table):
-        if row.label is not None:
+        if isinstance(row.label, str):
             told.setdefault(row.label, (row, others))
     for title, direction in (("Rising", 1), ("Falling", -1)):
         print_table(
