@@ -74,6 +74,7 @@ def explore(
     activation: Literal["topk", "batchtopk"] = "topk",
     threshold: float = 0.0,
     limit: int | None = None,
+    sample: int | None = None,
     seed: int = 0,
     force: bool = False,
     progress: bool = True,
@@ -91,7 +92,8 @@ def explore(
               that learns here; one of `fit_sae` knows its encoder, layer and site
     width, k  features in all (default: as many as the corpus can teach) and active ones a token
     threshold an activation counts only above this value
-    limit     read at most so many documents
+    limit     read only the first so many documents
+    sample    read all, and take so many at random, in their order; they are held in memory while the source is read
     force     replace a finished workspace; the old one stays until the new one is done
 
     The same call after a crash goes on where it stopped. Raises InputError for bad input, in one line.
@@ -100,8 +102,12 @@ def explore(
     if k < 1 or (width is not None and width < k):
         raise ConfigError(f"width {width} and k {k}: expected 1 <= k <= width")
     texts = open_texts(source, text=text, id=id, require=[by] if by else [])
+    if limit is not None and sample is not None:
+        raise ConfigError("limit takes the first documents, sample random ones: give one of the two")
     if limit is not None:
         texts = texts.limited(limit)
+    if sample is not None:
+        texts = texts.sampled(sample, seed)
     ready = load_sae(sae) if sae is not None else None
     if isinstance(ready, Crosscoder):
         raise ConfigError(f"{sae}: a crosscoder reads several places at once; name an autoencoder or a transcoder")
@@ -125,6 +131,7 @@ def explore(
         "activation": activation,
         "threshold": threshold,
         "limit": limit,
+        "sample": sample,
         "seed": seed,
     }
 

@@ -39,7 +39,10 @@ def explore(
     ] = None,
     k: Annotated[int, typer.Option(help="Active features of a token.")] = 32,
     activation: Annotated[str, typer.Option(help="topk or batchtopk.")] = "topk",
-    limit: Annotated[int | None, typer.Option(help="Read at most so many documents.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read only the first so many documents.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Take so many documents at random from all (where the rows are sorted, say).")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Encoder arithmetic: auto, float32, bfloat16.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished workspace.")] = False,
@@ -65,6 +68,7 @@ def explore(
         k=k,
         activation=activation,  # type: ignore[arg-type]
         limit=limit,
+        sample=sample,
         seed=seed,
         force=force,
     )

@@ -14,6 +14,7 @@ class ReadReport:
     rows     rows of the source passed so far, good or bad
     counts   rows by kind of trouble
     skipped  (row, why) of the first rows of each kind that were left out
+    limit    documents after which reading stopped, where a limit stopped it
     """
 
     def __init__(self, name: str) -> None:
@@ -21,6 +22,7 @@ class ReadReport:
         self.rows = 0
         self.counts: Counter[str] = Counter()
         self.skipped: list[tuple[int, str]] = []
+        self.limit: int | None = None
         self._first: dict[str, list[int]] = {}
         self._left_out: set[str] = set()
 
@@ -36,8 +38,12 @@ class ReadReport:
         self._add(row, what)
 
     def lines(self) -> list[str]:
-        """A line for each kind of trouble."""
+        """A line for each kind of trouble, and one where a limit left the rest unread."""
         out = []
+        if self.limit is not None:
+            out.append(
+                f"{self.name}: the first {self.limit:,} documents were read (limit); sample draws from all of them"
+            )
         for what, count in self.counts.items():
             rows = ", ".join(f"{row:,}" for row in self._first[what])
             more = ", ..." if count > FIRST else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import io
 import json
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -58,6 +60,7 @@ class TextSource:
         self.name = name
         self.report = ReadReport(name)
         self._limit: int | None = None
+        self._sample: tuple[int, int] | None = None
         started = read()
         self._head = list(islice(started, _HEAD))
         self._rest = started
@@ -79,6 +82,16 @@ class TextSource:
         self._limit = documents
         return self
 
+    def sampled(self, documents: int, seed: int) -> TextSource:
+        """The same source, with so many of its documents drawn at random, in their order.
+
+        The source is read to its end before the first of them comes; they are in memory, the others are not.
+        """
+        if documents < 1:
+            raise SourceError(f"{self.name}: a sample of {documents} leaves no document")
+        self._sample = documents, seed
+        return self
+
     def batches(self, rows: int = 4096, skip: int = 0) -> Iterator[pa.RecordBatch]:
         """Batches of at most `rows` documents and 64 MiB of text, with the source's columns, "_row" and "_id".
 
@@ -90,18 +103,16 @@ class TextSource:
         seen: dict[int, int] = {}
         kinds: dict[str, pa.DataType] = {}
         size = documents = 0
-        for number, row, remark in chain(self._head, self._rest):
-            self.report.rows += 1
+        for number, row in self._documents(skip) if self._sample is None else self._drawn(*self._sample):
             quiet = self.report.rows <= skip
-            row = self._checked(number, row, remark, quiet)
-            if row is None:
-                continue
             row["_id"] = self._unique(row, number, seen, quiet)
             documents += 1
             if not quiet:
                 batch.append(row)
                 size += len(row[self.text_column])
             full = len(batch) == rows or size > _BATCH_BYTES
+            if documents == self._limit:
+                self.report.limit = documents
             if full or documents == self._limit:
                 if batch:
                     yield self._to_arrow(batch, kinds)
@@ -113,6 +124,30 @@ class TextSource:
         if not documents:
             trouble = "; ".join(line.split(": ", 1)[-1] for line in self.report.lines())
             raise SourceError(f"{self.name}: no document with text in column {self.text_column!r}; {trouble}")
+
+    def _documents(self, skip: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(number, row) of the rows that have a text; `report` counts all, and trouble beyond the first `skip`."""
+        for number, row, remark in chain(self._head, self._rest):
+            self.report.rows += 1
+            row = self._checked(number, row, remark, self.report.rows <= skip)
+            if row is not None:
+                yield number, row
+
+    def _drawn(self, size: int, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The same of `size` random rows: those with the largest of a random number each, the smallest on top of a heap."""
+        draw = random.Random(seed)
+        heap: list[tuple[float, int, int, dict[str, Any]]] = []
+        for number, row in self._documents():
+            entry = (draw.random(), self.report.rows, number, row)
+            if len(heap) < size:
+                heapq.heappush(heap, entry)
+            else:
+                heapq.heappushpop(heap, entry)
+        end = self.report.rows
+        for _, passed, number, row in sorted(heap, key=lambda entry: entry[1]):
+            self.report.rows = passed
+            yield number, row
+        self.report.rows = end
 
     def _checked(
         self, number: int, row: dict[str, Any] | None, remark: str | None, quiet: bool

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -165,6 +166,48 @@ def test_going_on_after_a_stop_gives_the_same_documents():
 def test_a_limit_counts_documents_not_rows():
     rows = [{"text": ""}, {"text": "a"}, {"text": "b"}, {"text": "c"}]
     assert pa.Table.from_batches(list(open_texts(rows).limited(2).batches()))["text"].to_pylist() == ["a", "b"]
+
+
+def test_a_limit_says_that_the_rest_was_left_unread():
+    source = open_texts(["a b", "c d", "e f"]).limited(2)
+    list(source.batches())
+    assert source.report.lines() == ["the list: the first 2 documents were read (limit); sample draws from all of them"]
+    for whole in (open_texts(["a b"]), open_texts(["a b"]).limited(5)):
+        list(whole.batches())
+        assert whole.report.lines() == []
+
+
+def numbers(source, **how):
+    return [int(text.split()[1]) for batch in source.batches(**how) for text in batch["text"].to_pylist()]
+
+
+def test_a_sample_is_of_all_rows_in_their_order_and_the_same_for_a_seed():
+    rows = [{"id": i // 2, "text": f"text {i}" if i % 5 else ""} for i in range(1000)]
+    found = numbers(open_texts(rows).sampled(50, seed=1))
+    assert found == numbers(open_texts(iter(rows)).sampled(50, seed=1), rows=7) == sorted(set(found))
+    assert len(found) == 50 and all(i % 5 for i in found)
+    assert found != numbers(open_texts(rows).sampled(50, seed=2))
+    assert numbers(open_texts(rows).sampled(5000, seed=1)) == [i for i in range(1000) if i % 5]
+    # Every row is as likely as any other.
+    often = np.zeros(20)
+    for seed in range(2000):
+        often[numbers(open_texts([f"text {i}" for i in range(20)]).sampled(5, seed))] += 1
+    assert np.all(np.abs(often / 2000 - 0.25) < 0.05)
+    with pytest.raises(SourceError, match="a sample of 0 leaves no document"):
+        open_texts(rows).sampled(0, seed=1)
+
+
+def test_a_sample_goes_on_after_a_stop():
+    rows = [{"id": i % 7, "text": f"text {i}" if i % 5 else ""} for i in range(300)]
+    whole = pa.Table.from_batches(list(open_texts(rows).sampled(60, 3).batches(rows=10)))
+    first = open_texts(rows).sampled(60, 3)
+    batches = first.batches(rows=10)
+    taken = [next(batches), next(batches)]
+    again = open_texts(rows).sampled(60, 3)
+    rest = list(again.batches(rows=10, skip=first.report.rows))
+    assert pa.Table.from_batches([*taken, *rest]).to_pylist() == whole.to_pylist()
+    assert again.report.rows == 300
+    assert again.report.counts["without text in column 'text'"] == 60
 
 
 def test_batches_are_bounded_by_bytes():
