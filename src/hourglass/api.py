@@ -43,7 +43,7 @@ from hourglass.training import fit as fit_waist
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
 from hourglass.uses import coders
-from hourglass.uses.explore import Workspace, build
+from hourglass.uses.explore import Workspace, build, engines
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import is_workspace
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
@@ -74,6 +74,7 @@ def explore(
     activation: Literal["topk", "batchtopk"] = "topk",
     threshold: float = 0.0,
     limit: int | None = None,
+    engine: str = "local",
     seed: int = 0,
     force: bool = False,
     progress: bool = True,
@@ -92,11 +93,12 @@ def explore(
     width, k  features in all (default: as many as the corpus can teach) and active ones a token
     threshold an activation counts only above this value
     limit     read at most so many documents
+    engine    "local", or "ray" for a cluster whose machines all see `out`: the same result, encoded and coded by its workers
     force     replace a finished workspace; the old one stays until the new one is done
 
     The same call after a crash goes on where it stopped. Raises InputError for bad input, in one line.
     """
-    folder = Path(out)
+    folder, workers = Path(out), engines.engine(engine)
     if k < 1 or (width is not None and width < k):
         raise ConfigError(f"width {width} and k {k}: expected 1 <= k <= width")
     texts = open_texts(source, text=text, id=id, require=[by] if by else [])
@@ -153,7 +155,7 @@ def explore(
     if not is_workspace(target):
         make_coder(0)  # settings that do not fit are refused before anything is read or written
     workspace = build.begin(target, texts, settings, InterpretableEmbeddings.from_pretrained)
-    build.run(workspace, texts, make_coder, seed, progress)
+    build.run(workspace, texts, make_coder, workers, seed, progress)
     if target != folder:
         replace_folder(target, folder)
     return open(folder)

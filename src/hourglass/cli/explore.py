@@ -41,6 +41,7 @@ def explore(
     activation: Annotated[str, typer.Option(help="topk or batchtopk.")] = "topk",
     limit: Annotated[int | None, typer.Option(help="Read at most so many documents.")] = None,
     dtype: Annotated[str, typer.Option(help="Encoder arithmetic: auto, float32, bfloat16.")] = "auto",
+    engine: Annotated[str, typer.Option(help="local, or ray: a cluster whose machines all see --out.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished workspace.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -65,6 +66,7 @@ def explore(
         k=k,
         activation=activation,  # type: ignore[arg-type]
         limit=limit,
+        engine=engine,
         seed=seed,
         force=force,
     )
