@@ -36,6 +36,7 @@ from hourglass.data.flows import Flow, cache_flow
 from hourglass.data.states import StateStream
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.storage.atomic import read_json, replace_folder, write_json
+from hourglass.storage.places import is_url
 from hourglass.storage.rows import RowFile
 from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
 from hourglass.training import FitResult, TrainConfig
@@ -81,8 +82,8 @@ def explore(
 ) -> Workspace:
     """Learn the concepts of a pile of texts and write a workspace with a report into `out`.
 
-    source    a file (csv, tsv, jsonl, json, parquet, arrow), a folder of .txt, "docstrings:", a Hub data set id, "-", a
-              pandas / polars / Arrow table, a list of texts
+    source    a path or URL (csv, tsv, jsonl, json, parquet, arrow, .lance; a folder of .txt or of such files), "docstrings:",
+              a Hub data set id, "-", a pandas / polars / Arrow table, a list of texts
     text      column that holds the text; guessed where it is plain
     by        column whose groups the report compares
     id        column that names a document (default: "id" where there is one, else the row number)
@@ -99,6 +100,11 @@ def explore(
     The same call after a crash goes on where it stopped. Raises InputError for bad input, in one line.
     """
     folder, workers = Path(out), engines.engine(engine)
+    if is_url(str(out)):
+        raise FolderError(
+            f"{out}: a workspace is a folder of this machine or one that is mounted; what is in it can be brought there "
+            f"afterwards: hourglass export DIR {str(out).rstrip('/')}/documents.parquet"
+        )
     if k < 1 or (width is not None and width < k):
         raise ConfigError(f"width {width} and k {k}: expected 1 <= k <= width")
     texts = open_texts(source, text=text, id=id, require=[by] if by else [])

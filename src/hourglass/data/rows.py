@@ -191,16 +191,16 @@ def arrow_file(stream: BinaryIO, name: str) -> Iterator[Row]:
     return arrow_batches(part for batch in whole for part in pa.table(batch).to_batches(max_chunksize=1024))
 
 
-def lance(name: str) -> Iterator[Row]:
-    """Rows of a Lance data set: a folder, or a URL of the stores that Lance itself reaches (s3, gs, az)."""
+def lance(place: Place) -> Iterator[Row]:
+    """Rows of a Lance data set: a folder, or a URL of a store that Lance itself reaches (s3, gs, az)."""
     try:
         import lance as library
     except ImportError:
         raise MissingExtra("a Lance data set", "lance") from None
     try:
-        data = library.dataset(name)
+        data = library.dataset(place.path if place.is_local else place.name)
     except (OSError, ValueError) as error:
-        raise SourceError(f"{name}: not a Lance data set ({str(error).splitlines()[0]})") from None
+        raise SourceError(f"{place}: not a Lance data set ({str(error).splitlines()[0].split(', /')[0]})") from None
     return arrow_batches(data.to_batches(batch_size=1024))
 
 

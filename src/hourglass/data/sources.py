@@ -22,6 +22,7 @@ TEXT_NAMES = ("text", "content", "body", "document", "message", "review", "sente
 """Columns taken for the text without being told, where there is just one of them."""
 
 _HEAD = 200
+_OURS = ("_row", "_id", "_tokens", "_features", "_strengths", "_dense")
 _BATCH_BYTES = 64 * 2**20
 
 
@@ -238,7 +239,7 @@ def _named(name: str, text: str | None) -> Callable[[], Iterator[Row]]:
         return lambda: docstrings([p for p in name.removeprefix("docstrings:").split(",") if p])
     place = Place.of(name)
     if files.is_lance(place):
-        return lambda: rows.lance(name)
+        return lambda: rows.lance(place)
     if place.is_folder():
         return lambda: files.folder(place)
     if place.is_file():
@@ -280,7 +281,7 @@ def _hub(name: str) -> Iterator[Row]:
 
 def _own(column: Any) -> str:
     """Column names as text; those that we add ourselves are kept free."""
-    return f"{column}_" if column in ("_row", "_id") else str(column)
+    return f"{column}_" if column in _OURS else str(column)
 
 
 def _kind(values: Sequence[Any]) -> pa.DataType:

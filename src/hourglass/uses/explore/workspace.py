@@ -467,6 +467,15 @@ class Workspace:
         columns = {} if bare else {"text": text or self.settings["text"], "id": id or self.settings["id"]}
         return build.embed(self, open_texts(source, **columns), engines.engine(engine), progress)
 
+    def export(self, to: str | Path, *, force: bool = False) -> int:
+        """Write all documents with their codes and dense vectors to a .parquet or .lance, a path or URL; returns their number.
+
+        What is there already is replaced only with `force`.
+        """
+        from hourglass.uses.explore import export  # it needs workspaces, so it cannot be imported above
+
+        return export.export(self, str(to), force=force)
+
     # Writing -----------------------------------------------------------------------------------------
 
     def commit(self) -> None:
