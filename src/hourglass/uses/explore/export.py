@@ -62,12 +62,13 @@ def _taken(place: Place) -> FolderError:
 def _schema(workspace: Workspace) -> pa.Schema:
     """The columns of all shards: sources that came later may have others."""
     shards = [pq.read_schema(workspace.document_file(shard)).remove_metadata() for shard in workspace.shards]
+    width = next(workspace.stored("dense"))["dense"].shape[1]
     computed = pa.schema(
         {
             "_tokens": pa.int32(),
             "_features": pa.list_(pa.int32()),
             "_strengths": pa.list_(pa.float32()),
-            "_dense": pa.list_(pa.float32(), workspace.coder.reader.width),
+            "_dense": pa.list_(pa.float32(), width),
         }
     )
     return pa.unify_schemas([*shards, computed], promote_options="permissive")
