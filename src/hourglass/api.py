@@ -36,6 +36,7 @@ from hourglass.data.flows import Flow, cache_flow
 from hourglass.data.states import StateStream
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.storage.atomic import read_json, replace_folder, write_json
+from hourglass.storage.places import is_url
 from hourglass.storage.rows import RowFile
 from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
 from hourglass.training import FitResult, TrainConfig
@@ -43,7 +44,7 @@ from hourglass.training import fit as fit_waist
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
 from hourglass.uses import coders
-from hourglass.uses.explore import Workspace, build
+from hourglass.uses.explore import Workspace, build, engines
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import is_workspace
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
@@ -75,14 +76,15 @@ def explore(
     threshold: float = 0.0,
     limit: int | None = None,
     sample: int | None = None,
+    engine: str = "local",
     seed: int = 0,
     force: bool = False,
     progress: bool = True,
 ) -> Workspace:
     """Learn the concepts of a pile of texts and write a workspace with a report into `out`.
 
-    source    a file (csv, tsv, jsonl, json, parquet, arrow), a folder of .txt, "docstrings:", a Hub data set id, "-", a
-              pandas / polars / Arrow table, a list of texts
+    source    a path or URL (csv, tsv, jsonl, json, parquet, arrow, .lance; a folder of .txt or of such files), "docstrings:",
+              a Hub data set id, "-", a pandas / polars / Arrow table, a list of texts
     text      column that holds the text; guessed where it is plain
     by        column whose groups the report compares
     id        column that names a document (default: "id" where there is one, else the row number)
@@ -94,11 +96,17 @@ def explore(
     threshold an activation counts only above this value
     limit     read only the first so many documents
     sample    read all, and take so many at random, in their order; they are held in memory while the source is read
+    engine    "local", or "ray" for a cluster whose machines all see `out`: the same result, encoded and coded by its workers
     force     replace a finished workspace; the old one stays until the new one is done
 
     The same call after a crash goes on where it stopped. Raises InputError for bad input, in one line.
     """
-    folder = Path(out)
+    folder, workers = Path(out), engines.engine(engine)
+    if is_url(str(out)):
+        raise FolderError(
+            f"{out}: a workspace is a folder of this machine or one that is mounted; what is in it can be brought there "
+            f"afterwards: hourglass export DIR {str(out).rstrip('/')}/documents.parquet"
+        )
     if k < 1 or (width is not None and width < k):
         raise ConfigError(f"width {width} and k {k}: expected 1 <= k <= width")
     texts = open_texts(source, text=text, id=id, require=[by] if by else [])
@@ -160,7 +168,7 @@ def explore(
     if not is_workspace(target):
         make_coder(0)  # settings that do not fit are refused before anything is read or written
     workspace = build.begin(target, texts, settings, InterpretableEmbeddings.from_pretrained)
-    build.run(workspace, texts, make_coder, seed, progress)
+    build.run(workspace, texts, make_coder, workers, seed, progress)
     if target != folder:
         replace_folder(target, folder)
     return open(folder)

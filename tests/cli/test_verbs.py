@@ -69,6 +69,7 @@ def test_json_has_the_documented_keys(explored, tmp_path):
         "features DIR N": ("features", explored, 3),
         "report": ("report", grown),
         "embed": ("embed", grown, more),
+        "export": ("export", grown, tmp_path / "grown.parquet"),
     }
     for verb, call in calls.items():
         got = json.loads(run(*call, "--json"))

@@ -13,6 +13,7 @@ a block states can be taken, and under which names models keep it, is in `huggin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -98,6 +99,7 @@ class HuggingFaceReader:
         if max_norm is not None and not max_norm > 1:
             raise ConfigError(f"max_norm {max_norm}: expected a multiple of the median norm, above 1")
         self._max_norm = max_norm
+        self._tokens_per_batch = tokens_per_batch
         self._description = {
             "model": model,
             "revision": self._runs.revision,
@@ -110,6 +112,15 @@ class HuggingFaceReader:
             "special": special,
             "max_norm": max_norm,
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process it goes by name, not by weight, and takes the best device there is.
+        settings: dict[str, Any] = {
+            name: value for name, value in self._description.items() if name not in ("model", "revision")
+        }
+        return partial(HuggingFaceReader, **settings, tokens_per_batch=self._tokens_per_batch), (
+            self._description["model"],
+        )
 
     @property
     def width(self) -> int:

@@ -14,7 +14,7 @@ def explore(
     source: Annotated[
         str,
         typer.Argument(
-            help="A file (csv, tsv, jsonl, json, parquet, arrow), a folder of .txt, 'docstrings:', a Hub data set id, or '-'."
+            help="A path or URL (csv, tsv, jsonl, json, parquet, arrow, .lance, a folder of files), 'docstrings:', a Hub data set id, or '-'."
         ),
     ],
     text: Annotated[str | None, typer.Option(help="Column that holds the text (guessed where it is plain).")] = None,
@@ -22,7 +22,7 @@ def explore(
     id: Annotated[
         str | None, typer.Option(help="Column that names a document (default: 'id' where there is one).")
     ] = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder of the workspace.")] = Path("hourglass-explore"),
+    out_dir: Annotated[str, typer.Option("--out", help="Folder of the workspace.")] = "hourglass-explore",
     encoder: Annotated[
         str | None, typer.Option(help="'minilm', a model folder or a Hub id (default: that of --sae, else minilm).")
     ] = None,
@@ -44,6 +44,7 @@ def explore(
         int | None, typer.Option(help="Take so many documents at random from all (where the rows are sorted, say).")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Encoder arithmetic: auto, float32, bfloat16.")] = "auto",
+    engine: Annotated[str, typer.Option(help="local, or ray: a cluster whose machines all see --out.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished workspace.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -69,6 +70,7 @@ def explore(
         activation=activation,  # type: ignore[arg-type]
         limit=limit,
         sample=sample,
+        engine=engine,
         seed=seed,
         force=force,
     )

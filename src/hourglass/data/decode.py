@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, cast
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 NOT_UTF8 = "not in UTF-8, read as windows-1252"
-
-
-def open_bytes(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked when its name ends in .gz."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
 def lines(stream: BinaryIO) -> Iterator[tuple[str, bool]]:

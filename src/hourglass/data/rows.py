@@ -11,15 +11,14 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from hourglass.data import decode
-from hourglass.errors import SourceError
+from hourglass.errors import MissingExtra, SourceError
+from hourglass.storage.places import Place
 
 Row = tuple[int, dict[str, Any] | None, str | None]
 
@@ -151,15 +150,17 @@ def plain_lines(lines: Iterable[tuple[str, bool]]) -> Iterator[Row]:
         yield number, {"text": line.rstrip("\r\n")}, None if utf8 else decode.NOT_UTF8
 
 
-def text_files(folder: Path) -> Iterator[Row]:
-    """A text a file, in the order of their names."""
-    for number, path in enumerate(sorted(folder.rglob("*.txt")), 1):
+def text_files(texts: Iterable[Place], folder: str) -> Iterator[Row]:
+    """A text a file."""
+    for number, place in enumerate(texts, 1):
+        name = place.name.removeprefix(folder.rstrip("/") + "/")
         try:
-            content, utf8 = decode.whole(path.read_bytes())
-        except OSError as error:
-            yield number, None, f"{path.name} cannot be read ({error.strerror})"
+            with place.open() as stream:
+                content, utf8 = decode.whole(stream.read())
+        except (OSError, SourceError) as error:
+            yield number, None, f"{name} cannot be read ({str(error).removeprefix(f'{place}: ')})"
             continue
-        yield number, {"file": str(path.relative_to(folder)), "text": content}, None if utf8 else decode.NOT_UTF8
+        yield number, {"file": name, "text": content}, None if utf8 else decode.NOT_UTF8
 
 
 def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
@@ -171,22 +172,36 @@ def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
             yield number, row, None
 
 
-def parquet(path: Path) -> Iterator[Row]:
+def parquet(stream: BinaryIO, name: str) -> Iterator[Row]:
     """Rows of a parquet file."""
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(stream)
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: not a parquet file ({str(error).splitlines()[0]})") from None
+        raise SourceError(f"{name}: not a parquet file ({str(error).splitlines()[0]})") from None
     return arrow_batches(file.iter_batches(1024))
 
 
-def arrow_file(path: Path) -> Iterator[Row]:
-    """Rows of an Arrow IPC (feather) file."""
+def arrow_file(stream: BinaryIO, name: str) -> Iterator[Row]:
+    """Rows of an Arrow IPC (feather) file, one of its batches in memory at a time."""
     try:
-        table = feather.read_table(path, memory_map=True)
+        file = pa.ipc.open_file(stream)
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: not an Arrow file ({str(error).splitlines()[0]})") from None
-    return arrow_batches(table.to_batches(max_chunksize=1024))
+        raise SourceError(f"{name}: not an Arrow file ({str(error).splitlines()[0]})") from None
+    whole = (file.get_batch(number) for number in range(file.num_record_batches))
+    return arrow_batches(part for batch in whole for part in pa.table(batch).to_batches(max_chunksize=1024))
+
+
+def lance(place: Place) -> Iterator[Row]:
+    """Rows of a Lance data set: a folder, or a URL of a store that Lance itself reaches (s3, gs, az)."""
+    try:
+        import lance as library
+    except ImportError:
+        raise MissingExtra("a Lance data set", "lance") from None
+    try:
+        data = library.dataset(place.path if place.is_local else place.name)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{place}: not a Lance data set ({str(error).splitlines()[0].split(', /')[0]})") from None
+    return arrow_batches(data.to_batches(batch_size=1024))
 
 
 def dicts(items: Iterable[Any]) -> Iterator[Row]:

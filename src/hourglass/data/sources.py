@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import io
 import json
 import random
 import sys
@@ -14,17 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from hourglass.data import decode, rows
+from hourglass.data import files, rows
 from hourglass.data.docstrings import docstrings
 from hourglass.data.report import ReadReport
 from hourglass.data.rows import Row
 from hourglass.errors import SourceError, nearest
+from hourglass.storage.places import Place, is_url
 
 TEXT_NAMES = ("text", "content", "body", "document", "message", "review", "sentence", "output", "statement", "comment")
 """Columns taken for the text without being told, where there is just one of them."""
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".txt")
 
 _HEAD = 200
+_OURS = ("_row", "_id", "_tokens", "_features", "_strengths", "_dense")
 _BATCH_BYTES = 64 * 2**20
 
 
@@ -33,8 +33,8 @@ def open_texts(
 ) -> TextSource:
     """Open a source of texts.
 
-    source   a path (csv, tsv, jsonl, json, parquet, arrow, each text format also .gz; a folder of .txt, or of files of
-             one of the formats), "-" for standard input, "docstrings:" or "docstrings:numpy,scipy", a Hub data set
+    source   a path or URL (csv, tsv, jsonl, json, parquet, arrow, each text format also .gz; a folder of .txt, or of files
+             of one of the formats; a .lance data set), "-" for standard input, "docstrings:" or "docstrings:numpy,scipy", a Hub data set
              "owner/name" or "owner/name:split", a pandas / polars / Arrow table, a data set, or a list of texts or dicts
     text     column that holds the text; guessed where it is plain
     id       column that names a document; default "id" where there is one
@@ -272,78 +272,29 @@ def _named(name: str, text: str | None) -> Callable[[], Iterator[Row]]:
         return lambda: _standard_input(text)
     if name.startswith("docstrings:"):
         return lambda: docstrings([p for p in name.removeprefix("docstrings:").split(",") if p])
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return lambda: _folder(path)
-    if path.is_file():
-        return lambda: _file(path)
+    place = Place.of(name)
+    if files.is_lance(place):
+        return lambda: rows.lance(place)
+    if place.is_folder():
+        return lambda: files.folder(place)
+    if place.is_file():
+        return lambda: files.file(place)
+    if is_url(name):
+        raise SourceError(f"{name}: no such file")
+    path = Path(place.path)
     stem = name.removeprefix("hf:")
-    looks_like_path = _format(path) is not None or name.startswith((".", "/", "~")) or name.count("/") > 1
+    looks_like_path = files.format_of(place) is not None or name.startswith((".", "/", "~")) or name.count("/") > 1
     if not looks_like_path and ("/" in name or name.startswith("hf:")):
         return lambda: _hub(stem)
     there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise SourceError(f"{name}: no such file{nearest(path.name, there) if there else ''}".split(" (there are:")[0])
 
 
-def _format(path: Path) -> str | None:
-    suffixes = [s.lower() for s in path.suffixes]
-    last = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else suffixes[-1] if suffixes else ""
-    return last if last in FORMATS else None
-
-
-def _file(path: Path) -> Iterator[Row]:
-    kind = _format(path)
-    if kind is None:
-        raise SourceError(
-            f"{path}: not a kind of file that is read; expected {', '.join(FORMATS)}, or a folder of .txt"
-        )
-    if path.stat().st_size == 0:
-        raise SourceError(f"{path}: the file is empty")
-    if kind == ".parquet":
-        yield from rows.parquet(path)
-    elif kind in (".arrow", ".feather"):
-        yield from rows.arrow_file(path)
-    else:
-        with decode.open_bytes(path) as stream:
-            yield from _of_bytes(stream, kind, str(path))
-
-
-def _of_bytes(stream: Any, kind: str, name: str) -> Iterator[Row]:
-    if kind in (".csv", ".tsv"):
-        yield from rows.delimited(decode.lines(stream), name, "\t" if kind == ".tsv" else None)
-    elif kind in (".jsonl", ".ndjson"):
-        yield from rows.json_lines(decode.lines(stream))
-    elif kind == ".txt":
-        yield from rows.plain_lines(decode.lines(stream))
-    else:
-        raw = stream.read()
-        if raw.lstrip()[:1] == b"[":
-            yield from rows.json_array(raw, name)
-        else:
-            yield from rows.json_lines(decode.lines(io.BufferedReader(io.BytesIO(raw))))
-
-
-def _folder(path: Path) -> Iterator[Row]:
-    if any(path.rglob("*.txt")):
-        yield from rows.text_files(path)
-        return
-    files = sorted(p for p in path.iterdir() if p.is_file() and _format(p) is not None)
-    kinds = {_format(p) for p in files}
-    if len(kinds) != 1:
-        found = f"{len(kinds)} kinds of files" if kinds else "none"
-        raise SourceError(f"{path}: expected .txt files, or files of one kind ({', '.join(FORMATS)}); found {found}")
-    number = 0
-    for file in files:
-        for _, row, remark in _file(file):
-            number += 1
-            yield number, row, remark
-
-
 def _standard_input(text: str | None) -> Iterator[Row]:
     stream = sys.stdin.buffer
     start = stream.peek(4096).lstrip()[:1] if hasattr(stream, "peek") else b""
     kind = ".jsonl" if start == b"{" else ".csv" if text else ".txt"
-    yield from _of_bytes(stream, kind, "standard input")
+    yield from files.of_bytes(stream, kind, "standard input")
 
 
 def _hub(name: str) -> Iterator[Row]:
@@ -365,7 +316,7 @@ def _hub(name: str) -> Iterator[Row]:
 
 def _own(column: Any) -> str:
     """Column names as text; those that we add ourselves are kept free."""
-    return f"{column}_" if column in ("_row", "_id") else str(column)
+    return f"{column}_" if column in _OURS else str(column)
 
 
 def _kind(values: Sequence[Any]) -> pa.DataType:

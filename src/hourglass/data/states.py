@@ -160,7 +160,7 @@ def _cache(
             with _naming(documents):
                 states = read(parts)
             for number, rows in writers.items():
-                _append(rows, states[number], documents, starts, done)
+                append_states(rows, states[number], documents, starts, done=done)
 
         return Unit(len(parts), append)
 
@@ -168,18 +168,10 @@ def _cache(
     return keep_rows(map(unit, chain([first], windows)), whole, advance)
 
 
-def read_into(
-    rows: RowWriter,
-    reader: TextReader,
-    documents: Array,
-    texts: Sequence[str],
-    starts: Array | None = None,
-    done: int | None = None,
-) -> None:
-    """Append the states of `texts` [n], which begin at characters `starts` (0) of `documents` [n] (rising)."""
+def read_named(reader: TextReader, documents: Array, texts: Sequence[str]) -> TokenStates:
+    """The states of `texts` [n]; an error about one of them names it by `documents` [n]."""
     with _naming(documents):
-        read = reader.read(texts)
-    _append(rows, read, documents, starts, done)
+        return reader.read(texts)
 
 
 def at_once(width: int) -> int:
@@ -196,9 +188,10 @@ def _naming(documents: Array) -> Iterator[None]:
         raise StatesError(error.where, int(documents[error.text])) from None
 
 
-def _append(
-    rows: RowWriter, read: TokenStates, documents: Array, starts: Array | None = None, done: int | None = None
+def append_states(
+    rows: RowWriter, read: TokenStates, documents: Array, starts: Array | None = None, *, done: int
 ) -> None:
+    """Append the states of texts that begin at characters `starts` (0) of `documents` [n] (rising): so many units are done."""
     lengths = read.lengths.numpy()
     spans = read.spans.numpy()
     if starts is not None:

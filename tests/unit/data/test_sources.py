@@ -5,6 +5,7 @@ import io
 import json
 import sys
 
+import fsspec
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -118,6 +119,26 @@ def test_folders(tmp_path):
         write(tmp_path / "parts" / f"{i}.parquet")
     _, table = read(tmp_path / "parts", text="body")
     assert table["_row"].to_pylist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("root", ["memory://sources", "file://{tmp}/sources"])
+def test_files_and_folders_at_urls(tmp_path, root):
+    root = root.format(tmp=tmp_path)
+    files, path = fsspec.core.url_to_fs(root)
+    for name in ("a.csv", "a.jsonl.gz", "a.json", "a.parquet", "a.feather", "parts/0.parquet", "parts/1.parquet"):
+        content = write(tmp_path / name.rsplit("/")[-1]).read_bytes()
+        files.makedirs(f"{path}/parts", exist_ok=True)
+        files.pipe(f"{path}/{name}", content)
+    files.pipe(f"{path}/parts/_SUCCESS", b"")
+    for name in ("a.csv", "a.jsonl.gz", "a.json", "a.parquet", "a.feather"):
+        opened, table = read(f"{root}/{name}", text="body")
+        assert opened.name == f"{root}/{name}"
+        assert table["body"].to_pylist() == [row["body"] for row in ROWS]
+    assert read(f"{root}/parts", text="body")[1]["_id"].to_pylist() == ["1", "2", "3", "4", "5", "6"]
+    with pytest.raises(SourceError, match=r"/none\.csv: no such file$"):
+        open_texts(f"{root}/none.csv")
+    with pytest.raises(SourceError, match=r"nowhere://x\.csv: cannot be reached \(Protocol not known: nowhere\)"):
+        open_texts("nowhere://x.csv")
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_several_sites_after_any_interruption_are_the_same(causal_folder, tmp_pa
     reader = HuggingFaceReader(str(causal_folder / "gpt2"), layer=3, dtype="float32")
     appended = []
     states.cache_sites(reader, TEXTS[:40], folders(tmp_path / "whole"))
-    append = states._append
+    append = states.append_states
 
     def counted(*arguments, **named):
         appended.append(1)
@@ -181,7 +181,7 @@ def test_several_sites_after_any_interruption_are_the_same(causal_folder, tmp_pa
             raise KeyboardInterrupt
         append(*arguments, **named)
 
-    monkeypatch.setattr(states, "_append", counted)
+    monkeypatch.setattr(states, "append_states", counted)
     for stop in (2, 3, 4, 9):  # before the first window of the second site, ..., before one of the last
         root = tmp_path / str(stop)
         appended.clear()

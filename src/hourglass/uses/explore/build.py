@@ -23,6 +23,7 @@ from hourglass.data import TextSource
 from hourglass.errors import FolderError, SourceError
 from hourglass.storage.atomic import atomic_file, clear_leftovers
 from hourglass.uses.explore.coding import code
+from hourglass.uses.explore.engines import Engine
 from hourglass.uses.explore.learning import MakeCoder, learn
 from hourglass.uses.explore.naming import draw_map, name, refresh_frequencies
 from hourglass.uses.explore.overview import write_report
@@ -80,7 +81,9 @@ def begin(
     return workspace
 
 
-def run(workspace: Workspace, source: TextSource, make_coder: MakeCoder, seed: int, progress: bool) -> None:
+def run(
+    workspace: Workspace, source: TextSource, make_coder: MakeCoder, engine: Engine, seed: int, progress: bool
+) -> None:
     """Carry out the stages that are not done yet."""
     manifest = workspace.manifest
     with workspace.writing(), Progress(progress) as bar:
@@ -89,11 +92,11 @@ def run(workspace: Workspace, source: TextSource, make_coder: MakeCoder, seed: i
             read(workspace, source, bar)
             _advance(workspace, "learning")
         if manifest["stage"] == "learning":
-            coder = learn(workspace, make_coder, seed, bar)
+            coder = learn(workspace, make_coder, engine, seed, bar)
             manifest["width"] = coder.width
             _advance(workspace, "coding")
         if manifest["stage"] == "coding":
-            code(workspace, bar)
+            code(workspace, bar, engine)
             _advance(workspace, "naming")
         if manifest["stage"] == "naming":
             # Naming keeps one core busy, and so does the map.
@@ -107,7 +110,7 @@ def run(workspace: Workspace, source: TextSource, make_coder: MakeCoder, seed: i
     shutil.rmtree(workspace.folder / "learning", ignore_errors=True)
 
 
-def embed(workspace: Workspace, source: TextSource, progress: bool) -> int:
+def embed(workspace: Workspace, source: TextSource, engine: Engine, progress: bool) -> int:
     """Add the documents of `source` to a finished workspace without training; returns how many were added.
 
     Documents whose id is there already are passed over. The same call after a crash goes on where it stopped.
@@ -116,7 +119,7 @@ def embed(workspace: Workspace, source: TextSource, progress: bool) -> int:
     with workspace.writing(), Progress(progress) as bar:
         clear_leftovers(workspace.folder)
         read(workspace, source, bar)
-        code(workspace, bar)
+        code(workspace, bar, engine)
         refresh_frequencies(workspace)
     return len(workspace) - before
 

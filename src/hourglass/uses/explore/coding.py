@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from hourglass.adapters.huggingface import pooled
 from hourglass.storage.memory import release_memory
 from hourglass.storage.rows import RowFile
 from hourglass.uses.explore import windows
+from hourglass.uses.explore.engines import Advance, Engine, Part
 from hourglass.uses.explore.pooling import PooledCodes, pool
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.words import word_presence
@@ -21,40 +22,41 @@ from hourglass.waist import TokenStates
 Array = np.ndarray[Any, Any]
 
 
-def code(workspace: Workspace, bar: Progress) -> None:
+def code(workspace: Workspace, bar: Progress, engine: Engine) -> None:
     """Compute the pooled codes of every shard that lacks them."""
     manifest = workspace.manifest
-    waiting = [shard for shard in manifest["shards"] if not shard["coded"]]
-    task = bar.start("Coding", sum(shard["documents"] for shard in waiting), "documents")
-    stored = _stored_states(workspace)
-    start = sum(shard["documents"] for shard in manifest["shards"]) - sum(shard["documents"] for shard in waiting)
-    for shard in waiting:
-        texts = pq.read_table(workspace.document_file(shard), columns=[workspace.text_column]).column(0).to_pylist()
-        lengths = np.array([len(text) for text in texts])
-        codes: list[PooledCodes] = []
-        dense: list[Array] = []
-        for window in windows.runs(lengths, np.arange(len(texts))):
-            if stored is not None:
-                part, means = _coded(workspace, *_states_of(stored, window + start))
-            elif windows.is_long(lengths[window[0]]):
-                part, means = _coded_in_parts(workspace, texts[window[0]])
-            else:
-                part, means = _read_and_coded(workspace, [texts[i] for i in window])
-            codes.append(part)
-            dense.append(means)
-            bar.advance(task, len(window))
-        coded = CodedDocuments(
-            PooledCodes.concatenate(codes), word_presence(texts, workspace.words), np.concatenate(dense)
-        )
-        coded.save(workspace.code_file(shard))
-        shard["coded"] = True
-        shard["tokens"] = int(coded.codes.tokens.sum())
+    waiting = [part for part in workspace.parts() if not part.shard["coded"]]
+    task = bar.start("Coding", sum(part.shard["documents"] for part in waiting), "documents")
+    tokens = engine(partial(code_part, workspace), waiting, partial(bar.advance, task))
+    for part, number in zip(waiting, tokens):
+        part.shard.update(coded=True, tokens=number)
         workspace.commit()
-        release_memory()
-        start += len(texts)
     for source in manifest["sources"]:
         source["coded"] = source["read"]
     workspace.commit()
+
+
+def code_part(workspace: Workspace, part: Part, advance: Advance) -> int:
+    """Write the pooled codes of one shard; returns its tokens. It counts once the manifest says so."""
+    stored = _stored_states(workspace)
+    texts = workspace.inside(part.shard, [workspace.text_column]).column(0).to_pylist()
+    lengths = np.array([len(text) for text in texts])
+    codes: list[PooledCodes] = []
+    dense: list[Array] = []
+    for window in windows.runs(lengths, np.arange(len(texts))):
+        if stored is not None:
+            found, means = _coded(workspace, *_states_of(stored, window + part.start))
+        elif windows.is_long(lengths[window[0]]):
+            found, means = _coded_in_parts(workspace, texts[window[0]])
+        else:
+            found, means = _read_and_coded(workspace, [texts[i] for i in window])
+        codes.append(found)
+        dense.append(means)
+        advance(len(window))
+    coded = CodedDocuments(PooledCodes.concatenate(codes), word_presence(texts, workspace.words), np.concatenate(dense))
+    coded.save(workspace.code_file(part.shard))
+    release_memory()
+    return int(coded.codes.tokens.sum())
 
 
 def _coded(workspace: Workspace, states: torch.Tensor, offsets: Array) -> tuple[PooledCodes, Array]:

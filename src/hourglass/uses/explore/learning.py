@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from hourglass.bottlenecks.sparse.recipe import recipe
-from hourglass.data.states import read_into
+from hourglass.data.states import append_states, read_named
 from hourglass.errors import SourceError
 from hourglass.metrics.reconstruction import fvu
 from hourglass.storage.atomic import write_json
 from hourglass.storage.rows import RowFile, RowWriter
 from hourglass.training import fit
 from hourglass.uses.explore import windows
+from hourglass.uses.explore.engines import Advance, Engine, Part
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.words import vocabulary
 from hourglass.uses.explore.workspace import TextCoder, Workspace
+from hourglass.waist import TextReader, TokenStates
 
 Array = np.ndarray[Any, Any]
 
@@ -33,7 +37,7 @@ MakeCoder = Callable[[int], TextCoder]
 """From the number of tokens in the corpus (or its sample) to an untrained coder."""
 
 
-def learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress) -> TextCoder:
+def learn(workspace: Workspace, make_coder: MakeCoder, engine: Engine, seed: int, bar: Progress) -> TextCoder:
     """Store token states of (a sample of) the documents and, where it is not trained, train the autoencoder on them."""
     folder = workspace.folder
     lengths = windows.lengths_of(workspace)
@@ -41,7 +45,7 @@ def learn(workspace: Workspace, make_coder: MakeCoder, seed: int, bar: Progress)
     lengths = windows.beginnings(lengths)
     sample = _sample(lengths, seed)
     coder = make_coder(min(LEARN_TOKENS, int(lengths[sample].sum() / CHARACTERS_PER_TOKEN)))
-    _store_states(workspace, coder, sample, lengths, bar)
+    _store_states(workspace, coder.reader, sample, lengths, engine, bar)
     rows = RowFile(folder / "sample")
     if len(rows.rows) == 0:
         raise SourceError(
@@ -81,21 +85,35 @@ def _sample(lengths: Array, seed: int) -> Array:
     return np.sort(order[:enough])
 
 
-def _store_states(workspace: Workspace, coder: TextCoder, sample: Array, lengths: Array, bar: Progress) -> None:
+def _store_states(
+    workspace: Workspace, reader: TextReader, sample: Array, lengths: Array, engine: Engine, bar: Progress
+) -> None:
     """Read the sampled documents and keep their token states; after a crash, those that lack."""
-    folder = workspace.folder / "sample"
-    stored = RowFile(folder) if RowFile.exists(folder) else None
-    done = int(stored.documents[-1]) + 1 if stored is not None and len(stored.documents) else 0
     task = bar.start("Encoding", int(lengths[sample].sum()), "characters")
-    with RowWriter(folder, coder.reader.width) as rows:
-        start = 0
-        for texts in workspace.texts():
-            inside = sample[(sample >= max(start, done)) & (sample < start + len(texts))]
-            bar.advance(task, int(lengths[sample[(sample >= start) & (sample < min(done, start + len(texts)))]].sum()))
-            for window in windows.runs(lengths, inside):
-                read_into(rows, coder.reader, window, [windows.beginning(texts[i - start]) for i in window])
-                bar.advance(task, int(lengths[window].sum()))
-            start += len(texts)
+    parts = list(_windows(workspace, sample, lengths))
+    with RowWriter(workspace.folder / "sample", reader.width) as rows:
+        done, waiting = parts[: rows.done], parts[rows.done :]
+        bar.advance(task, sum(int(lengths[part.positions].sum()) for part in done))
+        read = engine(partial(_read, workspace, reader), waiting, partial(bar.advance, task))
+        for number, (part, states) in enumerate(zip(waiting, read), len(done) + 1):
+            append_states(rows, states, part.positions, done=number)
+
+
+def _windows(workspace: Workspace, sample: Array, lengths: Array) -> Iterator[Part]:
+    """Sampled documents that are read at once, always those of one shard."""
+    for part in workspace.parts():
+        first, last = np.searchsorted(sample, [part.start, part.start + part.shard["documents"]])
+        for window in windows.runs(lengths, sample[first:last]):
+            yield replace(part, rows=window - part.start)
+
+
+def _read(workspace: Workspace, reader: TextReader, part: Part, advance: Advance) -> TokenStates:
+    """Token states of the beginnings of documents, in half precision as they are kept."""
+    column = workspace.inside(part.shard, [workspace.text_column], part.rows).column(0)
+    texts = [windows.beginning(text) for text in column.to_pylist()]
+    read = read_named(reader, part.positions, texts)
+    advance(sum(map(len, texts)))
+    return replace(read, states=read.states.half())
 
 
 def _first_texts(workspace: Workspace, sample: Array, lengths: Array) -> list[str]:

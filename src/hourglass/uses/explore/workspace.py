@@ -19,6 +19,7 @@ moment leaves what was there before.
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,9 +42,11 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.storage.atomic import atomic_file, read_json, write_json
+from hourglass.uses.explore import engines
 from hourglass.uses.explore.cluster import ClusterOptions, Clusters, cluster
 from hourglass.uses.explore.correlate import CorrelateOptions, Correlations, correlate
 from hourglass.uses.explore.diff import Differences, DiffOptions, difference, differences
+from hourglass.uses.explore.engines import Part
 from hourglass.uses.explore.find import FindOptions, Found, find
 from hourglass.uses.explore.pooling import PooledCodes
 from hourglass.uses.explore.trend import Trended, TrendOptions, trend
@@ -111,7 +114,7 @@ class CodedDocuments:
             "dense": self.dense,
         }
         with atomic_file(path) as temporary:
-            save_file(arrays, temporary, {"width": str(codes.width), "words": str(self.words.shape[1])})
+            save_file(arrays, temporary, {"shape": f"{codes.width} features, {self.words.shape[1]} words"})
 
     @classmethod
     def load(cls, path: Path, width: int, words: int) -> CodedDocuments:
@@ -129,6 +132,10 @@ class Workspace:
         self.folder = folder
         self.manifest = manifest
         self._load_coder = load_coder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process it goes by its folder; what was read of it is read there.
+        return Workspace, (self.folder.absolute(), self.manifest, self._load_coder)
 
     @classmethod
     def open(cls, folder: str | Path, load_coder: Callable[[Path], TextCoder], *, finished: bool = True) -> Workspace:
@@ -232,11 +239,34 @@ class Workspace:
     def code_file(self, shard: Mapping[str, Any]) -> Path:
         return self.folder / "codes" / f"{shard['name']}.safetensors"
 
+    def parts(self) -> list[Part]:
+        """All shards that are read, coded or not."""
+        shards = self.manifest["shards"]
+        starts = np.cumsum([0, *(shard["documents"] for shard in shards)]).tolist()
+        return [Part(shard, start) for shard, start in zip(shards, starts)]
+
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The documents of each shard, only the columns asked for (null where a shard's source lacks one)."""
         for shard in self.shards:
-            file = pq.ParquetFile(self.document_file(shard))
-            yield _with_columns(file.read(_present(file, columns)), columns)
+            yield self.inside(shard, columns)
+
+    def inside(
+        self, shard: Mapping[str, Any], columns: Sequence[str] | None = None, rows: Array | None = None
+    ) -> pa.Table:
+        """Documents of one shard: all, or those at `rows` (rising), of which only the row groups are read."""
+        path = self.document_file(shard)
+        try:
+            file = pq.ParquetFile(path)
+        except FileNotFoundError:
+            raise FolderError(f"{path}: no such file on {platform.node()}, where it is read") from None
+        if rows is None:
+            return _with_columns(file.read(_present(file, columns)), columns)
+        sizes = np.array([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+        group = np.searchsorted(np.cumsum(sizes), rows, side="right")
+        read, place = np.unique(group, return_inverse=True)
+        before = (np.cumsum(sizes) - sizes)[group] - (np.cumsum(sizes[read]) - sizes[read])[place]
+        table = file.read_row_groups(read.tolist(), _present(file, columns))
+        return _with_columns(table, columns).take(pa.array(rows - before))
 
     def texts(self) -> Iterator[list[str]]:
         """The texts of each shard."""
@@ -296,16 +326,7 @@ class Workspace:
     def rows(self, positions: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """The documents at `positions` (in the order given), read from the shards that hold them."""
         wanted = np.asarray(positions, np.int64)
-        parts = []
-        for shard, inside in self._inside(wanted):
-            file = pq.ParquetFile(self.document_file(shard))
-            # Only the row groups that hold them are read.
-            sizes = np.array([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-            group = np.searchsorted(np.cumsum(sizes), inside, side="right")
-            read, place = np.unique(group, return_inverse=True)
-            before = (np.cumsum(sizes) - sizes)[group] - (np.cumsum(sizes[read]) - sizes[read])[place]
-            table = file.read_row_groups(read.tolist(), _present(file, columns))
-            parts.append(_with_columns(table, columns).take(pa.array(inside - before)))
+        parts = [self.inside(shard, columns, inside) for shard, inside in self._inside(wanted)]
         together = pa.concat_tables(parts, promote_options="permissive")
         back = np.argsort(np.argsort(wanted, kind="stable"), kind="stable")
         return together.take(pa.array(back))
@@ -424,8 +445,18 @@ class Workspace:
 
         return relabel.relabel(self, endpoint, features, _options(relabel.RelabelOptions, options), progress)
 
-    def embed(self, source: Any, *, text: str | None = None, id: str | None = None, progress: bool = True) -> int:
+    def embed(
+        self,
+        source: Any,
+        *,
+        text: str | None = None,
+        id: str | None = None,
+        engine: str = "local",
+        progress: bool = True,
+    ) -> int:
         """Add the documents of `source` without training again; returns how many were added.
+
+        engine  "local", or "ray" for a cluster whose machines all see the folder
 
         The same call after a crash goes on where it stopped.
         """
@@ -434,7 +465,16 @@ class Workspace:
         # A list of texts has no columns to choose from.
         bare = isinstance(source, (list, tuple)) and all(isinstance(item, str) for item in source[:1])
         columns = {} if bare else {"text": text or self.settings["text"], "id": id or self.settings["id"]}
-        return build.embed(self, open_texts(source, **columns), progress)
+        return build.embed(self, open_texts(source, **columns), engines.engine(engine), progress)
+
+    def export(self, to: str | Path, *, force: bool = False) -> int:
+        """Write all documents with their codes and dense vectors to a .parquet or .lance, a path or URL; returns their number.
+
+        What is there already is replaced only with `force`.
+        """
+        from hourglass.uses.explore import export  # it needs workspaces, so it cannot be imported above
+
+        return export.export(self, str(to), force=force)
 
     # Writing -----------------------------------------------------------------------------------------
 
