@@ -249,6 +249,8 @@ def _look_at(workspace: Workspace, rows: Array, options: CorrelateOptions, notes
     level = options.level * workspace.features["p90"].to_numpy(np.float32)
     named = workspace.features["label"].notna().to_numpy()
     formal = named & np.array([len(terms) > 0 and says_form(terms) for terms in workspace.features["terms"]])
+    if "description" in workspace.features:  # the terms are those of the offline name, not of a model's
+        formal &= workspace.features["description"].isna().to_numpy()
     chosen = np.flatnonzero(named if options.form else named & ~formal)
     parts, tokens = [], []
     for coded in workspace.coded():
