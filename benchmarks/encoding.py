@@ -124,7 +124,7 @@ def main() -> None:
     for number in sorted({1, threads}):
         torch.set_num_threads(number)
         with torch.inference_mode():
-            least = floor(ours._network, states.lengths + 2)
+            least = floor(ours._runs.module, states.lengths + 2)
         measured[f"{number} thread{'s' * (number > 1)}"] = compare(sides, tokens, arguments.rounds) | {"floor": least}
 
     expected = full.read(texts)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import hourglass as hg
 from corpus import documents, write_csv
 from hourglass.cli import app, main
 
@@ -81,6 +82,24 @@ def test_json_has_the_documented_keys(explored, tmp_path):
         run("explore", source, "--out", tmp_path / "ws", "--text", "body", "--width", 32, "--k", 4, "--json")
     )
     assert keys_of(got) <= documented("explore")
+
+
+def test_the_axis_is_shown_before_the_clusters(explored):
+    printed = run("cluster", explored, "--axis", "a match in the stadium", "-n", 2)
+    assert printed.index("Features of the axis") < printed.index("documents in 2 clusters")
+
+
+def test_a_limit_is_told_and_a_sample_is_spread(tmp_path, capsys, monkeypatch):
+    source = write_csv(tmp_path / "sorted.csv", sorted(documents(60), key=lambda d: d["topic"]))
+    small = ("--text", "body", "--by", "topic", "--width", 32, "--k", 4)
+    got = json.loads(run("explore", source, *small, "--limit", 20, "--out", tmp_path / "first", "--json"))
+    assert got["trouble"] == [f"{source}: the first 20 documents were read (limit); sample draws from all of them"]
+    assert len(set(hg.open(tmp_path / "first").column("topic"))) == 1
+    got = json.loads(run("explore", source, *small, "--sample", 20, "--out", tmp_path / "drawn", "--json"))
+    assert got["documents"] == 20 and not got["trouble"]
+    assert len(set(hg.open(tmp_path / "drawn").column("topic"))) == 2
+    code, line = fails(capsys, monkeypatch, "explore", source, "--sample", 5, "--limit", 5, "--out", tmp_path / "no")
+    assert code == 2 and "give one of the two" in line
 
 
 def test_tables_are_for_people(explored):

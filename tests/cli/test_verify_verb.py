@@ -156,3 +156,35 @@ def test_a_stop_by_the_user_leaves_the_answers(explored, tmp_path):
         got = json.loads(run(*command))
         assert got["usage"]["kept"] > 5
         assert got["usage"]["questions"] + got["usage"]["kept"] >= 80
+
+
+def test_pairs_are_judged(explored):
+    loose = ("--max-similarity", 1, "--max-same-tokens", 1, "--no-split", "--top", 20)
+    printed = run("correlate", explored, *loose, "--judge", "rule", "--pairs", 2)
+    assert "judged" in printed and "not judged" in printed
+    with chat_server(model) as chat:
+        call = ("correlate", explored, *loose, "--judge", chat.url, "--model", "m", "--pairs", 1, "--sample", 5)
+        got = json.loads(run(*call, "--json"))
+        assert not keys_of(got) - documented("correlate")
+        asked = len(chat.requests)
+        assert got["usage"]["questions"] == asked in (5, 10)  # two features of one name are one question
+        again = json.loads(run(*call, "--budget", 100_000, "--prices", "1/2", "--json"))
+        assert len(chat.requests) == asked and again["usage"]["estimated_cost"] == 0
+
+
+def test_a_model_picks_the_features_of_a_query(explored):
+    def pick(messages):
+        known = [json.loads(line)["feature"] for line in messages[0]["content"].splitlines() if line.startswith('{"f')]
+        return json.dumps({"features": known[:2]})
+
+    with chat_server(pick) as chat:
+        got = json.loads(run("find", explored, "a match", "--rerank", chat.url, "--model", "m", "--json"))
+    assert len(got["features"]) == 2
+    assert not keys_of(got) - documented("find")
+
+
+def test_what_belongs_to_a_judge_is_refused_without_one(explored, capsys, monkeypatch):
+    code, line = fails(capsys, monkeypatch, "correlate", explored, "--budget", 5)
+    assert (code, line) == (2, "hourglass: --budget belongs to a judge (--judge)")
+    code, line = fails(capsys, monkeypatch, "find", explored, "x", "--rerank", "gpt")
+    assert code == 2 and "expected the address of a chat endpoint" in line

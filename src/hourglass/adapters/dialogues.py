@@ -19,9 +19,8 @@ from torch import Tensor
 
 from hourglass.adapters import huggingface_loading as loading
 from hourglass.adapters.chat_templates import ChatTemplate, Document, Rendered
-from hourglass.adapters.huggingface_network import FrozenNetwork
+from hourglass.adapters.huggingface_network import NetworkReader
 from hourglass.errors import ConfigError, StatesError
-from hourglass.waist import as_device
 
 Array = np.ndarray[Any, Any]
 
@@ -83,7 +82,7 @@ class TokenRows:
         )
 
 
-class DialogueReader:
+class DialogueReader(NetworkReader):
     """A frozen model, its tokenizer and its chat template.
 
     model        a folder or a Hub id
@@ -112,17 +111,8 @@ class DialogueReader:
         tokens_per_batch: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.device = as_device(device)
-        self._runs = FrozenNetwork(
-            model,
-            layer=layer,
-            dtype=loading.compute_dtype(dtype, self.device),
-            device=self.device,
-            tokens_per_batch=tokens_per_batch,
-        )
+        super().__init__(model, layer=layer, site=site, dtype=dtype, tokens_per_batch=tokens_per_batch, device=device)
         tokenizer, network = self._runs.tokenizer, self._runs.module
-        self.layer = self._runs.layer
-        self._place = self._runs.find(layer, site)
         self._tokenizer = loading.backend(tokenizer)
         # Some post-processors cut the white space off the characters that a token covers.
         self._tokenizer.post_processor = None
@@ -135,29 +125,11 @@ class DialogueReader:
             raise ConfigError(f"max_tokens {max_tokens}: expected 1 or more")
         self.max_tokens = loading.window(model, tokenizer, network, max_tokens, usual=LONGEST_DIALOGUE)
         self._isolates: bool | None = None
-        self._description = {
-            "model": model,
-            "revision": self._runs.revision,
-            "layer": layer,
-            "site": site,
-            "dtype": str(self._runs.dtype).removeprefix("torch."),
-            "chat_template": template,
+        self._description |= {
+            "chat_template": template,  # null: the tokenizer's own
             "special_ids": None if self._special is None else self._special.tolist(),
             "max_tokens": self.max_tokens,
         }
-
-    @property
-    def width(self) -> int:
-        """Size of a state."""
-        return self._place.width
-
-    def width_at(self, layer: int | None, site: str) -> int:
-        """Size of a state there; ConfigError for a place that does not exist or that the reader does not come to."""
-        return self._runs.find(layer, site).width
-
-    def describe(self) -> dict[str, Any]:
-        """What it takes to have the same states again, for manifests; "chat_template" is null for the tokenizer's own."""
-        return dict(self._description)
 
     def render(self, document: Document) -> Rendered:
         """A document as `tokenize` takes it; SourceError for a dialogue that the template refuses."""

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from hourglass.adapters import huggingface_frames as frames
 from hourglass.adapters import huggingface_loading as loading
 from hourglass.adapters import huggingface_sites as sites
-from hourglass.adapters.huggingface_network import FrozenNetwork
+from hourglass.adapters.huggingface_network import NetworkReader
 from hourglass.adapters.norms import within_norm
 from hourglass.errors import ConfigError
-from hourglass.waist import TokenStates, as_device
+from hourglass.waist import TokenStates
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +36,7 @@ PIECE = 100_000
 _PIECES_AT_ONCE = 64
 
 
-class HuggingFaceReader:
+class HuggingFaceReader(NetworkReader):
     """A frozen encoder, causal model, or the encoder of a sequence-to-sequence model.
 
     model           "minilm", a model folder (transformers or sentence-transformers) or a Hub id
@@ -74,20 +74,12 @@ class HuggingFaceReader:
         tokens_per_batch: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.device = as_device(device)
-        self._runs = FrozenNetwork(
-            model,
-            layer=layer,
-            dtype=loading.compute_dtype(dtype, self.device),
-            device=self.device,
-            tokens_per_batch=tokens_per_batch,
-        )
-        self.layer, self._network, tokenizer = self._runs.layer, self._runs.module, self._runs.tokenizer
-        self._place = sites.find(self._network, self.layer, site)
+        super().__init__(model, layer=layer, site=site, dtype=dtype, tokens_per_batch=tokens_per_batch, device=device)
+        tokenizer = self._runs.tokenizer
         self._tokenizer = loading.backend(tokenizer)
         self._special = loading.special_ids(tokenizer) if special else None
         self._prefix, self._suffix = loading.frame(tokenizer, role)
-        self.max_tokens = loading.window(model, tokenizer, self._network, max_tokens)
+        self.max_tokens = loading.window(model, tokenizer, self._runs.module, max_tokens)
         self._room = self.max_tokens - len(self._prefix) - len(self._suffix)
         if self._room < 1:
             raise ConfigError(
@@ -100,13 +92,8 @@ class HuggingFaceReader:
             raise ConfigError(f"max_norm {max_norm}: expected a multiple of the median norm, above 1")
         self._max_norm = max_norm
         self._tokens_per_batch = tokens_per_batch
-        self._description = {
-            "model": model,
-            "revision": self._runs.revision,
-            "layer": layer,
-            "site": site,
+        self._description |= {
             "role": role,
-            "dtype": str(self._runs.dtype).removeprefix("torch."),
             "max_tokens": self.max_tokens,
             "overlap": self._overlap,
             "special": special,
@@ -121,19 +108,6 @@ class HuggingFaceReader:
         return partial(HuggingFaceReader, **settings, tokens_per_batch=self._tokens_per_batch), (
             self._description["model"],
         )
-
-    @property
-    def width(self) -> int:
-        """Size of a state."""
-        return self._place.width
-
-    def width_at(self, layer: int | None, site: str) -> int:
-        """Size of a state at another place that the reader comes to; ConfigError for one that it does not."""
-        return self._runs.find(layer, site).width
-
-    def describe(self) -> dict[str, Any]:
-        """What it takes to have the same states again, for manifests."""
-        return dict(self._description)
 
     def read(self, texts: Sequence[str]) -> TokenStates:
         """States of all tokens of `texts` in their order, in the model's number format.

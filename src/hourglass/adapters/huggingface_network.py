@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hourglass.adapters import huggingface_loading as loading
 from hourglass.adapters import huggingface_sites as sites
 from hourglass.errors import ConfigError, StatesError
+from hourglass.waist import as_device
 
 Array = np.ndarray[Any, Any]
 
@@ -134,6 +135,51 @@ class FrozenNetwork:
                     pass
         finally:
             torch.set_num_threads(threads)
+
+
+class NetworkReader:
+    """What readers of a network have in common: the place they read, and what it takes to read it again."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        layer: int | None,
+        site: str,
+        dtype: Literal["auto", "float32", "bfloat16"],
+        tokens_per_batch: int | None,
+        device: str | torch.device | None,
+    ) -> None:
+        self.device = as_device(device)
+        self._runs = FrozenNetwork(
+            model,
+            layer=layer,
+            dtype=loading.compute_dtype(dtype, self.device),
+            device=self.device,
+            tokens_per_batch=tokens_per_batch,
+        )
+        self.layer = self._runs.layer
+        self._place = self._runs.find(layer, site)
+        self._description: dict[str, Any] = {
+            "model": model,
+            "revision": self._runs.revision,
+            "layer": layer,
+            "site": site,
+            "dtype": str(self._runs.dtype).removeprefix("torch."),
+        }
+
+    @property
+    def width(self) -> int:
+        """Size of a state."""
+        return self._place.width
+
+    def width_at(self, layer: int | None, site: str) -> int:
+        """Size of a state at another place that the reader comes to; ConfigError for one that it does not."""
+        return self._runs.find(layer, site).width
+
+    def describe(self) -> dict[str, Any]:
+        """What it takes to have the same states again, for manifests."""
+        return dict(self._description)
 
 
 class _Run:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson
 from hourglass.cli.output import out, print_json, print_table
 from hourglass.errors import InputError
 
@@ -21,7 +22,7 @@ def claim(
         Path | None, typer.Option(help="Folder of public data sets (default: $HOURGLASS_DATA, else offline data).")
     ] = None,
     budget: Annotated[str, typer.Option(help="smoke, laptop or full.")] = "laptop",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a paper's claim: statement first, then numbers, intervals and a verdict. Needs a checkout."""
     if budget not in BUDGETS:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import Folder, Level, MinTokens
 from hourglass.cli.output import errors, one_line, out, percent, print_json, print_table
 from hourglass.errors import InputError
 
@@ -15,7 +15,7 @@ AXIS_SHOWN = 20
 
 
 def cluster(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     axis: Annotated[
         list[str] | None, typer.Option(help="Key phrase of the axis (repeat); without any, all features are used.")
     ] = None,
@@ -24,8 +24,8 @@ def cluster(
         int | None, typer.Option("-n", "--number", help="Number of clusters (default: as the eigengap says).")
     ] = None,
     k: Annotated[int, typer.Option(help="Features for each key phrase.")] = 20,
-    level: Annotated[float, typer.Option(help="Present above this share of the feature's 90th percentile.")] = 0.5,
-    min_tokens: Annotated[int, typer.Option(help="Present when so many tokens fire.")] = 1,
+    level: Level = 0.5,
+    min_tokens: MinTokens = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the cluster of every document.")] = False,
 ) -> None:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hourglass.cli.output import also, errors, gathered, p_value, print_json, print_table
+from hourglass.cli.options import AsJson, Budget, Folder, Level, MinTokens, Model, NoSplit, PerMillion, parsed
+from hourglass.cli.output import also, errors, gathered, p_value, print_json, print_table, print_usage
+from hourglass.errors import ConfigError
 
 
 def correlate(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     with_: Annotated[
         Path | None,
         typer.Option(
             "--with", metavar="DIR", help="A workspace of another text of the same documents (matched by id)."
         ),
     ] = None,
-    level: Annotated[
-        float, typer.Option(help="Presence: share of a feature's 90th percentile (0: any activation).")
-    ] = 0.5,
-    min_tokens: Annotated[int, typer.Option(help="Presence: tokens that must fire.")] = 1,
+    level: Level = 0.5,
+    min_tokens: MinTokens = 1,
     min_frequency: Annotated[float, typer.Option(help="Share of the documents that must have each of the two.")] = 0.01,
     min_documents: Annotated[int, typer.Option(help="Documents that must have both.")] = 5,
     min_npmi: Annotated[float, typer.Option(help="Smallest NPMI that is kept.")] = 0.3,
@@ -37,14 +37,34 @@ def correlate(
         typer.Option(help="How far the two may fire on the same tokens (1: all are kept, nothing is read again)."),
     ] = 0.5,
     form: Annotated[bool, typer.Option("--form", help="Keep features whose name tells form alone.")] = False,
-    no_split: Annotated[bool, typer.Option("--no-split", help="Select and estimate on the same documents.")] = False,
+    no_split: NoSplit = False,
     top: Annotated[int, typer.Option(help="Most pairs.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Who checks the names on documents: rule, or the base address of a chat endpoint (http://...)."
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Pairs that are judged, the strongest.")] = 10,
+    sample: Annotated[
+        int | None, typer.Option(help="Documents that are judged (default: 1000; of an endpoint 300).")
+    ] = None,
+    model: Model = None,
+    budget: Budget = None,
+    prices: PerMillion = None,
+    seed: Annotated[int, typer.Option(help="Seed of the halves and of the sample.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Which features go together in documents, or across two texts of the same documents."""
     from hourglass import api
 
+    judging: dict[str, Any] = {"model": model, "budget": budget, "prices": parsed(prices), "sample": sample}
+    if judge is None:
+        for name, value in judging.items():
+            if value is not None:
+                raise ConfigError(f"--{name} belongs to a judge (--judge)")
+    else:
+        judging |= {"judge": judge, "pairs": pairs}
     found = api.open(folder).correlate(
         api.open(with_) if with_ else None,
         level=level,
@@ -59,13 +79,14 @@ def correlate(
         split=not no_split,
         top=top,
         seed=seed,
+        **(judging if judge is not None else {}),
     )
     if as_json:
         print_json(found.to_dict())
         return
     print_table(
         f"Pairs that go together, of {found.tested:,} ({found.documents:,} documents)",
-        ["a", "b", "both ", "chance ", "b|a ", "a|b ", "NPMI (95 %) ", "q "],
+        ["a", "b", "both ", "chance ", "b|a ", "a|b ", "NPMI (95 %) ", "q ", *(["judged "] if found.judge else [])],
         [
             (
                 f"{r.a} {also(r.label_a, others['label_a'], 30, [r.label_b])}",
@@ -76,9 +97,19 @@ def correlate(
                 f"{100 * r.a_given_b:.0f} %",
                 f"{r.npmi_matched:.2f} ({r.low:.2f} … {r.high:.2f})",
                 p_value(r.q),
+                *([_judged(r)] if found.judge else []),
             )
             for r, others in islice(gathered(found.table), 20)
         ],
     )
+    print_usage(found.usage)
     for note in found.notes:
         errors.print(note, markup=False)
+
+
+def _judged(r: Any) -> str:
+    """NPMI of what the judge says, with the documents in which it finds both."""
+    if r.verified_documents != r.verified_documents:
+        return "not judged"
+    value = f"{r.verified_npmi:.2f}" if r.verified_npmi == r.verified_npmi else "-"
+    return f"{value} ({int(r.verified_joint)} of {int(r.verified_documents):,})"

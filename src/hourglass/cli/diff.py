@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson, EqualLength, Folder, Level, MinTokens, NoSplit, Pair
 from hourglass.cli.output import also, errors, gathered, p_value, percent, print_json, print_table
 
 
 def diff(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     by: Annotated[str, typer.Option(help="Column that holds the groups.")],
     a: Annotated[str | None, typer.Option(help="Group to compare (default: each group).")] = None,
     b: Annotated[str | None, typer.Option(help="Group to compare it with (default: all the others).")] = None,
@@ -19,20 +19,16 @@ def diff(
         str,
         typer.Option(help="Order by absolute or relative difference, or by the difference to the nearest other group."),
     ] = "absolute",
-    level: Annotated[
-        float, typer.Option(help="Presence: share of a feature's 90th percentile (0: any activation).")
-    ] = 0.5,
-    min_tokens: Annotated[int, typer.Option(help="Presence: tokens that must fire.")] = 1,
-    pair: Annotated[str | None, typer.Option(help="Column that pairs documents of the groups (a prompt, say).")] = None,
+    level: Level = 0.5,
+    min_tokens: MinTokens = 1,
+    pair: Pair = None,
     test: Annotated[str, typer.Option(help="fisher or permutation.")] = "fisher",
-    no_split: Annotated[bool, typer.Option("--no-split", help="Select and estimate on the same documents.")] = False,
-    match_length: Annotated[
-        bool, typer.Option("--match-length", help="Compare documents of equal length only.")
-    ] = False,
+    no_split: NoSplit = False,
+    match_length: EqualLength = False,
     threshold: Annotated[float, typer.Option(help="Smallest difference that is kept.")] = 0.03,
     top: Annotated[int, typer.Option(help="Rows of each direction and kind.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """How groups of documents differ, in features and in words, with intervals."""
     from hourglass import api

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson, Folder
 from hourglass.cli.output import errors, out, print_json
 
 
 def embed(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     source: Annotated[str, typer.Argument(help="Documents to add, as for explore.")],
     text: Annotated[str | None, typer.Option(help="Column that holds the text (default: the workspace's).")] = None,
     id: Annotated[str | None, typer.Option(help="Column that names a document (default: the workspace's).")] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: a cluster whose machines all see DIR.")] = "local",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Add documents to a workspace without training again; goes on where it stopped after a crash."""
     from hourglass import api

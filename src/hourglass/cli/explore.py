@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson
 from hourglass.cli.output import errors, one_line, out, percent, print_json, print_table
 
 
@@ -47,7 +48,7 @@ def explore(
     engine: Annotated[str, typer.Option(help="local, or ray: a cluster whose machines all see --out.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished workspace.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Learn the concepts of a pile of texts: a workspace on disk and a report."""
     from hourglass import api

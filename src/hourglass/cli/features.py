@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson
 from hourglass.cli.output import one_line, out, percent, print_json, print_table
 from hourglass.errors import ConfigError, InputError
 
@@ -41,7 +42,7 @@ def features(
             help="On a card: the words that it makes likelier (loads the causal model it is of; an autoencoder's cards have it).",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The concepts of a workspace, the most telling first, those of an autoencoder, the densest first, or one with its examples."""
     from hourglass import api

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hourglass.cli.output import one_line, out, print_json, print_table
+from hourglass.cli.options import AsJson, Budget, Folder, Model, PerMillion, parsed
+from hourglass.cli.output import one_line, out, print_json, print_table, print_usage
 from hourglass.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def find(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     query: Annotated[str | None, typer.Argument(help="What the documents should have, in words.")] = None,
     like: Annotated[list[str] | None, typer.Option(help="Id of a document that has it (repeat).")] = None,
     unlike: Annotated[list[str] | None, typer.Option(help="Id of a document that has it not (repeat).")] = None,
@@ -36,8 +36,15 @@ def find(
     fuse: Annotated[
         str, typer.Option(help="Rankings that the one by features is fused with: dense,words or one of them, or none.")
     ] = "dense,words",
+    rerank: Annotated[
+        str | None,
+        typer.Option(help="Base address of a chat endpoint that picks among the 100 features nearest to the query."),
+    ] = None,
+    model: Model = None,
+    budget: Budget = None,
+    prices: PerMillion = None,
     top: Annotated[int, typer.Option(help="Number of documents.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Documents that have a property: by words, by examples, or by features."""
     from hourglass import api
@@ -52,12 +59,17 @@ def find(
         temperature=temperature,
         scale=not no_scale,
         fuse=() if fuse == "none" else tuple(part.strip() for part in fuse.split(",")),
+        rerank=rerank,
+        model=model,
+        budget=budget,
+        prices=parsed(prices),
         top=top,
     )
     if as_json:
         print_json(found.to_dict())
         return
     _print(found)
+    print_usage(found.usage)
 
 
 def _print(found: Found) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson
 from hourglass.cli.output import out, percent, print_json
 from hourglass.errors import InputError, nearest
 
@@ -78,7 +79,7 @@ def fit(
     ] = False,
     dtype: Annotated[str, typer.Option(help="Arithmetic of the model: auto, float32, bfloat16.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a system on texts; goes on where it stopped after a crash."""
     if system not in SYSTEMS:

@@ -72,7 +72,7 @@ def also(name: str, others: Iterable[Any], length: int, told: Collection[str] = 
         for text in plain
         if text not in (name, *told) and not any(text != o and apart[text] in apart[o] for o in apart)
     )
-    rest = f"\n  also: {one_line('; '.join(new), length)}" if new else ""
+    rest = f"\n  also: {one_line('; '.join(new), length - 6)}" if new else ""
     return one_line(name, length) + rest
 
 

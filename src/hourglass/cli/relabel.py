@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson, Budget, Folder, PerMillion, parsed
 from hourglass.cli.output import errors, one_line, print_json, print_table, print_usage
 
 
 def relabel(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     endpoint: Annotated[str, typer.Argument(metavar="URL", help="Base address of a chat endpoint (http://...).")],
     model: Annotated[str, typer.Option(help="Model of the endpoint.")],
     feature: Annotated[
         list[int] | None, typer.Option(help="Feature by number (repeat; default: the --top most dividing ones).")
     ] = None,
     top: Annotated[int, typer.Option(help="Number of features.")] = 50,
-    budget: Annotated[float | None, typer.Option(help="Most tokens; with --prices most money.")] = None,
-    prices: Annotated[
-        str | None, typer.Option(help="Money for a million tokens read and written, as 0.15/0.60.")
-    ] = None,
+    budget: Budget = None,
+    prices: PerMillion = None,
     seed: Annotated[int, typer.Option(help="Seed of the passages.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Let a language model name features, and keep of its name and the offline one that which holds better."""
     from hourglass import api
-    from hourglass.adapters.chat_endpoint import Prices
 
     relabelled = api.open(folder).relabel(
         endpoint,
@@ -35,7 +32,7 @@ def relabel(
         model=model,
         top=top,
         budget=budget,
-        prices=Prices.parse(prices) if prices else None,
+        prices=parsed(prices),
         seed=seed,
     )
     if as_json:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson, Folder
 from hourglass.cli.output import out, print_json
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     by: Annotated[
         str | None, typer.Option(help="Column whose groups the report compares (default: that of explore).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a workspace's report again, after embed or for other groups."""
     from hourglass import api

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson
 from hourglass.cli.output import one_line, out, print_json, print_table
 
 
@@ -38,7 +39,7 @@ def steer(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed, where tokens are drawn.")] = 0,
     dtype: Annotated[str, typer.Option(help="Arithmetic: auto, float32, bfloat16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What a causal model writes when a feature is made stronger, set or removed, beside what it writes without."""
     from hourglass import api

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hourglass.cli.options import AsJson, Folder, Level, MinTokens, NoSplit
 from hourglass.cli.output import also, errors, gathered, p_value, percent, print_json, print_table
 
 if TYPE_CHECKING:
@@ -14,26 +14,24 @@ if TYPE_CHECKING:
 
 
 def trend(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     by: Annotated[
         str, typer.Option(help="Column with an order: numbers, dates, or values that --order puts in order.")
     ],
     order: Annotated[str | None, typer.Option(help="Values of the column in their order: A,B,C.")] = None,
     bins: Annotated[int, typer.Option(help="Most bins; a column with more values is cut into so many.")] = 10,
-    level: Annotated[
-        float, typer.Option(help="Presence: share of a feature's 90th percentile (0: any activation).")
-    ] = 0.5,
-    min_tokens: Annotated[int, typer.Option(help="Presence: tokens that must fire.")] = 1,
+    level: Level = 0.5,
+    min_tokens: MinTokens = 1,
     min_documents: Annotated[int, typer.Option(help="Documents that must have the feature, and lack it.")] = 10,
     no_match_length: Annotated[
         bool, typer.Option("--no-match-length", help="The trend among all documents, not among those of like length.")
     ] = False,
     monotone: Annotated[bool, typer.Option("--monotone", help="Keep only what never turns.")] = False,
-    no_split: Annotated[bool, typer.Option("--no-split", help="Select and estimate on the same documents.")] = False,
+    no_split: NoSplit = False,
     threshold: Annotated[float, typer.Option(help="Smallest change from first to last bin that is kept.")] = 0.03,
     top: Annotated[int, typer.Option(help="Rows of each direction and kind.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Which features and words rise or fall along an ordered column."""
     from hourglass import api

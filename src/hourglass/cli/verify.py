@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hourglass.cli.options import AsJson, Budget, EqualLength, Folder, Model, Pair, PerMillion, parsed
 from hourglass.cli.output import errors, one_line, out, percent, print_json, print_table, print_usage
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    folder: Folder,
     by: Annotated[str, typer.Option(help="Column that holds the groups.")],
     a: Annotated[str | None, typer.Option(help="Group (needed where there are more than two).")] = None,
     b: Annotated[str | None, typer.Option(help="Group to compare it with (default: all the others).")] = None,
     judge: Annotated[
         str, typer.Option(help="rule, rule:REGEX, local, or the base address of a chat endpoint (http://...).")
     ] = "rule",
-    model: Annotated[str | None, typer.Option(help="Model of the endpoint.")] = None,
+    model: Model = None,
     writer: Annotated[
         str | None, typer.Option(help="Model that writes the hypotheses (default: --model); 'names': made of names.")
     ] = None,
@@ -32,21 +32,16 @@ def verify(
     sample: Annotated[
         int | None, typer.Option(help="Documents of each side that are judged (default: 1000; of an endpoint 100).")
     ] = None,
-    budget: Annotated[float | None, typer.Option(help="Most tokens; with --prices most money.")] = None,
-    prices: Annotated[
-        str | None, typer.Option(help="Money for a million tokens read and written, as 0.15/0.60.")
-    ] = None,
-    pair: Annotated[str | None, typer.Option(help="Column that pairs documents of the groups (a prompt, say).")] = None,
-    match_length: Annotated[
-        bool, typer.Option("--match-length", help="Compare documents of equal length only.")
-    ] = False,
+    budget: Budget = None,
+    prices: PerMillion = None,
+    pair: Pair = None,
+    match_length: EqualLength = False,
     threshold: Annotated[float, typer.Option(help="Smallest difference that becomes a hypothesis.")] = 0.03,
     seed: Annotated[int, typer.Option(help="Seed of the halves and of the sample.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Let a judge check, on documents that did not select them, what is said to differ between groups."""
     from hourglass import api
-    from hourglass.adapters.chat_endpoint import Prices
 
     verified = api.open(folder).verify(
         by,
@@ -60,7 +55,7 @@ def verify(
         number=number,
         sample=sample,
         budget=budget,
-        prices=Prices.parse(prices) if prices else None,
+        prices=parsed(prices),
         pair=pair,
         match_length=match_length,
         threshold=threshold,

@@ -46,7 +46,7 @@ def test_states_are_those_of_the_whole_model(models_folder, name, layer):
 def test_later_blocks_are_dropped(models_folder):
     whole = HuggingFaceReader(str(models_folder / "bert"), dtype="float32")
     cut = HuggingFaceReader(str(models_folder / "bert"), layer=1, dtype="float32")
-    count = [sum(p.numel() for p in r._network.parameters()) for r in (whole, cut)]
+    count = [sum(p.numel() for p in r._runs.module.parameters()) for r in (whole, cut)]
     assert count[1] < count[0]
 
 
@@ -182,7 +182,7 @@ def test_reads_from_several_threads_do_not_mix(models_folder):
 
 def test_an_error_in_a_batch_reaches_the_caller(models_folder):
     reader = HuggingFaceReader(str(models_folder / "bert"), dtype="float32", tokens_per_batch=8)
-    reader._network.embeddings.word_embeddings.weight = torch.nn.Parameter(torch.zeros(2, 32))
+    reader._runs.module.embeddings.word_embeddings.weight = torch.nn.Parameter(torch.zeros(2, 32))
     threads = torch.get_num_threads()
     with pytest.raises(IndexError):
         reader.read(TEXTS * 5)

@@ -107,7 +107,7 @@ def test_a_block_is_the_sum_of_its_parts(folders, name):
     reader = HuggingFaceReader(folders(name), layer=2, dtype="float32")
     read = read_sites(reader, TEXTS, PLACES)
     before, after, attention, mlp, heads, head = (read[place].states for place in PLACES)
-    part = reader._network.get_submodule
+    part = reader._runs.module.get_submodule
     with torch.no_grad():
         if name in NORMS:
             middle, last = (part(path) for path in NORMS[name])
@@ -128,7 +128,7 @@ def test_what_goes_into_the_feed_forward_part(folders, name):
     before, attention, given, mlp = (tokens.states for tokens in read.values())
     path, after_attention = (NORMS[name][0], True) if name in NORMS else NORMS_BEFORE[name]
     with torch.no_grad():
-        expected = reader._network.get_submodule(path)(before + attention if after_attention else before)
+        expected = reader._runs.module.get_submodule(path)(before + attention if after_attention else before)
     torch.testing.assert_close(given, expected, atol=2e-5, rtol=1e-4)
     assert given.shape == mlp.shape
 
@@ -157,7 +157,7 @@ def test_reading_leaves_nothing_in_the_network(folders):
     reader = HuggingFaceReader(folders("gpt2"), layer=2, site="mlp", dtype="float32")
     expected = copy.deepcopy(reader).read(TEXTS).states
     read_sites(reader, TEXTS, PLACES)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in reader._network.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in reader._runs.module.modules())
     assert torch.equal(reader.read(TEXTS).states, expected)
 
 

@@ -119,7 +119,7 @@ def sink(models_folder):
     reader = HuggingFaceReader(str(models_folder / "gpt2"), layer=1, dtype="float32", max_norm=10)
     number = AutoTokenizer.from_pretrained(models_folder / "gpt2")(" two", add_special_tokens=False)["input_ids"]
     assert len(number) == 1
-    reader._network.wte.weight[number[0]] *= 1000
+    reader._runs.module.wte.weight[number[0]] *= 1000
     return reader
 
 
@@ -144,7 +144,7 @@ def test_a_norm_that_would_drop_half_is_refused(models_folder, factor):
 @pytest.mark.parametrize("site", ["residual", "mlp"])
 def test_numbers_that_are_not_finite_are_named(sink, bad, site):
     number = sink._tokenizer.encode(" two", add_special_tokens=False).ids[0]
-    sink._network.wte.weight[number] = bad
+    sink._runs.module.wte.weight[number] = bad
     with pytest.raises(
         StatesError, match=f"^layer 1, site '{site}': text 2 gives numbers that are not finite"
     ) as error:
@@ -155,5 +155,5 @@ def test_numbers_that_are_not_finite_are_named(sink, bad, site):
 
 def test_numbers_whose_sum_is_not_finite_may_be(models_folder):
     reader = HuggingFaceReader(str(models_folder / "gpt2"), layer=0, dtype="float32")
-    reader._network.wte.weight.fill_(3e38)
+    reader._runs.module.wte.weight.fill_(3e38)
     assert torch.isfinite(reader.read(["one two three"]).states).all()

@@ -153,7 +153,7 @@ def test_several_sites_come_from_one_pass(causal_folder, tmp_path):
     model = str(causal_folder / "gpt2")
     reader = HuggingFaceReader(model, layer=3, dtype="float32")
     passes = []
-    reader._network.register_forward_pre_hook(lambda *_: passes.append(1))
+    reader._runs.module.register_forward_pre_hook(lambda *_: passes.append(1))
     found = states.cache_sites(reader, TEXTS[:20], folders(tmp_path))
     together = len(passes)
     for (layer, site), rows in found.items():

@@ -16,6 +16,7 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.errors import ConfigError, InputError
 from hourglass.systems.interpretable_embeddings import PAPER_CORRELATE
 from hourglass.uses.explore.correlate import _shared, verified
+from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.same_tokens import same_tokens
 from hourglass.uses.explore.workspace import Workspace
 from hourglass.waist import TokenStates
@@ -223,7 +224,7 @@ def test_how_far_two_fire_on_the_same_tokens(tmp_path):
     level = np.full(4, 0.5)
 
     def of(*documents):
-        return same_tokens(ws, [(0, 1)], [np.array(documents)], level)[0]
+        return same_tokens(ws, [(0, 1)], [np.array(documents)], level, Progress(False))[0]
 
     assert of(0) == 1
     assert of(1) < 0

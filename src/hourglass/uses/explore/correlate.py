@@ -31,6 +31,7 @@ from hourglass.metrics.association import joint_tail, npmi, npmi_interval
 from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.uses.explore.alike import first_alike, same_as
 from hourglass.uses.explore.labels import TERMS, clarity, content_words, says_form
+from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.same_tokens import same_tokens
 from hourglass.uses.explore.strata import FEWEST, FEWEST_SPLIT, SMALLEST, halves, length_strata
 
@@ -87,28 +88,38 @@ class Correlations:
                b_given_a, npmi (the textbook's), npmi_matched (against documents of like length) with its interval low
                and high, p, q, similarity (of the labels), same_tokens (NaN where it was not looked at); with `split` the
                counts are from the half that did not select; same_as: the row of the pair that stands for this one, whose
-               documents, or whose features', are about the same (NA: it stands for itself)
+               documents, or whose features', are about the same (NA: it stands for itself); judged by somebody, also
+               verified_documents, verified_joint and verified_npmi (NaN where a pair was not judged)
     documents  number of documents on which the table rests
     tested     number of pairs among which they were found
     notes      what a reader has to know before believing the table
+    rows, other_rows  [documents] positions of these documents in the first workspace, and in the other
+    judge, usage      who judged, None: nobody; what was asked of a language model
     """
 
     table: pd.DataFrame
     documents: int
     tested: int
     notes: list[str]
+    rows: Array
+    other_rows: Array
+    judge: str | None = None
+    usage: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
         return {
             "documents": self.documents,
             "tested": self.tested,
+            **({} if self.judge is None else {"judge": self.judge, "usage": self.usage}),
             "notes": self.notes,
             "rows": json.loads(self.table.to_json(orient="records")),
         }
 
 
-def correlate(workspace: Workspace, other: Workspace | None, options: CorrelateOptions) -> Correlations:
+def correlate(
+    workspace: Workspace, other: Workspace | None, options: CorrelateOptions, progress: bool = True
+) -> Correlations:
     """Pairs of features of `workspace`, or pairs of one of it (a) and one of `other` (b), documents matched by id.
 
     Raises InputError where too few documents are matched.
@@ -129,11 +140,12 @@ def correlate(workspace: Workspace, other: Workspace | None, options: CorrelateO
     half = halves(strata, np.random.default_rng(options.seed)) if split else np.zeros(len(rows), np.int64)
 
     selecting = _Counts(left, right, half == 0, strata)
-    pairs, shown = _select(selecting, options), selecting
-    pairs = _of_different_labels(pairs, left, right, options, notes)
-    pairs = _one_of_a_kind(pairs, left, right, notes)
-    if other is None:
-        pairs = _of_different_tokens(pairs, left, rows, half == 0, options, notes)
+    with Progress(progress) as bar:
+        pairs, shown = _select(selecting, options, bar), selecting
+        pairs = _of_different_labels(pairs, left, right, options, notes)
+        pairs = _one_of_a_kind(pairs, left, right, notes)
+        if other is None:
+            pairs = _of_different_tokens(pairs, left, rows, half == 0, options, notes, bar)
     pairs = pairs.head(options.top).reset_index(drop=True)
     if split:
         confirming = _Counts(left, right, half == 1, strata)
@@ -149,7 +161,8 @@ def correlate(workspace: Workspace, other: Workspace | None, options: CorrelateO
     pairs = pairs.sort_values("npmi_matched", ascending=False, kind="stable")
     table = _described(pairs, shown)
     table["same_as"] = _same_findings(pairs, shown)
-    return Correlations(table, shown.total, selecting.pairs, notes)
+    told = half == half.max()
+    return Correlations(table, shown.total, selecting.pairs, notes, rows[told], other_rows[told])
 
 
 def verified(pairs: pd.DataFrame, judged_a: pd.DataFrame, judged_b: pd.DataFrame) -> pd.DataFrame:
@@ -236,6 +249,8 @@ def _look_at(workspace: Workspace, rows: Array, options: CorrelateOptions, notes
     level = options.level * workspace.features["p90"].to_numpy(np.float32)
     named = workspace.features["label"].notna().to_numpy()
     formal = named & np.array([len(terms) > 0 and says_form(terms) for terms in workspace.features["terms"]])
+    if "description" in workspace.features:  # the terms are those of the offline name, not of a model's
+        formal &= workspace.features["description"].isna().to_numpy()
     chosen = np.flatnonzero(named if options.form else named & ~formal)
     parts, tokens = [], []
     for coded in workspace.coded():
@@ -354,14 +369,16 @@ def _measured(pairs: pd.DataFrame, counts: _Counts) -> pd.DataFrame:
 # Choosing pairs -------------------------------------------------------------------------------------
 
 
-def _select(counts: _Counts, options: CorrelateOptions) -> pd.DataFrame:
+def _select(counts: _Counts, options: CorrelateOptions, bar: Progress) -> pd.DataFrame:
     """The pairs that go together, the strongest first: columns i, j, joint, expected, npmi_matched, p, q."""
     parts = [pd.DataFrame({"i": np.zeros(0, np.int64), "j": np.zeros(0, np.int64), "joint": np.zeros(0, np.int32)})]
+    task = bar.start("Counting pairs", len(counts.count_left), "features")
     for features, joint, expected in counts.blocks():
         row, j = np.nonzero(joint >= options.min_documents)
         strong = npmi(joint[row, j], expected[row, j], counts.total) >= options.min_npmi
         row, j = row[strong], j[strong]
         parts.append(pd.DataFrame({"i": features[row], "j": j, "joint": joint[row, j]}))
+        bar.advance(task, len(features))
     pairs = _measured(pd.concat(parts, ignore_index=True), counts)
     # All pairs were looked at: those left out above count as tests that found nothing.
     pairs["q"] = benjamini_hochberg(pairs["p"].to_numpy(), of=counts.pairs)
@@ -417,6 +434,7 @@ def _of_different_tokens(
     inside: Array,
     options: CorrelateOptions,
     notes: list[str],
+    bar: Progress,
 ) -> pd.DataFrame:
     """Add how far the strongest pairs fire on the same tokens, and drop those that do; the rest is not looked at."""
     if options.max_same_tokens is None or not len(pairs):
@@ -434,7 +452,7 @@ def _of_different_tokens(
         worth = np.bincount(np.concatenate(both), minlength=len(rows)) / np.maximum(field.tokens, 1)
         documents = [rows[own[np.argsort(-worth[own], kind="stable")]] for own in both]
         numbers = [(int(field.features[i]), int(field.features[j])) for i, j in zip(part["i"], part["j"])]
-        part = part.assign(same_tokens=same_tokens(field.workspace, numbers, documents, field.level))
+        part = part.assign(same_tokens=same_tokens(field.workspace, numbers, documents, field.level, bar))
         kept.append(part[~(part["same_tokens"] > options.max_same_tokens)])
         looked_at = start + len(part)
         if sum(map(len, kept)) >= options.top:

@@ -11,24 +11,28 @@ Differences from the paper:
 - BM25 (Robertson and Zaragoza 2009) runs over the word presence that a workspace keeps, so a word counts once in
   a document, and over the words of the query or, from examples, the ten words of highest offer weight (Robertson
   1990); the paper lets a language model choose ten.
-- A language model that picks among the candidates is any function given as `rerank`; none is built in.
+- What picks among the candidates is a language model behind an address, or any function.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
+from hourglass.adapters.chat_endpoint import ChatEndpoint, Prices
 from hourglass.adapters.huggingface import pooled
 from hourglass.errors import ConfigError, InputError, nearest
 from hourglass.metrics.ranking import rank_biased_overlap, reciprocal_rank_fusion
+from hourglass.uses.explore.judges import endpoint_of, is_address, usage_of
 from hourglass.uses.explore.presence import picked
+from hourglass.uses.explore.reranking import rerank_by
 from hourglass.uses.explore.words import word_presence
 
 if TYPE_CHECKING:
@@ -57,8 +61,10 @@ class FindOptions:
     temperature  how fast the weight falls along them; the smaller, the more the first one rules
     scale        divide each feature by its 90th percentile
     fuse         rankings that the one by features is fused with: "dense" (vectors), "words" (BM25); () for none
-    rerank       picks the features of a text query among the `candidates` whose names are nearest: is given the query
-                 and a table (feature, label, similarity) and returns the numbers of those to use, the best first
+    rerank       picks the features of a text query among the `candidates` whose names are nearest: the address of a chat
+                 endpoint or a `ChatEndpoint`, or a function that is given the query and a table (feature, label,
+                 similarity) and returns the numbers of those to use, the best first
+    model, budget, prices  of the endpoint, as in `VerifyOptions`
     top          number of documents returned
     """
 
@@ -66,8 +72,11 @@ class FindOptions:
     temperature: float = 0.2
     scale: bool = True
     fuse: Sequence[Rival] = ("dense", "words")
-    rerank: Rerank | None = None
+    rerank: str | ChatEndpoint | Rerank | None = None
     candidates: int = 100
+    model: str | None = None
+    budget: float | None = None
+    prices: Prices | tuple[float, float] | None = None
     top: int = 20
 
     def __post_init__(self) -> None:
@@ -78,6 +87,11 @@ class FindOptions:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 1 or more")
         if not isinstance(self.fuse, (tuple, list)):
             raise ConfigError(f"fuse {self.fuse!r}: expected a list with some of: {', '.join(get_args(Rival))}")
+        if isinstance(self.rerank, str) and not is_address(self.rerank):
+            raise ConfigError(f"rerank {self.rerank!r}: expected the address of a chat endpoint, or a function")
+        for name in ("model", "budget", "prices"):
+            if getattr(self, name) is not None and not isinstance(self.rerank, str):
+                raise ConfigError(f"{name} belongs to the address of a chat endpoint (rerank)")
         for rival in self.fuse:
             if rival not in get_args(Rival):
                 raise ConfigError(f"nothing to fuse with is called {rival!r}{nearest(rival, get_args(Rival))}")
@@ -92,12 +106,14 @@ class Found:
     features   feature, label, weight, as they were used
     overlap    with edits only: rank-biased overlap (p = 0.98) with the ranking before them; documents then have
                rank_before, and features weight_before (NaN for one that was added)
+    usage      of a language model that reranked: as in `Verified`; None without one
     """
 
     query: Any
     documents: pd.DataFrame
     features: pd.DataFrame
     overlap: float | None = None
+    usage: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
@@ -105,6 +121,7 @@ class Found:
             "query": self.query,
             "features": json.loads(self.features.to_json(orient="records")),
             **({} if self.overlap is None else {"overlap": self.overlap}),
+            **({} if self.usage is None else {"usage": self.usage}),
             "documents": json.loads(self.documents.to_json(orient="records")),
         }
 
@@ -127,6 +144,9 @@ def find(
     chosen = _check_weights(workspace, features or {})
     dropped = _check_weights(workspace, dict.fromkeys(without, 0.0))
     _check_question(query, like, unlike, chosen, dropped)
+    if options.rerank is not None and query is None:
+        raise ConfigError("rerank picks among the features of a text query; there is none")
+    options, endpoint = _with_model(workspace, options)
     rivals: dict[str, Array] = {}
     weights: dict[int, float] = {}
     examples = workspace.positions([*like, *unlike])
@@ -174,10 +194,21 @@ def find(
         {"position": best, "id": rows.column(0).to_pylist(), "score": after.scores[best], **columns}
     ).assign(text=rows.column(1).to_pylist())
     asked = query if query is not None else list(like) or chosen
-    return Found(asked, documents, table, overlap)
+    return Found(asked, documents, table, overlap, None if endpoint is None else usage_of(endpoint))
 
 
 # What a question turns into -------------------------------------------------------------------------
+
+
+def _with_model(workspace: Workspace, options: FindOptions) -> tuple[FindOptions, ChatEndpoint | None]:
+    """The options with a function to rerank by, and the endpoint that it asks."""
+    endpoint = options.rerank
+    if isinstance(endpoint, str):
+        endpoint = endpoint_of(workspace, endpoint, options.model, options.budget, options.prices)
+    if not isinstance(endpoint, ChatEndpoint):
+        return options, None
+    by_model = partial(rerank_by, endpoint)
+    return replace(options, rerank=by_model, model=None, budget=None, prices=None), endpoint
 
 
 def query_vector(workspace: Workspace, query: str) -> Array:
@@ -204,7 +235,7 @@ def nearest_features(workspace: Workspace, vector: Array, number: int) -> pd.Dat
 
 def weights_from_query(workspace: Workspace, vector: Array, options: FindOptions, query: str = "") -> dict[int, float]:
     """The features whose names are nearest to the query's vector [d], or those that `rerank` picks, weighted by rank."""
-    if options.rerank is None:
+    if not callable(options.rerank):
         return _by_rank(nearest_features(workspace, vector, options.k)["feature"].to_numpy(), options.temperature)
     candidates = nearest_features(workspace, vector, options.candidates)
     picked = [int(feature) for feature in options.rerank(query, candidates)]

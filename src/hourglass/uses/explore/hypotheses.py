@@ -147,11 +147,11 @@ def labels_of(table: pd.DataFrame, rows: Sequence[int]) -> tuple[str, ...]:
 
 def _statement(features: pd.DataFrame, row: Any) -> str:
     """What a row says of a document."""
-    told = _description(features, row["feature"]) if row["kind"] == "feature" else None
+    told = description_of(features, row["feature"]) if row["kind"] == "feature" else None
     return told if isinstance(told, str) else statement_of(str(row["label"]))
 
 
-def _description(features: pd.DataFrame, feature: Any) -> Any:
+def description_of(features: pd.DataFrame, feature: Any) -> Any:
     """What a language model wrote of a feature, where it did."""
     return features["description"].iloc[int(feature)] if "description" in features else None
 
@@ -165,7 +165,7 @@ def statement_of(label: str) -> str:
 
 def _says_little(features: pd.DataFrame, row: Any, terms: list[str]) -> bool:
     """Whether a name is form alone, unless it is of a sign or a shape and nearly sure."""
-    if clarity(terms) > 1 or (row.kind == "feature" and isinstance(_description(features, row.feature), str)):
+    if clarity(terms) > 1 or (row.kind == "feature" and isinstance(description_of(features, row.feature), str)):
         return False
     return row.kind == "word" or says_nothing(terms) or features["score"].iloc[int(row.feature)] < SURE
 

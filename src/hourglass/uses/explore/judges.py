@@ -14,21 +14,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from hourglass.adapters.chat_endpoint import ChatEndpoint, Conversation, Reply, json_object
+from hourglass.adapters.chat_endpoint import ChatEndpoint, Conversation, Prices, Reply, json_object
 from hourglass.adapters.huggingface import pooled
 from hourglass.errors import ConfigError, InputError
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.hypotheses import Evidence, Hypothesis, pattern_of
 from hourglass.uses.explore.labels import MIN_SCORE
+from hourglass.uses.explore.progress import Progress
 from hourglass.waist import TextReader
+
+if TYPE_CHECKING:
+    from hourglass.uses.explore.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
 Says = Literal["yes", "no", "refused", "unparsable"]
 
+ANSWERS = "answers.sqlite"
+"""File of a workspace that keeps what language models answered."""
 READ_CHARACTERS = 8_000
 """A language model sees so much of a document, its beginning: the paper's documents end before 2,048 tokens."""
 
@@ -226,3 +232,60 @@ class FunctionJudge:
                 said = "yes" if said else "no"
             known = said in ("yes", "no", "refused", "unparsable")
             yield Answer(number, said, "") if known else Answer(number, "unparsable", repr(said)[:200])
+
+
+# Asking -----------------------------------------------------------------------------------------------
+
+
+def is_address(judge: Any) -> bool:
+    """Whether a judge is named by the address of a chat endpoint."""
+    return isinstance(judge, str) and judge.startswith(("http://", "https://"))
+
+
+def endpoint_of(
+    workspace: Workspace, url: str, model: str | None, budget: float | None, prices: Prices | tuple[float, float] | None
+) -> ChatEndpoint:
+    """A chat endpoint that keeps its answers in the workspace."""
+    return ChatEndpoint(url, model or "", answers=workspace.folder / ANSWERS, budget=budget, prices=prices)
+
+
+def usage_of(endpoint: ChatEndpoint) -> dict[str, Any]:
+    """What was asked of an endpoint, as `--json` prints it."""
+    used = endpoint.usage
+    return {
+        "questions": used.asked,
+        "kept": used.kept,
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "tokens_estimated": used.estimated,
+        "cost": endpoint.cost,
+    }
+
+
+def ask(
+    judge: Judge, questions: Sequence[tuple[Hypothesis, str]], bar: Progress, notes: list[str]
+) -> tuple[list[Answer], dict[str, Any] | None]:
+    """The answers, and what was asked of a language model (None: of none), with the estimate made before.
+
+    notes   gets a line where a budget leaves questions unanswered
+    """
+    endpoint, estimate = None, {}
+    if isinstance(judge, ChatJudge):
+        endpoint = judge.endpoint
+        new, amount = judge.estimate(questions)
+        estimate = {"estimated_questions": new, f"estimated_{'cost' if endpoint.prices else 'tokens'}": amount}
+        bar.say(f"{new:,} questions to {judge.name}, {about(endpoint, amount)}")
+    task = bar.start("Judging", len(questions), "questions")
+    said = []
+    for answer in judge.answers(questions):
+        said.append(answer)
+        bar.advance(task, 1)
+    if len(said) < len(questions):
+        why = f": {endpoint.spent}" if endpoint is not None else ""
+        notes.append(f"{len(said):,} of {len(questions):,} questions were answered{why}.")
+    return said, None if endpoint is None else {**estimate, **usage_of(endpoint)}
+
+
+def about(endpoint: ChatEndpoint, amount: float) -> str:
+    """What questions are thought to take, for people."""
+    return f"about {amount:,.4g} of money" if endpoint.prices else f"about {amount:,.0f} tokens"

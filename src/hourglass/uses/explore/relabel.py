@@ -29,10 +29,10 @@ from hourglass.adapters.chat_endpoint import ChatEndpoint, Conversation, Prices,
 from hourglass.errors import ConfigError, InputError
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.hypotheses import BEGINNING, statement_of
+from hourglass.uses.explore.judges import endpoint_of, usage_of
 from hourglass.uses.explore.labels import MIN_SCORE, mark
 from hourglass.uses.explore.naming import write_label_vectors, write_table
 from hourglass.uses.explore.progress import Progress
-from hourglass.uses.explore.verify import endpoint_of, usage_of
 from hourglass.uses.explore.writing import marked
 
 if TYPE_CHECKING:

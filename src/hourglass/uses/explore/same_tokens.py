@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import csc_matrix
 
 from hourglass.uses.explore import windows
+from hourglass.uses.explore.progress import Progress
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -24,7 +25,7 @@ READ = 5
 
 
 def same_tokens(
-    workspace: Workspace, pairs: Sequence[tuple[int, int]], documents: Sequence[Array], level: Array
+    workspace: Workspace, pairs: Sequence[tuple[int, int]], documents: Sequence[Array], level: Array, bar: Progress
 ) -> Array:
     """[pairs] how far two features fire on the same or on neighbouring tokens: 1 always, 0 as often as by chance.
 
@@ -47,6 +48,7 @@ def same_tokens(
         return np.full(len(pairs), np.nan)
     texts = workspace.rows(positions.tolist(), [workspace.text_column]).column(0).to_pylist()
     texts = [windows.beginning(text) for text in texts]
+    task = bar.start("Reading again", len(texts), "documents")
     for run in windows.runs(np.array([len(text) for text in texts]), np.arange(len(texts))):
         read = workspace.coder.reader.read([texts[i] for i in run])
         codes = workspace.coder.codes(read.states.half()).to_scipy()
@@ -57,6 +59,7 @@ def same_tokens(
                 if len(first) and len(second):
                     total[pair] += _agreement(first, second, stop - start)
                     seen[pair] += 1
+        bar.advance(task, len(run))
     return np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
 
 

@@ -46,7 +46,10 @@ from hourglass.uses.explore.judges import (
     Judge,
     LocalJudge,
     RuleJudge,
+    ask,
     compiled,
+    endpoint_of,
+    is_address,
 )
 from hourglass.uses.explore.labels import MIN_SCORE
 from hourglass.uses.explore.progress import Progress
@@ -60,8 +63,6 @@ VERIFIED = 0.01
 """A hypothesis counts as verified above this difference (the paper's 1 %)."""
 SAMPLE = {"model": 100, "other": 1_000}
 """Documents of each side that are judged, by a language model and by what costs nothing, where nobody says how many."""
-ANSWERS = "answers.sqlite"
-"""File of a workspace that keeps what language models answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +211,7 @@ def verify(
         if not claimed:
             notes.append(f"Nothing differs by more than {diff.threshold:g} for sure: there is no hypothesis to verify.")
         judging = _judge(workspace, judge, endpoint, claimed, seen)
-        answers, usage = _ask(judging, endpoint, claimed, fresh, notes, bar)
+        answers, usage = _ask(judging, claimed, fresh, notes, bar)
     table = _table(claimed, answers, fresh, (a, b or REST), judging)
     notes += _remarks(table, fresh, endpoint, options, len(claimed))
     coverage = [_coverage(claimed, answers, fresh, side, (a, b or REST)[side]) for side in (0, 1)]
@@ -240,7 +241,7 @@ def _endpoint(
     workspace: Workspace, judge: Any, options: VerifyOptions
 ) -> tuple[ChatEndpoint | None, str | None, VerifyOptions]:
     """The endpoint that `judge` means, or its regular expression; and the options with a sample of the right size."""
-    if isinstance(judge, str) and judge.startswith(("http://", "https://")):
+    if is_address(judge):
         judge = endpoint_of(workspace, judge, options.model, options.budget, options.prices)
     if isinstance(judge, ChatEndpoint):
         return judge, None, replace(options, sample=options.sample or SAMPLE["model"])
@@ -254,26 +255,6 @@ def _endpoint(
     if judge not in ("rule", "local") and not (kind == "rule" and pattern):
         raise ConfigError(f"no judge {judge!r}; expected rule, rule:REGEX, local, or the address of a chat endpoint")
     return None, pattern or None, options
-
-
-def endpoint_of(
-    workspace: Workspace, url: str, model: str | None, budget: float | None, prices: Prices | tuple[float, float] | None
-) -> ChatEndpoint:
-    """A chat endpoint that keeps its answers in the workspace."""
-    return ChatEndpoint(url, model or "", answers=workspace.folder / ANSWERS, budget=budget, prices=prices)
-
-
-def usage_of(endpoint: ChatEndpoint) -> dict[str, Any]:
-    """What was asked of an endpoint, as `--json` prints it."""
-    used = endpoint.usage
-    return {
-        "questions": used.asked,
-        "kept": used.kept,
-        "prompt_tokens": used.prompt_tokens,
-        "completion_tokens": used.completion_tokens,
-        "tokens_estimated": used.estimated,
-        "cost": endpoint.cost,
-    }
 
 
 def _make(
@@ -313,37 +294,18 @@ def _judge(
 
 
 def _ask(
-    judge: Judge,
-    endpoint: ChatEndpoint | None,
-    claimed: list[Hypothesis],
-    fresh: Fresh,
-    notes: list[str],
-    bar: Progress,
+    judge: Judge, claimed: list[Hypothesis], fresh: Fresh, notes: list[str], bar: Progress
 ) -> tuple[pd.DataFrame, dict[str, Any] | None]:
-    """All answers. Documents come in turn, each with all hypotheses, so that a budget's end leaves equal shares."""
+    """The answers, document after document, so that a budget that ends early leaves all hypotheses with equal shares."""
     places = [(h, d) for d in range(len(fresh.texts)) for h in range(len(claimed))]
-    questions = [(claimed[h], fresh.texts[d]) for h, d in places]
-    estimate: dict[str, Any] = {}
-    if isinstance(judge, ChatJudge):
-        new, amount = judge.estimate(questions)
-        unit = "cost" if judge.endpoint.prices else "tokens"
-        estimate = {"estimated_questions": new, f"estimated_{unit}": amount}
-        about = f"{amount:,.4g} of money" if unit == "cost" else f"{amount:,.0f} tokens"
-        bar.say(f"{new:,} questions to {judge.name}, about {about}")
-    task = bar.start("Judging", len(questions), "questions")
+    said, usage = ask(judge, [(claimed[h], fresh.texts[d]) for h, d in places], bar, notes)
     rows = []
-    for answer in judge.answers(questions):
+    for answer in said:
         h, d = places[answer.number]
         side = int(fresh.side[d])
         rows.append((h, fresh.ids[d], side, fresh.group[d], int(fresh.unit[d]), answer.says, answer.why))
-        bar.advance(task, 1)
-    table = pd.DataFrame(rows, columns=["hypothesis", "document", "side", "group", "unit", "answer", "why"])
-    if len(rows) < len(questions):
-        why = f": {endpoint.spent}" if endpoint is not None else ""
-        notes.append(f"{len(rows):,} of {len(questions):,} questions were answered{why}.")
-    if endpoint is None:
-        return table, None
-    return table, {**estimate, **usage_of(endpoint)}
+    columns = ["hypothesis", "document", "side", "group", "unit", "answer", "why"]
+    return pd.DataFrame(rows, columns=columns), usage
 
 
 def _table(

@@ -353,12 +353,31 @@ class Workspace:
             raise InputError("diff: group b is given without group a")
         return Differences(differences(self, by, chosen) if a is None else [difference(self, by, a, b, chosen)])
 
-    def correlate(self, other: Workspace | None = None, **options: Any) -> Correlations:
+    def correlate(
+        self,
+        other: Workspace | None = None,
+        *,
+        judge: str | ChatEndpoint | Judge | Callable[[str, str], Any] | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> Correlations:
         """Which features go together, or which of these go with which of `other`, the same documents' other text.
 
-        `options` are the fields of `CorrelateOptions`.
+        judge   who checks on documents that did not select the pairs whether the labels go together too: "rule", the address
+                of a chat endpoint, or what `verify` takes besides; None: nobody
+
+        `options` are the fields of `CorrelateOptions` and, with a judge, of `JudgedPairsOptions`.
         """
-        return correlate(self, other, _options(CorrelateOptions, options))
+        from hourglass.uses.explore import pairs  # it needs workspaces, so it cannot be imported above
+
+        chosen, rest = _shared_options(CorrelateOptions, options)
+        if judge is None:
+            return correlate(self, other, _options(CorrelateOptions, options), progress)
+        if "seed" in options:
+            rest["seed"] = options["seed"]
+        of_judge = _options(pairs.JudgedPairsOptions, rest)
+        found = correlate(self, other, chosen, progress)
+        return pairs.judged_pairs(self, other, found, judge, of_judge, progress)
 
     def trend(self, by: str, **options: Any) -> Trended:
         """Which features rise or fall along column `by`: numbers, dates, or values in an order that is given.
@@ -423,9 +442,7 @@ class Workspace:
         """
         from hourglass.uses.explore import verify  # it needs workspaces, so it cannot be imported above
 
-        of_diff = {field.name for field in dataclasses.fields(DiffOptions)}
-        diff = _options(DiffOptions, {name: value for name, value in options.items() if name in of_diff})
-        rest = {name: value for name, value in options.items() if name not in of_diff}
+        diff, rest = _shared_options(DiffOptions, options)
         chosen = _options(verify.VerifyOptions, {**rest, "diff": diff})
         return verify.verify(
             self, by, a, b, judge=judge, hypotheses=hypotheses, documents=documents, options=chosen, progress=progress
@@ -498,6 +515,13 @@ def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
         if name not in known:
             raise ConfigError(f"no option {name!r}{nearest(name, known)}")
     return kind(**given)
+
+
+def _shared_options(kind: type[Options], given: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """The options of one kind among those given, and the others."""
+    own = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # any dataclass of options
+    rest = {name: value for name, value in given.items() if name not in own}
+    return kind(**{name: value for name, value in given.items() if name in own}), rest
 
 
 def _present(file: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
