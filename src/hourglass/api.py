@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from hourglass.training.randomness import seeded
 from hourglass.uses import coders
 from hourglass.uses.explore import Workspace, build, engines
 from hourglass.uses.explore.progress import Progress
-from hourglass.uses.explore.workspace import is_workspace
+from hourglass.uses.explore.workspace import is_workspace, writing
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.uses.steer.logits import logit_effect as effect_on_logits
 from hourglass.waist import Waist
@@ -167,10 +168,12 @@ def explore(
         target = folder.with_name(f".{folder.name}.new")
     if not is_workspace(target):
         make_coder(0)  # settings that do not fit are refused before anything is read or written
-    workspace = build.begin(target, texts, settings, InterpretableEmbeddings.from_pretrained)
-    build.run(workspace, texts, make_coder, workers, seed, progress)
-    if target != folder:
-        replace_folder(target, folder)
+    # Who added to the old one meanwhile would add to what is about to go.
+    with writing(folder) if target != folder else nullcontext():
+        workspace = build.begin(target, texts, settings, InterpretableEmbeddings.from_pretrained)
+        build.run(workspace, texts, make_coder, workers, seed, progress)
+        if target != folder:
+            replace_folder(target, folder)
     return open(folder)
 
 

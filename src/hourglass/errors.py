@@ -7,6 +7,7 @@
     │   ├── FolderError       a workspace or model folder that is missing, taken, unfinished or foreign
     │   ├── StatesError       a text for which a model gives numbers that are not finite
     │   ├── EndpointError     a chat server that is gone, does not let us in, or for which the budget is spent
+    │   │   └── RefusalError  a question that a model, or its server, will not answer; others it may
     │   └── MissingExtra      an optional part that is not installed; the message is the install line
     └── TrainingError         training cannot go on (a loss that is not a number); exits with 1
 
@@ -25,6 +26,7 @@ __all__ = [
     "HourglassError",
     "InputError",
     "MissingExtra",
+    "RefusalError",
     "SourceError",
     "StatesError",
     "TrainingError",
@@ -68,6 +70,10 @@ class StatesError(InputError):
 
 class EndpointError(InputError):
     """A chat server that is gone, does not let us in, or for which the budget is spent."""
+
+
+class RefusalError(EndpointError):
+    """A question that a model, or its server, will not answer; others it may."""
 
 
 class MissingExtra(InputError):

@@ -30,7 +30,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from hourglass.errors import ConfigError, EndpointError
+from hourglass.errors import ConfigError, EndpointError, RefusalError
 from hourglass.storage.answers import Answers
 
 KEY = "HOURGLASS_API_KEY"
@@ -146,10 +146,13 @@ class ChatEndpoint:
     # Asking ------------------------------------------------------------------------------------------
 
     def ask(self, prompt: str | Conversation) -> str:
-        """What the model says to one prompt. EndpointError where it refuses, is gone, or the budget does not allow it."""
+        """What the model says to one prompt.
+
+        RefusalError where it refuses; EndpointError where it is gone, or the budget does not allow it.
+        """
         for _, reply in self.ask_all([[{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt]):
             if reply.text is None:
-                raise EndpointError(f"{self.url}: {self.model} refused: {reply.refusal}")
+                raise RefusalError(f"{self.url}: {self.model} refused: {reply.refusal}")
             return reply.text
         raise EndpointError(f"{self.url}: {self.spent}")
 

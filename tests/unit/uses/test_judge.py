@@ -10,7 +10,7 @@ from causal_models import WIDTH, random_sae
 from hourglass.adapters.dialogues import DialogueReader, TokenRows
 from hourglass.data.dialogues import open_dialogues
 from hourglass.data.flows import Flow, read_flow
-from hourglass.errors import SourceError
+from hourglass.errors import EndpointError, RefusalError, SourceError
 from hourglass.systems.fast_sae import PAPER_ALPHAS
 from hourglass.uses.judge import Context, Judgement, asking, judge_features, protocol, question, strongest, tokens_agree
 from hourglass.uses.steer import add, features_of_token, generate
@@ -124,6 +124,29 @@ def test_a_reply_without_a_judgement_is_named_and_left_out(sae, samples, reply):
     assert len(judged.trouble) == 1 and repr(reply)[:20] in judged.trouble[0]
     with pytest.raises(SourceError, match="no judgement of 4 features"):
         judge_features(sae, samples, read, word, asking(lambda _: reply), features=4)
+
+
+def test_a_judge_who_is_gone_is_asked_once_and_one_who_refuses_goes_on(sae, samples):
+    asked = []
+
+    def gone(prompt):
+        asked.append(prompt)
+        raise EndpointError("http://localhost:1: the connection fails, after 5 tries")
+
+    def shy(prompt):
+        asked.append(prompt)
+        if len(asked) == 1:
+            raise RefusalError("http://localhost:1: m refused: I will not")
+        return '{"score": 4, "name": "x"}'
+
+    with pytest.raises(EndpointError, match="the connection fails, after 5 tries"):
+        judge_features(sae, samples, read, word, asking(gone), features=6)
+    assert len(asked) == 1
+    asked.clear()
+    judged = judge_features(sae, samples, read, word, asking(shy), features=6)
+    assert len(asked) == 6
+    assert len(judged.table) == 5
+    assert judged.trouble[0].endswith("m refused: I will not")
 
 
 def test_no_feature_in_five_samples_is_an_error(sae, samples):

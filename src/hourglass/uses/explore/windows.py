@@ -25,7 +25,9 @@ def runs(lengths: Array, positions: Array) -> Iterator[Array]:
     if not len(positions):
         return
     number = np.cumsum(lengths[positions]) // WINDOW_CHARACTERS
-    yield from np.split(positions, np.flatnonzero(np.diff(number)) + 1)
+    # What comes after a longer one may have the same number.
+    cut = (np.diff(number) > 0) | (lengths[positions[:-1]] > WINDOW_CHARACTERS)
+    yield from np.split(positions, np.flatnonzero(cut) + 1)
 
 
 def is_long(length: int) -> bool:

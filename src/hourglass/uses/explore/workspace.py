@@ -147,7 +147,10 @@ class Workspace:
             )
         manifest = read_json(folder / "workspace.json")
         if manifest.get("format") != FORMAT:
-            raise FolderError(f"{folder}: workspace format {manifest.get('format')!r}, this version reads {FORMAT}")
+            raise FolderError(
+                f"{folder}: a workspace of another version of Hourglass (format {manifest.get('format')!r}, this one reads "
+                f"{FORMAT}); explore its source again with --force, or another --out"
+            )
         if finished and manifest["stage"] != "done":
             raise FolderError(
                 f"{folder}: the exploration stopped while {manifest['stage']}; run the same explore command again to finish it"
@@ -501,12 +504,19 @@ class Workspace:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep a second writer out; the lock dies with the process."""
-        try:
-            with FileLock(self.folder / ".lock", blocking=False):
-                yield
-        except Timeout:
-            raise FolderError(f"{self.folder}: another process is writing to it; wait for it to end") from None
+        """Keep a second writer out; the lock dies with the process. What another has written since is there inside."""
+        with writing(self.folder):
+            self._read_again()
+            yield
+
+    def _read_again(self) -> None:
+        """Take up a manifest that another process has written, and let go of what was read under the one before."""
+        manifest = read_json(self.folder / "workspace.json")
+        if manifest != self.manifest:
+            self.manifest.clear()
+            self.manifest.update(manifest)
+            for name in ("features", "examples", "words", "label_vectors", "coder"):
+                vars(self).pop(name, None)
 
 
 def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
@@ -537,6 +547,16 @@ def _with_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
         if column not in table.column_names:
             table = table.append_column(column, pa.nulls(table.num_rows))
     return table.select(list(columns))
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a workspace, of whatever version; FolderError where there is one."""
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except Timeout:
+        raise FolderError(f"{folder}: another process is writing to it; wait for it to end") from None
 
 
 def is_workspace(folder: Path) -> bool:

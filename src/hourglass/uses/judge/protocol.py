@@ -28,7 +28,7 @@ import pandas as pd
 
 from hourglass.adapters.dialogues import TokenRows
 from hourglass.bottlenecks.sparse.sae import SparseAutoencoder
-from hourglass.errors import InputError, SourceError
+from hourglass.errors import EndpointError, InputError, RefusalError, SourceError
 from hourglass.metrics.proportions import wilson
 from hourglass.uses.judge.contexts import contexts, strongest
 from hourglass.uses.judge.judges import RUBRIC, Judge
@@ -99,7 +99,7 @@ def judge_features(
 
     All samples are read once, and those with the contexts of drawn features once more; memory is that of a batch. What a
     judge refuses in an InputError is noted and left out. Raises SourceError when no feature is active in five samples, or
-    no judgement is left.
+    no judgement is left; EndpointError, at the first feature, when the judge is gone.
     """
     found = strongest(sae, _batches(samples, read))
     live = found.live.nonzero().squeeze(1).numpy()
@@ -118,6 +118,8 @@ def judge_features(
         try:
             said = judge(seen)
         except InputError as error:
+            if isinstance(error, EndpointError) and not isinstance(error, RefusalError):
+                raise  # gone, or out of budget: it would be so for all others, after as many tries
             trouble.append(f"feature {feature}: {error}")
             continue
         if said.score not in RUBRIC:
