@@ -482,8 +482,9 @@ def clarity(terms: Sequence[str]) -> int:
 
 
 def says_nothing(terms: Sequence[str]) -> bool:
-    """Whether a name is made of words such as "the" alone: no sign, number or shape that a reader could look for either."""
-    return all(_is_form(term) and not _is_shape(term) and any(map(str.isalpha, term)) for term in terms)
+    """Whether a name is made of words such as "the", stops and commas alone: no other sign, number or shape to look for."""
+    words = [word for term in terms if not _is_shape(term) for word in _words_of(term)]
+    return all(word in FUNCTION_WORDS or word in (".", ",") for word in words) and not any(map(_is_shape, terms))
 
 
 def trimmed(term: str) -> str:
