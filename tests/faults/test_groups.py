@@ -24,7 +24,7 @@ def ws(tmp_path_factory):
         (("topik", "cooking"), r"no column 'topik' \(did you mean 'topic'\?\)"),
         (("topic", "lonely"), r"group 'lonely' of column 'topic' has 1 document\(s\); at least 5 are needed"),
         (("topic", "cooking", "lonely"), r"group 'lonely' of column 'topic' has 1 document\(s\)"),
-        (("topic", "cooking", "cooking"), r"cooking"),
+        (("topic", "cooking", "cooking"), r"group 'cooking' of column 'topic' against itself; name two groups"),
     ],
 )
 def test_two_groups(ws, verb, groups, said):
