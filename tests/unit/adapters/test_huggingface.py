@@ -1,6 +1,7 @@
 """Token states against the models' own output: layers, windows, masks, roles, spans."""
 
 import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -246,8 +247,8 @@ def test_pieces_are_the_text(text, size):
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(0, 300), max_size=5), overlap=st.integers(0, 12), room=st.integers(24, 64))
-def test_windows_give_each_token_one_state(minilm, lengths, overlap, room):
-    reader = copy.copy(minilm)
+def test_windows_give_each_token_one_state(lengths, overlap, room):
+    reader = object.__new__(HuggingFaceReader)
     reader._room, reader._overlap = room, overlap
     borders = np.append(0, np.cumsum(np.array(lengths, np.int64)))
     windows = reader._windows(borders)
@@ -259,3 +260,14 @@ def test_windows_give_each_token_one_state(minilm, lengths, overlap, room):
         # Away from the ends of the text, no state comes from the outer half of an overlap.
         assert start in inside or first - start >= overlap // 2
         assert stop in inside or stop - last >= overlap // 2
+
+
+def test_a_reader_goes_to_another_process_by_name(models_folder):
+    reader = HuggingFaceReader(
+        str(models_folder / "gpt2"), layer=1, site="mlp", dtype="float32", max_tokens=12, overlap=4
+    )
+    sent = pickle.dumps(reader)
+    there = pickle.loads(sent)
+    assert len(sent) < 1000
+    assert there.describe() == reader.describe()
+    assert torch.equal(there.read(TEXTS).states, reader.read(TEXTS).states)

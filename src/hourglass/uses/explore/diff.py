@@ -410,6 +410,8 @@ def _permute(
 
 def _check_groups(workspace: Workspace, by: str, groups: Array, asked: list[str]) -> None:
     sizes = pd.Series(groups).dropna().value_counts()
+    if len(set(asked)) < len(asked):
+        raise InputError(f"{workspace.folder}: group {asked[0]!r} of column {by!r} against itself; name two groups")
     for name in asked:
         if name not in sizes.index:
             raise InputError(
