@@ -23,6 +23,7 @@ from hourglass.cli import (
     relabel,
     report,
     steer,
+    studio,
     trend,
     verify,
 )
@@ -50,6 +51,7 @@ for verb in (
     relabel.relabel,
     fit.fit,
     steer.steer,
+    studio.studio,
     report.report,
     claim.claim,
 ):

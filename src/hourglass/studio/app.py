@@ -1,82 +1,133 @@
-"""The studio over a workspace: a page a tab, on loopback, with nothing fetched from elsewhere."""
+"""The studio as a whole: a page for each thing that a workspace answers, in one application of gradio.
+
+hg.Studio("reviews").run()
+"""
 
 from __future__ import annotations
 
 import os
-import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+from hourglass import api
+from hourglass.errors import MissingExtra
+from hourglass.studio import server
+from hourglass.studio.views import style
 
-import gradio as gr
+if TYPE_CHECKING:
+    import gradio as gr
 
-from hourglass.errors import InputError
-from hourglass.studio import atlas, concepts, correlations, differences, look, overview, reading, search
-from hourglass.studio.session import Session, Ways
-from hourglass.uses.explore import Workspace
+    from hourglass.uses.explore import Workspace
 
-FIRST_PORT, LAST_PORT = 7860, 7879
-
-
-def build(workspace: Workspace) -> gr.Blocks:
-    """The app; what a page shows is made when it is first asked for, the overview at once."""
-    session = Session(workspace)
-    with gr.Blocks(title=f"{workspace.folder.name} · Hourglass", analytics_enabled=False, fill_width=True) as app:
-        concept, document = gr.State(None), gr.State(None)
-        with gr.Tabs() as tabs:
-            ways = Ways(tabs, concept, document)
-            for id, title, page in (
-                ("overview", "Overview", overview.build),
-                ("concepts", "Concepts", concepts.build),
-                ("document", "Document", reading.build_document),
-                ("differences", "Differences", differences.build),
-                ("correlations", "Correlations", correlations.build),
-                ("map", "Map", atlas.build),
-                ("find", "Find", search.build),
-                ("live", "Live", reading.build_live),
-            ):
-                with gr.Tab(title, id=id):
-                    page(session, ways)
-        app.load(None, js=atlas.LASSO)
-    return app
+HEAD = '<script src="/plotly.js" defer></script>'
+SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+"""As in look.css: fonts of the system, so that none is fetched."""
 
 
-def serve(
-    workspace: Workspace, *, host: str = "127.0.0.1", port: int | None = None, block: bool = True, browser: bool = False
-) -> str:
-    """Serve the studio and return its address; with `block`, only once it is stopped.
+class Studio:
+    """A finished workspace in the browser.
 
-    port  None takes the first free one from 7860 on
+    host  where it listens: this machine alone, unless told otherwise
+    port  0 takes one that is free
 
-    Raises InputError for a port that is in use.
+    Raises FolderError where there is no finished workspace, ConfigError for a port in use, MissingExtra without gradio.
     """
-    chosen = _port(host, port)
-    _, address, _ = build(workspace).launch(
-        server_name=host,
-        server_port=chosen,
-        share=False,
-        inbrowser=browser,
-        prevent_thread_lock=True,
-        quiet=True,
-        ssr_mode=False,
-        footer_links=[],
-        enable_monitoring=False,
-        allowed_paths=[],
-        theme=look.theme(),
-        css=look.CSS,
-    )
-    return address
+
+    def __init__(self, folder: str | Path, *, host: str = "127.0.0.1", port: int = 7860) -> None:
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read where gradio is imported
+        try:
+            import gradio
+            import plotly
+            import uvicorn
+        except ImportError:
+            raise MissingExtra("the studio", "studio") from None
+        del gradio, plotly
+        workspace = api.open(folder)
+        self._socket = server.listen(host, port)
+        self.address = server.address(self._socket)
+        try:
+            app = server.application(pages(workspace), host, theme=_theme(), css=style(), head=HEAD)
+        except BaseException:
+            self._socket.close()
+            raise
+        # What runs inside gradio's own start and end is not needed for pages without files.
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+
+    def run(self) -> None:
+        """Answer until stopped, by Ctrl-C or from another thread."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        self._server.should_exit = True
 
 
-def _port(host: str, port: int | None) -> int:
-    """A port that nobody listens on."""
-    for candidate in [port] if port is not None else range(FIRST_PORT, LAST_PORT + 1):
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind((host, candidate))
-            except OSError:
-                continue
-            return candidate
-    if port is not None:
-        raise InputError(f"port {port} of {host} is in use or not allowed; name another with --port")
-    raise InputError(f"ports {FIRST_PORT} to {LAST_PORT} of {host} are all in use; name another with --port")
+def pages(workspace: Workspace) -> gr.Blocks:
+    """All pages, each under its tab. The first is made here, the others when they are first opened."""
+    import gradio as gr
+
+    from hourglass.studio import concepts, differences, documents, find, live, map, overview, together
+    from hourglass.studio.corpus import Corpus
+    from hourglass.studio.shell import Shell
+
+    tabs: list[tuple[str, str, Any]] = [
+        ("overview", "Overview", overview),
+        ("concepts", "Concepts", concepts),
+        ("documents", "Documents", documents),
+        ("differences", "Differences", differences),
+        ("together", "Together", together),
+        ("map", "Map", map),
+        ("find", "Find", find),
+        ("live", "Live", live),
+    ]
+    with gr.Blocks(title=f"Hourglass · {workspace.folder.resolve().name}", analytics_enabled=False) as blocks:
+        document, concept = gr.State(None), gr.State(None)
+        with gr.Tabs(elem_id="pages") as all_tabs:
+            shell = Shell(Corpus(workspace), all_tabs, document, concept)
+            for id, name, page in tabs:
+                with gr.Tab(name, id=id, elem_id=f"page-{id}") as tab:
+                    page.build(shell, tab)
+    return blocks
+
+
+def _theme() -> Any:
+    """Gradio's plainest theme in the colours of look.css, which know light and dark by themselves."""
+    import gradio as gr
+
+    theme = gr.themes.Base(font=SANS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"], radius_size="md")
+    colours = {
+        "body_background_fill": "var(--paper)",
+        "body_text_color": "var(--ink)",
+        "body_text_color_subdued": "var(--soft)",
+        "background_fill_primary": "var(--card)",
+        "background_fill_secondary": "var(--paper)",
+        "block_background_fill": "var(--card)",
+        "block_border_color": "var(--line)",
+        "block_label_text_color": "var(--soft)",
+        "block_title_text_color": "var(--soft)",
+        "border_color_primary": "var(--line)",
+        "border_color_accent": "var(--accent)",
+        "color_accent_soft": "var(--track)",
+        "input_background_fill": "var(--card)",
+        "input_background_fill_focus": "var(--card)",
+        "input_border_color": "var(--line)",
+        "input_border_color_focus": "var(--accent)",
+        "input_placeholder_color": "var(--faint)",
+        "button_primary_background_fill": "var(--accent)",
+        "button_primary_background_fill_hover": "color-mix(in srgb, var(--accent) 86%, var(--ink))",
+        "button_primary_text_color": "var(--paper)",
+        "button_secondary_background_fill": "var(--card)",
+        "button_secondary_background_fill_hover": "var(--track)",
+        "button_secondary_text_color": "var(--ink)",
+        "button_secondary_border_color": "var(--line)",
+        "slider_color": "var(--accent)",
+        "checkbox_background_color_selected": "var(--accent)",
+        "checkbox_border_color": "var(--faint)",
+        "checkbox_label_background_fill": "transparent",
+        "checkbox_label_text_color": "var(--soft)",
+    }
+    both = {**colours, **{f"{name}_dark": value for name, value in colours.items()}}
+    return theme.set(color_accent="var(--accent)", block_shadow="none", **both)

@@ -200,12 +200,7 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
     found = []
     try:
         for difference in differences(workspace, by, DiffOptions(), list(map(str, sizes.index[:GROUPS]))):
-            table = difference.table[difference.table["label"].notna()]
-            # Of features that share their first term, the most different stands for all.
-            first = table["label"].str.split(",").str[0] + table["kind"]
-            table = table[~first.duplicated()]
-            rows = pd.concat([table[table["kind"] == kind].head(ROWS // 2) for kind in ("feature", "word")])
-            rows = rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index]
+            rows = readable(difference.table)
             found.append(
                 Difference(
                     difference.a,
@@ -226,6 +221,16 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
     except InputError as error:
         notes.append(f"Groups were not compared: {str(error).split(': ', 1)[-1]}.")
     return found, notes
+
+
+def readable(table: pd.DataFrame, most: int = ROWS) -> pd.DataFrame:
+    """The rows of a difference that a person reads, as many of words as of features, the most different first."""
+    table = table[table["label"].notna()]
+    # Of features that share their first term, the most different stands for all.
+    first = table["label"].str.split(",").str[0] + table["kind"]
+    table = table[~first.duplicated()]
+    rows = pd.concat([table[table["kind"] == kind].head(most // 2) for kind in ("feature", "word")])
+    return rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index]
 
 
 def _method(workspace: Workspace) -> list[tuple[str, str]]:
