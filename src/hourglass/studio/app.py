@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from hourglass.uses.explore import Workspace
 
-HEAD = '<script src="/plotly.js" defer></script>'
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 """As in look.css: fonts of the system, so that none is fetched."""
 
@@ -34,6 +33,7 @@ class Studio:
     """
 
     def __init__(self, folder: str | Path, *, host: str = "127.0.0.1", port: int = 7860) -> None:
+        workspace = api.open(folder)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read where gradio is imported
         try:
             import gradio
@@ -41,16 +41,14 @@ class Studio:
             import uvicorn
         except ImportError:
             raise MissingExtra("the studio", "studio") from None
-        del gradio, plotly
-        workspace = api.open(folder)
+        del gradio, plotly  # the pages import what they use
         self._socket = server.listen(host, port)
         self.address = server.address(self._socket)
         try:
-            app = server.application(pages(workspace), host, theme=_theme(), css=style(), head=HEAD)
+            app = server.application(pages(workspace), host, theme=_theme(), css=style())
         except BaseException:
             self._socket.close()
             raise
-        # What runs inside gradio's own start and end is not needed for pages without files.
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
 
     def run(self) -> None:

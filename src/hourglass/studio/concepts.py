@@ -13,12 +13,19 @@ from hourglass.studio.views import percent, view
 from hourglass.uses.explore.find import LEVEL
 
 ROWS, EXAMPLES, DOCUMENTS = 30, 8, 12
-ORDERS = [("Most telling first", "telling"), ("Most common first", "common"), ("Rarest first", "rare"), ("By name", "name")]
+ORDERS = [
+    ("Most telling first", "telling"),
+    ("Most common first", "common"),
+    ("Rarest first", "rare"),
+    ("By name", "name"),
+]
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     corpus = shell.corpus
-    gr.HTML(view("head", "Concepts", "What the model notices again and again in this corpus, by a name that was tested."))
+    gr.HTML(
+        view("head", "Concepts", "What the model notices again and again in this corpus, by a name that was tested.")
+    )
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
             search = gr.Textbox(placeholder="Search names, or a number", show_label=False, elem_id="concept-search")
@@ -50,7 +57,9 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     gr.on([search.change, order.change], lambda: 0, None, start, **quiet).then(listed, asked, rows, **quiet)
     start.change(listed, asked, rows, **quiet)
     shell.concept.change(listed, asked, rows, **quiet)
-    shell.concept.change(told()(lambda chosen: sheet_of(corpus, chosen)), shell.concept, sheet, api_visibility="private")
+    shell.concept.change(
+        told()(lambda chosen: sheet_of(corpus, chosen)), shell.concept, sheet, api_visibility="private"
+    )
     tab.select(opened, [search, order, shell.concept], [rows, shell.concept], **quiet)
 
 
@@ -73,13 +82,13 @@ def sheet_of(corpus: Corpus, feature: int | None) -> str:
         shares = [float((strength[column == group] > LEVEL).mean()) for group in groups]
     examples = corpus.workspace.examples
     examples = examples[examples["feature"] == feature].head(EXAMPLES)
-    shown = [{"document": e.document, "pieces": list(zip(e.pieces, map(float, e.strengths)))} for e in examples.itertuples()]
+    shown = [
+        {"document": e.document, "pieces": list(zip(e.pieces, map(float, e.strengths)))} for e in examples.itertuples()
+    ]
     best = np.argsort(-strength, kind="stable")[:DOCUMENTS]
     best = best[strength[best] > 0]
     documents = corpus.documents(best, [f"{strength[p]:.1f} × usual" for p in best])
-    return view(
-        "concept", feature, corpus.label(feature), facts, bars(row), shares, groups, by or "", shown, documents
-    )
+    return view("concept", feature, corpus.label(feature), facts, bars(row), shares, groups, by or "", shown, documents)
 
 
 def bars(row: Any) -> list[tuple[float, str]]:

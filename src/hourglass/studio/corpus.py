@@ -107,7 +107,12 @@ class Corpus:
         for word in search.lower().split():
             number = table.index.astype(str) == word
             table = table[table["label"].str.lower().str.contains(word, regex=False).to_numpy(bool) | number]
-        key = {"telling": -telling(table), "common": -table["frequency"], "rare": table["frequency"], "name": table["label"]}
+        key = {
+            "telling": -telling(table),
+            "common": -table["frequency"],
+            "rare": table["frequency"],
+            "name": table["label"],
+        }
         return table.loc[key[order].sort_values(kind="stable").index]
 
     # Groups --------------------------------------------------------------------------------------------
@@ -213,7 +218,10 @@ class Corpus:
             at = max(at, end)
         tokens.append(Token(shown[at:], ()))
         # A name made of words that nearly every document has tells less than its strength.
-        worth = {f: min(s, 1.5) * (1 - float(table["common"].iloc[f])) * float(table["score"].iloc[f]) for f, s in best.items()}
+        worth = {
+            f: min(s, 1.5) * (1 - float(table["common"].iloc[f])) * float(table["score"].iloc[f])
+            for f, s in best.items()
+        }
         order = sorted(best, key=lambda f: -worth[f])
         unnamed = len(np.unique(indices[kept & ~named[indices]]))
         return Reading(tokens, [(f, self.label(f), min(1.0, best[f])) for f in order], len(text) - len(shown), unnamed)

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from hourglass.errors import InputError
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.shell import Shell, told
 from hourglass.studio.views import view
@@ -35,7 +36,13 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     with gr.Row(elem_classes=["bar-of-controls"]):
         by = gr.Dropdown(columns, value=columns[0], label="Column", min_width=150)
         a = gr.Dropdown(groups, value=groups[0], label="Group", min_width=150, elem_id="group-a")
-        b = gr.Dropdown([REST, *groups], value=REST if len(groups) > 2 else groups[1], label="against", min_width=150, elem_id="group-b")
+        b = gr.Dropdown(
+            [REST, *groups],
+            value=REST if len(groups) > 2 else groups[1],
+            label="against",
+            min_width=150,
+            elem_id="group-b",
+        )
         like_length = gr.Checkbox(label="documents of like length only", min_width=150)
         compare = gr.Button("Compare", variant="primary", min_width=120, scale=0, elem_id="compare")
     rows = shell.html(elem_id="differences")
@@ -44,10 +51,14 @@ def build(shell: Shell, tab: gr.Tab) -> None:
 
     def choices(by: str) -> tuple[Any, Any]:
         groups = corpus.groupings[by]
-        return gr.Dropdown(groups, value=groups[0]), gr.Dropdown([REST, *groups], value=REST if len(groups) > 2 else groups[1])
+        return gr.Dropdown(groups, value=groups[0]), gr.Dropdown(
+            [REST, *groups], value=REST if len(groups) > 2 else groups[1]
+        )
 
     @told(3)
     def compared(by: str, a: str, b: str, like_length: bool) -> tuple[Any, ...]:
+        if a == b:
+            raise InputError(f"group {a!r} does not differ from itself; choose two groups")
         found = corpus.workspace.diff(by, a, None if b == REST else b, match_length=like_length)[0]
         return table(found), "", found
 
@@ -72,7 +83,13 @@ def table(found: Difference, picked: int = -1) -> str:
     rows = list(readable(found.table, ROWS).itertuples())
     reach = max([0.1, *(abs(end) for r in rows for end in (r.low, r.high))])
     given = SimpleNamespace(
-        notes=found.notes, a=found.a, b=found.b, documents_a=found.documents[0], documents_b=found.documents[1], rows=rows, reach=reach
+        notes=found.notes,
+        a=found.a,
+        b=found.b,
+        documents_a=found.documents[0],
+        documents_b=found.documents[1],
+        rows=rows,
+        reach=reach,
     )
     return view("differences", given, picked)
 
@@ -84,7 +101,10 @@ def sides(corpus: Corpus, found: Difference, row: int) -> str:
     strength = corpus.has_word(line["label"]).astype(np.float32) if feature is None else corpus.strength(feature)
     known = np.array([g is not None for g in groups])
     parts = []
-    for name, mine in ((found.a, groups == found.a), (found.b, known & (groups != found.a if found.b == REST else groups == found.b))):
+    for name, mine in (
+        (found.a, groups == found.a),
+        (found.b, known & (groups != found.a if found.b == REST else groups == found.b)),
+    ):
         has = np.flatnonzero(mine & (strength > LEVEL))
         best = has[np.argsort(-strength[has], kind="stable")][:DOCUMENTS]
         parts.append((f"{name}: {len(has):,} of {int(mine.sum()):,}", corpus.documents(best)))

@@ -18,7 +18,13 @@ LOADING = "Loading the model that read this corpus. This happens once."
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     corpus = shell.corpus
-    gr.HTML(view("head", "Documents", "A text as the model read it. Point at a word to see what fires on it, or at a concept to see where it fires."))
+    gr.HTML(
+        view(
+            "head",
+            "Documents",
+            "A text as the model read it. Point at a word to see what fires on it, or at a concept to see where it fires.",
+        )
+    )
     with gr.Row(elem_classes=["bar-of-controls"]):
         before = gr.Button("← before", min_width=130, scale=0)
         id = gr.Textbox(placeholder="Id of a document", show_label=False, min_width=160, elem_id="document-id")
@@ -50,6 +56,8 @@ def shown(corpus: Corpus, position: int | None) -> Iterator[str]:
         if not corpus.model_is_ready:
             yield view("message", LOADING)
         position = corpus.check_position(position)
-        yield view("reading", corpus.read(corpus.text(position)), corpus.fields(position), corpus.documents([position])[0].id)
+        yield view(
+            "reading", corpus.read(corpus.text(position)), corpus.fields(position), corpus.documents([position])[0].id
+        )
     except HourglassError as error:
         yield view("message", str(error), "trouble")

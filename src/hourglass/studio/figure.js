@@ -1,6 +1,10 @@
 // Draws a figure of plotly. The value is JSON; "var(--name)" stands for a colour of the page. `element`, `trigger`, `props` and `watch` are gradio's.
 const canvas = document.createElement("canvas"), webgl = !!(canvas.getContext("webgl2") || canvas.getContext("webgl"));
 let drawnIn = null;
+// Plotly's script is large: only who looks at a figure loads it, once.
+const library = () => window.plotlyScript ??= new Promise((done, failed) => {
+  document.head.append(Object.assign(document.createElement("script"), {src: "/plotly.js", onload: done, onerror: failed}));
+});
 async function draw() {
   const place = element.querySelector(".figure");
   if (!place) return;
@@ -11,8 +15,7 @@ async function draw() {
     drawnIn = null;
     return;
   }
-  for (let tries = 0; !window.Plotly && tries < 200; tries++) await new Promise(done => setTimeout(done, 50));
-  if (!window.Plotly) { place.textContent = "The script that draws could not be loaded."; return; }
+  await library();
   while (place.isConnected && !place.clientWidth) await new Promise(done => setTimeout(done, 50)); // its tab is about to be shown
   const style = getComputedStyle(document.documentElement);
   const figure = JSON.parse(props.value.replace(/"var\((--[\w-]+)\)"/g, (_, name) => JSON.stringify(style.getPropertyValue(name).trim())));

@@ -27,7 +27,12 @@ def figure(traces: Sequence[Any], drag: str = "pan", legend: bool = False) -> st
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, sans-serif", "size": 12, "color": "var(--ink)"},
-            "hoverlabel": {"align": "left", "bgcolor": "var(--ink)", "font": {"color": "var(--paper)"}, "bordercolor": "var(--ink)"},
+            "hoverlabel": {
+                "align": "left",
+                "bgcolor": "var(--ink)",
+                "font": {"color": "var(--paper)"},
+                "bordercolor": "var(--ink)",
+            },
             "xaxis": hidden,
             "yaxis": hidden,
             "dragmode": drag,

@@ -21,9 +21,21 @@ Question = dict[str, Any]
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     corpus = shell.corpus
-    gr.HTML(view("head", "Find texts that have a property", "The question becomes concepts with weights. Change them, leave some out, add others: the ranking says where each document stood before."))
+    gr.HTML(
+        view(
+            "head",
+            "Find texts that have a property",
+            "The question becomes concepts with weights. Change them, leave some out, add others: the ranking says where each document stood before.",
+        )
+    )
     with gr.Row(elem_classes=["bar-of-controls"]):
-        query = gr.Textbox(placeholder="What the documents should have, in words", show_label=False, scale=6, min_width=240, elem_id="find-query")
+        query = gr.Textbox(
+            placeholder="What the documents should have, in words",
+            show_label=False,
+            scale=6,
+            min_width=240,
+            elem_id="find-query",
+        )
         ask = gr.Button("Find", variant="primary", min_width=100, scale=0, elem_id="find-go")
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
@@ -50,7 +62,9 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     gr.on([ask.click, query.submit], asked, query, outputs, api_visibility="private")
     for place in (weights, suggested):
         place.click(edited, question, outputs, show_progress="minimal", api_visibility="private")
-    more.change(lambda text: suggestions(corpus, text), more, suggested, show_progress="hidden", api_visibility="private")
+    more.change(
+        lambda text: suggestions(corpus, text), more, suggested, show_progress="hidden", api_visibility="private"
+    )
 
 
 def edit(corpus: Corpus, question: Question, sent: dict[str, Any]) -> Question:

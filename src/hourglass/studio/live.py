@@ -15,7 +15,13 @@ from hourglass.studio.views import view
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
-    gr.HTML(view("head", "Live", "Paste any text and see what of this corpus is in it, word by word. It stays on this machine."))
+    gr.HTML(
+        view(
+            "head",
+            "Live",
+            "Paste any text and see what of this corpus is in it, word by word. It stays on this machine.",
+        )
+    )
     text = gr.Textbox(placeholder="A text of your own", lines=4, max_lines=12, show_label=False, elem_id="live-text")
     with gr.Row():
         read = gr.Button("Read it", variant="primary", scale=0, min_width=140, elem_id="live-go")

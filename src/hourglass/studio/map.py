@@ -23,7 +23,11 @@ GROUPS, CONCEPTS, ROWS, DOCUMENTS = 12, 60, 12, 10
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     corpus = shell.corpus
-    places = pd.read_parquet(corpus.workspace.folder / "map.parquet") if (corpus.workspace.folder / "map.parquet").is_file() else None
+    places = (
+        pd.read_parquet(corpus.workspace.folder / "map.parquet")
+        if (corpus.workspace.folder / "map.parquet").is_file()
+        else None
+    )
     gr.HTML(
         view(
             "head",
@@ -88,7 +92,12 @@ def drawn(corpus: Corpus, places: pd.DataFrame, by: str | None) -> str:
     if kind == "concept":
         strength = np.clip(corpus.strength(int(what))[positions], 0, 1)
         rows = np.argsort(strength, kind="stable")  # the strong on top
-        marker = {"color": strength[rows], "colorscale": [[0, "var(--track)"], [0.3, "var(--faint)"], [1, "var(--down)"]], "cmin": 0, "cmax": 1}
+        marker = {
+            "color": strength[rows],
+            "colorscale": [[0, "var(--track)"], [0.3, "var(--faint)"], [1, "var(--down)"]],
+            "cmin": 0,
+            "cmax": 1,
+        }
         return figure([points(rows, corpus.label(int(what)), marker)], "lasso")
     if kind != "column":
         return figure([points(np.arange(len(positions)), "", {"color": colour(0)})], "lasso")
@@ -111,6 +120,10 @@ def selection(corpus: Corpus, positions: Array) -> str:
     best = [int(f) for f in names[~names.duplicated()].index[:ROWS] if here[f] > everywhere[f] + 0.02]
     rows = [(f, corpus.label(f), float(here[f]), float(everywhere[f])) for f in best]
     # Those first that have most of what the selection has.
-    typical = np.asarray((strengths(corpus.workspace, best)[positions] > LEVEL).sum(1)).ravel() if best else np.zeros(len(positions))
+    typical = (
+        np.asarray((strengths(corpus.workspace, best)[positions] > LEVEL).sum(1)).ravel()
+        if best
+        else np.zeros(len(positions))
+    )
     positions = positions[np.argsort(-typical, kind="stable")]
     return view("selection", len(positions), len(corpus), rows, corpus.documents(positions[:DOCUMENTS]))

@@ -26,7 +26,15 @@ POLICY = (
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
 )
 """Plotly draws in workers made of blobs, gradio makes functions of the templates that we give it."""
-REFUSED = ("/gradio_api/file", "/gradio_api/upload", "/gradio_api/proxy", "/gradio_api/stream", "/file", "/proxy", "/upload")
+REFUSED = (
+    "/gradio_api/file",
+    "/gradio_api/upload",
+    "/gradio_api/proxy",
+    "/gradio_api/stream",
+    "/file",
+    "/proxy",
+    "/upload",
+)
 """Doors of gradio to files and other machines, for which the studio has no use."""
 
 
@@ -63,7 +71,7 @@ def is_loopback(host: str) -> bool:
 
 
 def application(blocks: gr.Blocks, host: str, **look: Any) -> Any:
-    """The web application around the pages; `look` are gradio's theme, css and head."""
+    """The web application around the pages; `look` are gradio's theme and css."""
     import fastapi
     import gradio as gr
     import plotly

@@ -37,7 +37,9 @@ class Shell:
         return made
 
     def _lead(self, made: gr.HTML) -> None:
-        made.select(self._go, None, [self.tabs, self.document, self.concept], show_progress="hidden", api_visibility="private")
+        made.select(
+            self._go, None, [self.tabs, self.document, self.concept], show_progress="hidden", api_visibility="private"
+        )
 
     def _go(self, event: gr.EventData) -> tuple[Any, Any, Any]:
         sent = event._data

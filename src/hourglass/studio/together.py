@@ -35,19 +35,18 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         similar = gr.Checkbox(label="pairs with similar names too", min_width=150)
         apart = gr.Checkbox(label="leave out pairs on the same words (reads documents again)", min_width=150)
         again = gr.Button("Find pairs", variant="primary", min_width=140, scale=0, elem_id="find-pairs")
-    status = shell.html(elem_id="pairs-status")
     graph = shell.figure("Graph of concepts that go together")
     rows = shell.html(elem_id="pairs")
     read = shell.html(elem_id="pair-documents")
     kept = gr.State(None)
 
-    @told(5)
+    @told(4)
     def found(npmi: float, similar: bool, apart: bool) -> tuple[Any, ...]:
         options: dict[str, Any] = {"max_similarity": None} if similar else {}
         if not apart:
             options["max_same_tokens"] = None
         pairs = corpus.correlate(min_npmi=npmi, top=PAIRS, **options)
-        return "", drawn(pairs), table(pairs), "", pairs
+        return table(pairs), drawn(pairs), "", pairs
 
     @told(2)
     def picked(pairs: Correlations | None, event: gr.EventData) -> tuple[Any, ...]:
@@ -57,9 +56,9 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         return documents(corpus, pairs, row), table(pairs, row)
 
     def at_first(pairs: Correlations | None, *asked: Any) -> Any:
-        return (gr.skip(),) * 5 if pairs is not None else found(*asked)
+        return (gr.skip(),) * 4 if pairs is not None else found(*asked)
 
-    outputs = [status, graph, rows, read, kept]
+    outputs = [rows, graph, read, kept]
     again.click(found, [npmi, similar, apart], outputs, api_visibility="private")
     for place in (rows, graph):
         place.click(picked, kept, [read, rows], show_progress="minimal", api_visibility="private")
@@ -87,7 +86,10 @@ def drawn(pairs: Correlations) -> str:
     if not len(rows):
         return ""
     sides = pd.concat(
-        [rows[[s, f"label_{s}", f"frequency_{s}"]].set_axis(["feature", "label", "frequency"], axis=1) for s in ("a", "b")]
+        [
+            rows[[s, f"label_{s}", f"frequency_{s}"]].set_axis(["feature", "label", "frequency"], axis=1)
+            for s in ("a", "b")
+        ]
     )
     nodes = sides.drop_duplicates("feature").reset_index(drop=True)
     number = {int(f): i for i, f in enumerate(nodes["feature"])}
@@ -101,6 +103,9 @@ def drawn(pairs: Correlations) -> str:
         line = {"width": width, "color": "var(--faint)"}
         traces.append(go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", opacity=0.55))
     middle = place[ends].mean(1)
+    # A name stands on the side of its node on which there are no lines.
+    linked = np.bincount(ends.ravel(), minlength=len(nodes))
+    around = np.bincount(ends.ravel(), place[ends[:, ::-1], 1].ravel(), minlength=len(nodes)) / linked
     traces.append(
         go.Scatter(
             x=middle[:, 0],
@@ -120,9 +125,13 @@ def drawn(pairs: Correlations) -> str:
             x=place[:, 0],
             y=place[:, 1],
             mode="markers+text",
-            marker={"size": 10 + 30 * np.sqrt(nodes["frequency"].clip(0, 1)), "color": "var(--accent)", "line": {"width": 1.5, "color": "var(--card)"}},
+            marker={
+                "size": 10 + 30 * np.sqrt(nodes["frequency"].clip(0, 1)),
+                "color": "var(--accent)",
+                "line": {"width": 1.5, "color": "var(--card)"},
+            },
             text=[escape(short(label)) for label in nodes["label"]],
-            textposition="top center",
+            textposition=["bottom center" if below else "top center" for below in place[:, 1] < around],
             hovertext=[f"{text_of(n.label)}<br>{100 * n.frequency:.0f} % of documents" for n in nodes.itertuples()],
             hoverinfo="text",
             customdata=[send(concept=int(f)) for f in nodes["feature"]],

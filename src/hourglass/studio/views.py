@@ -30,13 +30,23 @@ def points(share: float) -> str:
 
 def colour(group: int) -> str:
     """Of a group by its place, the largest first; as the report colours it."""
-    return "#9aa0a6" if group < 0 else COLOURS[group] if group < len(COLOURS) else f"hsl({group * 137.5 % 360:.0f} 45% 52%)"
+    return (
+        "#9aa0a6"
+        if group < 0
+        else COLOURS[group]
+        if group < len(COLOURS)
+        else f"hsl({group * 137.5 % 360:.0f} 45% 52%)"
+    )
 
 
 @cache
 def _macros() -> Any:
     page = Environment(
-        loader=PackageLoader("hourglass", "studio"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=PackageLoader("hourglass", "studio"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
     page.filters.update(percent=percent, points=points, number=lambda n: f"{n:,}")
     page.globals.update(colour=colour)
