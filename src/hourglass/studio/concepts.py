@@ -28,7 +28,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     )
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
-            search = gr.Textbox(placeholder="Search names, or a number", show_label=False, elem_id="concept-search")
+            search = gr.Textbox("", placeholder="Search names, or a number", show_label=False, elem_id="concept-search")
             order = gr.Dropdown(ORDERS, value="telling", show_label=False, elem_id="concept-order")
             start = gr.State(0)
             rows = shell.html(elem_id="concept-list")

@@ -100,11 +100,11 @@ class Corpus:
             raise InputError(f"no document at {position!r}; they go from 0 to {len(self) - 1}")
         return position
 
-    def named(self, search: str = "", order: str = "telling") -> pd.DataFrame:
-        """The named features that hold every word of `search` in name or number, in the order asked for."""
+    def named(self, search: str | None = "", order: str = "telling") -> pd.DataFrame:
+        """The named features that hold every word of `search` (None, as an empty field comes, is none) in name or number, in the order asked for."""
         table = self.workspace.features
         table = table[table["label"].notna() & (table["documents"] > 0)]
-        for word in search.lower().split():
+        for word in (search or "").lower().split():
             number = table.index.astype(str) == word
             table = table[table["label"].str.lower().str.contains(word, regex=False).to_numpy(bool) | number]
         key = {
@@ -189,8 +189,9 @@ class Corpus:
         """Whether the model that read the corpus is in memory."""
         return "coder" in self.workspace.__dict__
 
-    def read(self, text: str) -> Reading:
+    def read(self, text: str | None) -> Reading:
         """What fires on each token of the beginning of a text. InputError for one in which there is nothing to read."""
+        text = text or ""  # as an empty field may come
         shown = text[:SHOWN]
         with self._model:
             coder = self.workspace.coder

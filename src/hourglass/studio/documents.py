@@ -27,7 +27,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     )
     with gr.Row(elem_classes=["bar-of-controls"]):
         before = gr.Button("← before", min_width=130, scale=0)
-        id = gr.Textbox(placeholder="Id of a document", show_label=False, min_width=160, elem_id="document-id")
+        id = gr.Textbox("", placeholder="Id of a document", show_label=False, min_width=160, elem_id="document-id")
         after = gr.Button("next →", min_width=130, scale=0)
     page = shell.html(elem_id="document")
 
@@ -36,7 +36,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
 
     def named(id: str) -> Any:
         try:
-            return "", int(corpus.workspace.positions([id.strip()])[0])
+            return "", int(corpus.workspace.positions([(id or "").strip()])[0])
         except HourglassError as error:
             return view("message", str(error), "trouble"), gr.skip()
 

@@ -30,6 +30,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     )
     with gr.Row(elem_classes=["bar-of-controls"]):
         query = gr.Textbox(
+            "",
             placeholder="What the documents should have, in words",
             show_label=False,
             scale=6,
@@ -40,7 +41,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     with gr.Row():
         with gr.Column(scale=4, min_width=300):
             weights = shell.html(elem_id="find-weights")
-            more = gr.Textbox(placeholder="Add a concept: search its name", show_label=False, elem_id="find-add")
+            more = gr.Textbox("", placeholder="Add a concept: search its name", show_label=False, elem_id="find-add")
             suggested = shell.html(elem_id="find-suggestions")
         with gr.Column(scale=7, min_width=320):
             ranking = shell.html(elem_id="find-ranking")
@@ -48,7 +49,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
 
     @told(3)
     def asked(query: str) -> tuple[Any, ...]:
-        new: Question = {"query": query, "weights": {}, "without": []}
+        new: Question = {"query": query or "", "weights": {}, "without": []}
         return *answered(corpus, new), new
 
     @told(3)
@@ -122,7 +123,7 @@ def weighed(corpus: Corpus, found: Found) -> str:
 
 
 def suggestions(corpus: Corpus, text: str) -> str:
-    if not text.strip():
+    if not (text or "").strip():
         return ""
     table = corpus.named(text).head(SUGGESTIONS)
     return view("suggestions", [(int(f), str(label)) for f, label in table["label"].items()])

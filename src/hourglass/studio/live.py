@@ -22,7 +22,9 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             "Paste any text and see what of this corpus is in it, word by word. It stays on this machine.",
         )
     )
-    text = gr.Textbox(placeholder="A text of your own", lines=4, max_lines=12, show_label=False, elem_id="live-text")
+    text = gr.Textbox(
+        "", placeholder="A text of your own", lines=4, max_lines=12, show_label=False, elem_id="live-text"
+    )
     with gr.Row():
         read = gr.Button("Read it", variant="primary", scale=0, min_width=140, elem_id="live-go")
     page = shell.html(elem_id="live")
