@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "HourglassError": "hourglass.errors",
     "InputError": "hourglass.errors",
+    "Studio": "hourglass.studio.app",
     "TrainConfig": "hourglass.training",
     "Waist": "hourglass.waist",
     "Workspace": "hourglass.uses.explore",

@@ -24,6 +24,7 @@ from hourglass.cli import (
     relabel,
     report,
     steer,
+    studio,
     trend,
     verify,
 )
@@ -52,6 +53,7 @@ for verb in (
     relabel.relabel,
     fit.fit,
     steer.steer,
+    studio.studio,
     report.report,
     claim.claim,
 ):

@@ -48,9 +48,10 @@ CARRIERS = 5
 """Features named beside a document, those that add most to its score."""
 COMPARED = 1000
 """Depth to which the rankings before and after an edit are compared; at p = 0.98 the rest weighs nothing."""
+LEVEL = 0.5
+"""A document has a feature above this share of its 90th percentile, as in the table of features."""
 
 _K1, _B = 1.2, 0.75  # BM25's usual constants
-_LEVEL = 0.5  # presence, as in the table of features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,10 +251,10 @@ def weights_from_examples(
 ) -> dict[int, float]:
     """The features that the examples have more often than `negative`, or than the corpus where there are none."""
     if len(negative):
-        rest = _feature_counts(workspace, negative) / len(negative)
+        rest = feature_counts(workspace, negative) / len(negative)
     else:
         rest = workspace.features["documents"].to_numpy() / len(workspace)
-    gain = _feature_counts(workspace, positive) / len(positive) - rest
+    gain = feature_counts(workspace, positive) / len(positive) - rest
     best = np.argsort(-gain, kind="stable")[: options.k]
     return _by_rank(best[gain[best] > 0], options.temperature)
 
@@ -369,9 +370,9 @@ def _carriers(strength: csr_matrix, features: Sequence[int], weights: Mapping[in
 # Parts of the stored matrices -----------------------------------------------------------------------
 
 
-def _feature_counts(workspace: Workspace, rows: Array) -> Array:
+def feature_counts(workspace: Workspace, rows: Array) -> Array:
     """[features] how many of the documents at `rows` have each feature."""
-    level = _LEVEL * workspace.features["p90"].to_numpy(np.float32)
+    level = LEVEL * workspace.features["p90"].to_numpy(np.float32)
     counts = np.zeros(len(level), np.int64)
     for arrays, inside in workspace.shards_of(rows, "indptr", "indices", "maximum", "count"):
         for a, b in zip(arrays["indptr"][inside], arrays["indptr"][inside + 1]):

@@ -13,6 +13,7 @@ import pandas as pd
 from hourglass.errors import InputError
 from hourglass.storage.atomic import atomic_file
 from hourglass.uses.explore.diff import SMALLEST, DiffOptions, differences
+from hourglass.uses.explore.find import LEVEL, strengths
 from hourglass.uses.explore.report import (
     Concept,
     Corpus,
@@ -100,7 +101,7 @@ def make_report(workspace: Workspace, by: str | None) -> Report:
     trouble = [line for entry in workspace.manifest["sources"] for line in entry["trouble"]]
     compared, caveats = _differences(workspace, by)
     return Report(
-        title=_title(source),
+        title=title(workspace),
         source=source,
         created=date.today().isoformat(),
         corpus=Corpus(
@@ -113,7 +114,7 @@ def make_report(workspace: Workspace, by: str | None) -> Report:
             groups=[Group(n, int(sizes[n]), float(np.median(tokens[groups == n]))) for n in names],
         ),
         named=int(workspace.features["label"].notna().sum()),
-        concepts=_concepts(workspace, best, groups, names),
+        concepts=concepts(workspace, best, groups, names),
         map=_map(workspace, best, groups, names),
         differences=compared,
         method=_method(workspace),
@@ -121,24 +122,26 @@ def make_report(workspace: Workspace, by: str | None) -> Report:
     )
 
 
-def _title(source: str) -> str:
+def title(workspace: Workspace) -> str:
+    """What the pages about a workspace are headed with."""
+    source = workspace.manifest["sources"][0]["name"]
     if source.startswith("docstrings:"):
         picked = source.removeprefix("docstrings:").replace(",", ", ")
         return f"What is in the docstrings of {picked or 'the installed packages'}"
     return f"What is in {Path(source).name or source}"
 
 
-def _concepts(workspace: Workspace, best: pd.DataFrame, groups: Array, names: list[str]) -> list[Concept]:
-    level = 0.5 * workspace.features["p90"].to_numpy(np.float32)
+def snippet(text: str, length: int = SNIPPET) -> str:
+    """The beginning of a document in one line."""
+    return " ".join(text[: 4 * length].split())[:length]
+
+
+def concepts(workspace: Workspace, best: pd.DataFrame, groups: Array, names: list[str]) -> list[Concept]:
+    """Rows of the table of features with their examples, and the share in each group of `names`; `groups` are the documents'."""
     number = {name: i for i, name in enumerate(names)}
     of = np.array([number.get(g, -1) for g in groups])
-    counts, start = np.zeros((len(names), len(best))), 0
-    for coded in workspace.coded():
-        present = coded.codes.present(level)[:, best.index.to_numpy()].toarray()
-        here = of[start : start + len(present)]
-        np.add.at(counts, here[here >= 0], present[here >= 0])
-        start += len(present)
-    shares = counts / np.maximum(np.bincount(of[of >= 0], minlength=len(names)), 1)[:, None]
+    present = strengths(workspace, best.index.tolist()) > LEVEL
+    shares = np.array([np.asarray(present[of == i].mean(0)).ravel() for i in range(len(names))])
     examples = workspace.examples[workspace.examples["feature"].isin(best.index)]
     where = dict(zip(workspace.column("_id"), groups)) if names else {}
     by_feature = dict(iter(examples.groupby("feature")))
@@ -148,7 +151,7 @@ def _concepts(workspace: Workspace, best: pd.DataFrame, groups: Array, names: li
             label=row["label"],
             score=float(row["score"]),
             frequency=float(row["frequency"]),
-            by_group=[float(s) for s in shares[:, i]],
+            by_group=[float(share[i]) for share in shares],
             examples=[
                 Example(e.document, where.get(e.document), list(zip(e.pieces, map(float, e.strengths))))
                 for e in by_feature.get(feature, examples.iloc[:0]).itertuples()
@@ -177,7 +180,7 @@ def _map(workspace: Workspace, best: pd.DataFrame, groups: Array, names: list[st
         x=[round(float(x), 2) for x in places["x"]],
         y=[round(float(y), 2) for y in places["y"]],
         group=[number.get(groups[p], -1) for p in positions],
-        snippet=[" ".join(text[: 4 * SNIPPET].split())[:SNIPPET] for text in rows.column(1).to_pylist()],
+        snippet=[snippet(text) for text in rows.column(1).to_pylist()],
         id=rows.column(0).to_pylist(),
         concept_strengths={int(f): strengths[:, i].tolist() for i, f in enumerate(shown)},
     )
@@ -199,12 +202,7 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
     found = []
     try:
         for difference in differences(workspace, by, DiffOptions(), list(map(str, sizes.index[:GROUPS]))):
-            table = difference.table[difference.table["label"].notna() & difference.table["same_as"].isna()]
-            # Of features that share their first term, the most different stands for all.
-            first = table["label"].str.extract(_FIRST_TERM)[0] + table["kind"]
-            table = table[~first.duplicated()]
-            rows = pd.concat([table[table["kind"] == kind].head(ROWS // 2) for kind in ("feature", "word")])
-            rows = rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index]
+            rows = readable(difference.table)
             found.append(
                 Difference(
                     difference.a,
@@ -225,6 +223,16 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
     except InputError as error:
         notes.append(f"Groups were not compared: {str(error).split(': ', 1)[-1]}.")
     return found, notes
+
+
+def readable(table: pd.DataFrame, most: int = ROWS) -> pd.DataFrame:
+    """The rows of a difference that a person reads, as many of words as of features, the most different first."""
+    table = table[table["label"].notna() & table["same_as"].isna()]
+    # Of features that share their first term, the most different stands for all.
+    first = table["label"].str.extract(_FIRST_TERM)[0] + table["kind"]
+    table = table[~first.duplicated()]
+    rows = pd.concat([table[table["kind"] == kind].head(most // 2) for kind in ("feature", "word")])
+    return rows.loc[rows["difference"].abs().sort_values(ascending=False, kind="stable").index]
 
 
 def _method(workspace: Workspace) -> list[tuple[str, str]]:

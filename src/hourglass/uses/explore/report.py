@@ -14,6 +14,9 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c6bb1", "#b8a900")
+"""Of the groups, the largest first: Okabe and Ito's, told apart by colour-blind readers."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -111,12 +114,23 @@ class Report:
 
 def render(report: Report) -> str:
     """The report as one HTML page."""
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        files("hourglass.uses.explore").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    )
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_beside("report.html.jinja"))
     return page.render(
-        report=report, data=_script_data(report), most=max([g.documents for g in report.corpus.groups], default=1)
+        report=report,
+        data=_script_data(report),
+        most=max([g.documents for g in report.corpus.groups], default=1),
+        look=Markup(look()),
+        colours=COLOURS,
     )
+
+
+def look() -> str:
+    """The style that the report and the studio share, as CSS."""
+    return _beside("look.css")
+
+
+def _beside(name: str) -> str:
+    return files("hourglass.uses.explore").joinpath(name).read_text(encoding="utf-8")
 
 
 def _script_data(report: Report) -> Markup:

@@ -1,0 +1,25 @@
+"""hourglass studio"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourglass.cli.output import out
+
+
+def studio(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace.")],
+    port: Annotated[int, typer.Option(help="Port it listens on; 0 for any that is free.")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address it listens on: this machine alone, unless another is given.")
+    ] = "127.0.0.1",
+) -> None:
+    """Look at a workspace in the browser."""
+    from hourglass.studio.app import Studio
+
+    opened = Studio(folder, host=host, port=port)
+    out.print(f"Studio: {opened.address}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
+    opened.run()

@@ -1,0 +1,131 @@
+"""The studio as a whole: a page for each thing that a workspace answers, in one application of gradio.
+
+hg.Studio("reviews").run()
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hourglass import api
+from hourglass.errors import MissingExtra
+from hourglass.studio import server
+from hourglass.studio.views import style
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from hourglass.uses.explore import Workspace
+
+SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+"""As in look.css: fonts of the system, so that none is fetched."""
+
+
+class Studio:
+    """A finished workspace in the browser.
+
+    host  where it listens: this machine alone, unless told otherwise
+    port  0 takes one that is free
+
+    Raises FolderError where there is no finished workspace, ConfigError for a port in use, MissingExtra without gradio.
+    """
+
+    def __init__(self, folder: str | Path, *, host: str = "127.0.0.1", port: int = 7860) -> None:
+        workspace = api.open(folder)
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read where gradio is imported
+        try:
+            import gradio
+            import plotly
+            import uvicorn
+        except ImportError:
+            raise MissingExtra("the studio", "studio") from None
+        del gradio, plotly  # the pages import what they use
+        self._socket = server.listen(host, port)
+        self.address = server.address(self._socket)
+        try:
+            app = server.application(pages(workspace), host, theme=_theme(), css=style())
+        except BaseException:
+            self._socket.close()
+            raise
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+
+    def run(self) -> None:
+        """Answer until stopped, by Ctrl-C or from another thread."""
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        self._server.should_exit = True
+
+
+def pages(workspace: Workspace) -> gr.Blocks:
+    """All pages, each under its tab. The first is made here, the others when they are first opened."""
+    import gradio as gr
+
+    from hourglass.studio import concepts, differences, documents, find, live, map, overview, together
+    from hourglass.studio.corpus import Corpus
+    from hourglass.studio.shell import Shell
+
+    tabs: list[tuple[str, str, Any]] = [
+        ("overview", "Overview", overview),
+        ("concepts", "Concepts", concepts),
+        ("documents", "Documents", documents),
+        ("differences", "Differences", differences),
+        ("together", "Together", together),
+        ("map", "Map", map),
+        ("find", "Find", find),
+        ("live", "Live", live),
+    ]
+    with gr.Blocks(title=f"Hourglass · {workspace.folder.resolve().name}", analytics_enabled=False) as blocks:
+        document, concept = gr.State(None), gr.State(None)
+        with gr.Tabs(elem_id="pages") as all_tabs:
+            shell = Shell(Corpus(workspace), all_tabs, document, concept)
+            for id, name, page in tabs:
+                with gr.Tab(name, id=id, elem_id=f"page-{id}") as tab:
+                    page.build(shell, tab)
+    return blocks
+
+
+def _theme() -> Any:
+    """Gradio's plainest theme in the colours of look.css, which know light and dark by themselves."""
+    import gradio as gr
+
+    theme = gr.themes.Base(font=SANS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"], radius_size="md")
+    colours = {
+        "body_background_fill": "var(--paper)",
+        "body_text_color": "var(--ink)",
+        "body_text_color_subdued": "var(--soft)",
+        "background_fill_primary": "var(--card)",
+        "background_fill_secondary": "var(--paper)",
+        "block_background_fill": "var(--card)",
+        "block_border_color": "var(--line)",
+        "block_label_text_color": "var(--soft)",
+        "block_title_text_color": "var(--soft)",
+        "border_color_primary": "var(--line)",
+        "border_color_accent": "var(--accent)",
+        "color_accent_soft": "var(--track)",
+        "input_background_fill": "var(--card)",
+        "input_background_fill_focus": "var(--card)",
+        "input_border_color": "var(--line)",
+        "input_border_color_focus": "var(--accent)",
+        "input_placeholder_color": "var(--faint)",
+        "button_primary_background_fill": "var(--accent)",
+        "button_primary_background_fill_hover": "color-mix(in srgb, var(--accent) 86%, var(--ink))",
+        "button_primary_text_color": "var(--paper)",
+        "button_secondary_background_fill": "var(--card)",
+        "button_secondary_background_fill_hover": "var(--track)",
+        "button_secondary_text_color": "var(--ink)",
+        "button_secondary_border_color": "var(--line)",
+        "slider_color": "var(--accent)",
+        "checkbox_background_color_selected": "var(--accent)",
+        "checkbox_border_color": "var(--faint)",
+        "checkbox_label_background_fill": "transparent",
+        "checkbox_label_text_color": "var(--soft)",
+    }
+    both = {**colours, **{f"{name}_dark": value for name, value in colours.items()}}
+    return theme.set(color_accent="var(--accent)", block_shadow="none", **both)

@@ -1,0 +1,119 @@
+"""The server of the studio: loopback only unless told otherwise, no file of this machine, nothing from another.
+
+What gradio brings for sharing, uploading and serving files is switched off or refused; a policy in every answer keeps the
+browser itself from asking any other machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hourglass.errors import ConfigError
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+)
+"""Plotly draws in workers made of blobs, gradio makes functions of the templates that we give it."""
+REFUSED = (
+    "/gradio_api/file",
+    "/gradio_api/upload",
+    "/gradio_api/proxy",
+    "/gradio_api/stream",
+    "/file",
+    "/proxy",
+    "/upload",
+)
+"""Doors of gradio to files and other machines, for which the studio has no use."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one. ConfigError, in one line, where there can be none."""
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port {port}: expected 0 to 65535")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror:
+        raise ConfigError(f"host {host!r}: no such address; use 127.0.0.1 for this machine alone") from None
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    # Without this a port would stay taken for a minute after a studio has ended.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} of {host} is in use; choose another with --port, or --port 0 for any that is free"
+            ) from None
+        raise ConfigError(f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}") from None
+    return listening
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine comes to `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def application(blocks: gr.Blocks, host: str, **look: Any) -> Any:
+    """The web application around the pages; `look` are gradio's theme and css."""
+    import fastapi
+    import gradio as gr
+    import plotly
+    from fastapi.responses import FileResponse, PlainTextResponse
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    script = Path(str(files(plotly).joinpath("package_data", "plotly.min.js")))
+
+    @app.get("/plotly.js")
+    def plotly_script() -> FileResponse:
+        return FileResponse(script, media_type="text/javascript", headers={"cache-control": "max-age=86400"})
+
+    @app.middleware("http")
+    async def guard(request: fastapi.Request, call_next: Any) -> Any:
+        if request.url.path.startswith(REFUSED):
+            return PlainTextResponse("the studio serves no files", status_code=403)
+        response = await call_next(request)
+        response.headers["content-security-policy"] = POLICY
+        response.headers["referrer-policy"] = "no-referrer"
+        response.headers["x-content-type-options"] = "nosniff"
+        return response
+
+    if is_loopback(host):  # a page elsewhere cannot reach in by a name that it has pointed here
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", host, "[::1]"])
+    return gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        server_name=host,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        allowed_paths=[],
+        show_error=True,
+        **look,
+    )
+
+
+def address(listening: socket.socket) -> str:
+    """What to type into a browser."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

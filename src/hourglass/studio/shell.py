@@ -1,0 +1,72 @@
+"""What all pages have in common: the corpus, the way from page to page, and how a mistake is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from hourglass.errors import HourglassError
+from hourglass.studio.corpus import Corpus
+from hourglass.studio.views import figure_script, script, view
+
+
+@dataclass(frozen=True)
+class Shell:
+    """The corpus and what leads from page to page: the tabs, the position of the document and the number of the concept shown."""
+
+    corpus: Corpus
+    tabs: gr.Tabs
+    document: gr.State
+    concept: gr.State
+
+    def html(self, value: str = "", **settings: Any) -> gr.HTML:
+        """A view; its links to documents and concepts lead there, other clicks come as `click` with a message."""
+        made = gr.HTML(value, js_on_load=script(), elem_classes=["view"], **settings)
+        self._lead(made)
+        return made
+
+    def figure(self, label: str) -> gr.HTML:
+        """A place for a figure of plotly, whose value is its JSON."""
+        template = f'<div class="figure" role="img" aria-label="{label}"></div>'
+        made = gr.HTML("", html_template=template, js_on_load=figure_script(), elem_classes=["view"])
+        self._lead(made)
+        return made
+
+    def _lead(self, made: gr.HTML) -> None:
+        made.select(
+            self._go, None, [self.tabs, self.document, self.concept], show_progress="hidden", api_visibility="private"
+        )
+
+    def _go(self, event: gr.EventData) -> tuple[Any, Any, Any]:
+        sent = event._data
+        try:
+            if "concept" in sent:
+                return gr.Tabs(selected="concepts"), gr.skip(), self.corpus.check(sent["concept"])
+            if "id" in sent:
+                position = int(self.corpus.workspace.positions([sent["id"]])[0])
+            else:
+                position = self.corpus.check_position(sent["document"])
+        except HourglassError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return gr.Tabs(selected="documents"), position, gr.skip()
+
+
+def told(outputs: int = 1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A page's function whose mistakes are one line in the first of its outputs; the others stay as they are."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def answer(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except HourglassError as error:
+                line = view("message", str(error), "trouble")
+                return line if outputs == 1 else (line, *[gr.skip()] * (outputs - 1))
+
+        return answer
+
+    return wrap

@@ -1,0 +1,95 @@
+"""A small workspace whose documents would like to be pages, and a stand-in for its model."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from hourglass.bottlenecks.sparse import SparseCodes
+from hourglass.uses.explore import Workspace
+from hourglass.waist import TokenStates
+from workspaces import make_workspace
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> ${alert(3)} {{alert(4)}} \"q\" & 'so'"
+
+
+class Reader:
+    """Words for tokens; the state of a word says by its length which feature it fires."""
+
+    width = 4
+
+    def read(self, texts):
+        words = [word for text in texts for word in text.split()]
+        spans, at = [], 0
+        for word in words:
+            start = texts[0].index(word, at)
+            at = start + len(word)
+            spans.append((start, at))
+        states = torch.tensor([[len(word), 1.0, 0.0, 0.0] for word in words]).reshape(-1, 4)
+        return TokenStates(states, torch.tensor([0, len(words)]), torch.tensor(spans, dtype=torch.int32).reshape(-1, 2))
+
+
+class Coder:
+    reader = Reader()
+
+    def codes(self, states):
+        features = (states[:, :1].long() % 7) + 1
+        return SparseCodes.from_topk(features, torch.full(features.shape, 2.0), 8)
+
+
+def workspace_in(folder: Path):
+    """80 documents in two teams; feature 1 in all of `a`, features 2 and 3 together; hostile text, ids, groups and names."""
+    random = np.random.default_rng(0)
+    n = 80
+    team = np.array([f"a {HOSTILE}" if i % 2 else "b" for i in range(n)])
+    maxima = (random.random((n, 8)) < 0.3) * random.uniform(1, 3, (n, 8))
+    maxima[:, 1] = np.where(np.arange(n) % 2, 2.0, 0.0)
+    maxima[:, 2] = maxima[:, 3] = np.where(np.arange(n) % 4 < 2, 2.0, 0.0)
+    texts = [f"document {i} {HOSTILE} says refund please" for i in range(n)]
+    names = [None, f"refund, {HOSTILE}", "invoice", "parcel", "topic: late, delay", "thanks", "printer", "the"]
+    ids = [f"id{i} {HOSTILE}" if i == 0 else f"id{i}" for i in range(n)]
+    coder = Coder()
+    workspace = make_workspace(
+        folder, texts, {"team": list(team), "single": ["x"] * n}, maxima, ids=ids, names=names, coder=coder
+    )
+    workspace.manifest["settings"].update(by="team", threshold=0.0)
+    workspace.manifest["learning"] = {"l0": 1.0}
+    workspace.manifest["sources"] = [{"name": f"made {HOSTILE}", "trouble": [HOSTILE]}]
+    workspace.commit()
+    pieces = [("reads ", 0.0), (HOSTILE, 0.9), (" and ends", 0.0)]
+    pd.DataFrame(
+        [
+            {
+                "feature": f,
+                "rank": 0,
+                "document": "id1",
+                "value": 1.0,
+                "pieces": [p for p, _ in pieces],
+                "strengths": [s for _, s in pieces],
+            }
+            for f in range(1, 8)
+        ]
+    ).to_parquet(folder / "examples.parquet")
+    places = {"position": np.arange(n), "x": random.normal(size=n), "y": random.normal(size=n)}
+    pd.DataFrame(places).to_parquet(folder / "map.parquet")
+    return workspace
+
+
+def main(folder: Path) -> None:
+    """A studio over the workspace, in a process of its own; prints where it is."""
+    from unittest import mock
+
+    from hourglass import api
+    from hourglass.studio.app import Studio
+
+    workspace = Workspace.open(folder, lambda path: Coder())
+    with mock.patch.object(api, "open", lambda folder: workspace):
+        studio = Studio(folder, port=0)
+    print(studio.address, flush=True)
+    studio.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
