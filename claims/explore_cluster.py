@@ -6,10 +6,10 @@
 Everything below up to `measure` was written before anything was measured.
 
 Each set has two known axes that have nothing to do with each other, and as many texts of every combination:
-    news_question  the beginning of a news story (bbc_news, five topics) followed by a question (trec_questions: for a person, a
+    news_question  a piece of a news story (bbc_news, five topics) followed by a question (trec_questions: for a person, a
                    place, a number, a description)
-    news_comment   the beginning of a news story followed by a comment (paradetox: rude or polite)
-    essays         school essays as they are (outfox): by pupils or by ChatGPT, about one of five subjects, told from the task
+    news_comment   a piece of a news story followed by a comment (paradetox: rude or polite)
+    essays         pieces of school essays (outfox): by pupils or by ChatGPT, about one of five subjects, told from the task
 Without these sets: docstrings that speak in the imperative or in the third person, with their parameters in sections or without.
 
 The axis is named by the key phrases below, one for each class, which are all that `cluster` is told beside the number of
@@ -25,7 +25,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ import numpy as np
 import pandas as pd
 from claims.base import Claim, Row
 from claims.shared.docstrings import PROPERTIES, docstrings
-from claims.shared.labelled import comments, essays, news, questions
+from claims.shared.labelled import comments, essay_pieces, news_pieces, questions
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -45,8 +44,6 @@ Array = np.ndarray[Any, Any]
 PAPER = "interpretable-embeddings"
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
 DOCUMENTS = {"smoke": 240, "laptop": 1000, "full": 1400}
-OPENING = 200
-"""Characters of a news story, up to a whole word."""
 
 AXES: dict[str, dict[str, tuple[str, ...]]] = {
     "news_question": {
@@ -171,9 +168,7 @@ def _sets(data: Path | None, samples: int, documents: int) -> Iterator[tuple[str
     if data is None:
         yield "docstrings", _balanced(_docstrings(20 * documents), ["verb", "sections"], samples, documents)
         return
-    stories = news(data)
-    openings = stories["text"].str.replace(r"\s+", " ", regex=True).str[:OPENING].str.replace(r"\S*$", "", regex=True)
-    stories = pd.DataFrame({"text": openings, "topic": stories["label"]})
+    stories = news_pieces(data).rename(columns={"label": "topic"})
     asked = questions(data).rename(columns={"label": "question"})
     asked = asked[asked["question"].isin(["HUM", "LOC", "NUM", "DESC"])]
     said = comments(data).rename(columns={"label": "tone"})
@@ -212,7 +207,7 @@ def _balanced(table: pd.DataFrame, axes: list[str], samples: int, documents: int
 def _subjects(data: Path) -> pd.DataFrame:
     """Essays of one subject, by pupils and by ChatGPT without an attack."""
     prompts = pd.read_parquet(data / "outfox" / "prompts.parquet")
-    written = essays(data)
+    written = essay_pieces(data)
     told = written["essay_id"].map(dict(zip(prompts["essay_id"], prompts["prompt"])))
     subjects = [[name for name, pattern in SUBJECTS.items() if pattern.search(prompt)] for prompt in told]
     one = np.array([len(own) == 1 for own in subjects]) & written["writer"].isin(["human", "chatgpt"]).to_numpy()

@@ -60,8 +60,8 @@ TEXTS = {"smoke": 300, "laptop": 6000, "full": 6000}
 DOCUMENTS = {"smoke": 110, "laptop": 2400, "full": 2400}
 JOINED, BACKGROUND = 0.025, 0.01
 """Shares of the documents that are joined, and that have X, or Y, in the background."""
-RAREST, COMMONEST = 0.08, 0.12
-"""A kind can be planted that is as many texts as this share of the documents, and no more than that share of the texts."""
+COMMONEST = 0.12
+"""A kind that is a larger share of a field's texts is not planted."""
 TELLS = 0.3
 FALSE_DISCOVERY = 0.05
 FOUND = 0.95
@@ -122,8 +122,10 @@ class _Field:
     topics: csr_matrix
 
     def plantable(self, documents: int) -> list[str]:
-        sizes = pd.Series(self.kinds).value_counts()
-        return sorted(sizes.index[(sizes >= RAREST * documents) & (sizes <= COMMONEST * len(self.kinds))])
+        """The kinds of which there are enough to be joined and left in the background, and that are no common ones."""
+        there, overall = (pd.Series(kinds).value_counts() for kinds in (self.kinds[self.drawn], self.kinds))
+        enough = there.index[there >= round(JOINED * documents) + round(BACKGROUND * documents)]
+        return sorted(kind for kind in enough if overall[kind] <= COMMONEST * len(self.kinds))
 
     def parts(self) -> dict[str, csr_matrix]:
         """Features, words, or topics of all texts."""

@@ -6,6 +6,7 @@ Every function takes the folder of data sets and gives all rows in one fixed shu
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,11 +43,14 @@ def answers(data: Path) -> pd.DataFrame:
 
 
 def essays(data: Path) -> pd.DataFrame:
-    """Essays by pupils and by three models, two attacks among them: text, writer ("chatgpt, dipper"), essay_id."""
-    table = pd.read_parquet(data / "outfox" / "essays.parquet")
-    attacked = table["attack"].where(table["attack"] == "none", ", " + table["attack"]).replace("none", "")
-    table = table.assign(text=table["text"].str[:CUT], writer=table["source"] + attacked)
-    return _shuffled(table[["text", "writer", "essay_id"]])
+    """Essays by pupils and by three models, two attacks among them: text, writer ("chatgpt, dipper"), essay_id of the task."""
+    table = _essays(data)
+    return table.assign(text=table["text"].str[:CUT])
+
+
+def essay_pieces(data: Path) -> pd.DataFrame:
+    """The same: text (400 characters), writer, essay_id."""
+    return _pieces(_essays(data), 400)
 
 
 def questions(data: Path) -> pd.DataFrame:
@@ -66,10 +70,10 @@ def statements(data: Path) -> pd.DataFrame:
     return _shuffled(table.rename(columns={"statement": "text"})[["text", "persona", "matches"]])
 
 
-def news(data: Path) -> pd.DataFrame:
-    """News of five topics: text (title and beginning), label."""
+def news_pieces(data: Path) -> pd.DataFrame:
+    """News of five topics: text (200 characters), label."""
     table = pd.read_parquet(data / "bbc_news" / "docs.parquet")
-    return _shuffled(table.assign(text=table["text"].str[:CUT])[["text", "label"]])
+    return _pieces(_shuffled(table[["text", "label"]]), 200)
 
 
 def comments(data: Path) -> pd.DataFrame:
@@ -79,6 +83,18 @@ def comments(data: Path) -> pd.DataFrame:
     half = len(pairs) // 2
     texts = [*pairs["toxic"][:half], *pairs["neutral"][half:]]
     return _shuffled(pd.DataFrame({"text": texts, "label": ["rude"] * half + ["polite"] * (len(pairs) - half)}))
+
+
+def _essays(data: Path) -> pd.DataFrame:
+    table = pd.read_parquet(data / "outfox" / "essays.parquet")
+    attacked = table["attack"].where(table["attack"] == "none", ", " + table["attack"]).replace("none", "")
+    return _shuffled(table.assign(writer=table["source"] + attacked)[["text", "writer", "essay_id"]])
+
+
+def _pieces(table: pd.DataFrame, length: int, most: int = 4) -> pd.DataFrame:
+    """The first pieces of whole words of each text, one after another."""
+    pieces = table.assign(text=[textwrap.wrap(text, length)[:most] for text in table["text"]]).explode("text")
+    return pieces.drop_duplicates("text").reset_index(drop=True)
 
 
 def _shuffled(table: pd.DataFrame) -> pd.DataFrame:
