@@ -43,7 +43,7 @@ Array = np.ndarray[Any, Any]
 
 PAPER = "interpretable-embeddings"
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
-DOCUMENTS = {"smoke": 240, "laptop": 1000, "full": 1400}
+DOCUMENTS = {"smoke": 100, "laptop": 1000, "full": 1400}
 
 AXES: dict[str, dict[str, tuple[str, ...]]] = {
     "news_question": {

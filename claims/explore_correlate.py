@@ -56,8 +56,10 @@ Pairs = tuple[Array, Array]
 PAPER = "interpretable-embeddings"
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
 PLANTINGS = {"smoke": 2, "laptop": 20, "full": 20}
-TEXTS = {"smoke": 300, "laptop": 6000, "full": 6000}
-DOCUMENTS = {"smoke": 110, "laptop": 2400, "full": 2400}
+TEXTS = {"smoke": 240, "laptop": 6000, "full": 6000}
+LONGEST = {"smoke": 200}
+"""Characters of a docstring; a test has little time to read."""
+DOCUMENTS = {"smoke": 90, "laptop": 2400, "full": 2400}
 JOINED, BACKGROUND = 0.025, 0.01
 """Shares of the documents that are joined, and that have X, or Y, in the background."""
 COMMONEST = 0.12
@@ -154,7 +156,7 @@ def _texts(data: Path | None, budget: str) -> Iterator[tuple[list[str], Array]]:
         for table, column in ((questions(data), "fine"), (requests(data), "label")):
             yield table["text"][:number].tolist(), table[column][:number].to_numpy(object)
         return
-    texts = docstrings(10 * number)
+    texts = docstrings(5 * number, LONGEST.get(budget))
     order = np.random.default_rng(0).permutation(len(texts))
     for rows in (order[:number], order[number : 2 * number]):
         own = [texts[i] for i in rows]

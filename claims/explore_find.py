@@ -45,6 +45,8 @@ Array = np.ndarray[Any, Any]
 PAPER = "interpretable-embeddings"
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
 DOCUMENTS = {"smoke": 300, "laptop": 2400, "full": 14_000}
+LONGEST = {"smoke": 200}
+"""Characters of a docstring; a test has little time to read."""
 POSITIVES, NEGATIVES = {"smoke": 5, "laptop": 20, "full": 20}, 80
 LEAST = {"smoke": 10, "laptop": 40, "full": 40}
 """Texts that have a property, at least; one of fewer is not asked for."""
@@ -169,7 +171,7 @@ def _corpora(data: Path | None, budget: str) -> Iterator[tuple[str, list[str], d
         return table["text"].tolist(), {str(v): values == v for v in sorted(set(values))}
 
     if data is None:
-        texts = docstrings(10 * number)
+        texts = docstrings(5 * number, LONGEST.get(budget))
         texts = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:number]]
         yield "docstrings", texts, {n: np.array([bool(rule(t)) for t in texts]) for n, rule in PROPERTIES.items()}, {}
         return

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from hourglass.data import open_texts
 
 
-def docstrings(number: int) -> list[str]:
-    """The first `number` docstrings, in the order of packages."""
+def docstrings(number: int, longest: int | None = None) -> list[str]:
+    """The first `number` docstrings, in the order of packages; of at most `longest` characters, if that is given."""
     texts: list[str] = []
     for batch in open_texts("docstrings:").batches():
-        texts += batch.column("text").to_pylist()
+        texts += [text for text in batch.column("text").to_pylist() if longest is None or len(text) <= longest]
         if len(texts) >= number:
             break
     return texts[:number]

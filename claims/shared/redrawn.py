@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.sparse import vstack
 
 import hourglass as hg
 from hourglass.storage.atomic import write_json
@@ -18,19 +19,18 @@ from hourglass.uses.explore.workspace import CodedDocuments
 
 Array = np.ndarray[Any, Any]
 
-NAMES = ("features.parquet", "examples.parquet", "labels.safetensors", "words.json")
+NAMES = ("features.parquet", "labels.safetensors", "words.json")
 
 
 def redrawn(workspace: hg.Workspace, rows: Array, folder: Path) -> hg.Workspace:
     """A workspace of the documents at `rows`, in this order, with ids 0, 1 ...: as if `embed` had read them.
 
-    Autoencoder, names and the scale of each feature are those of `workspace`.
+    Names and the scale of each feature are those of `workspace`. The model is not copied: it can read no text.
     """
     for part in ("documents", "codes"):
         (folder / part).mkdir(parents=True)
     for name in NAMES:
         shutil.copy(workspace.folder / name, folder / name)
-    shutil.copytree(workspace.folder / "coder", folder / "coder")
     table = workspace.rows(rows.tolist(), workspace.columns)
     at = table.column_names.index("_id")
     table = table.set_column(at, "_id", pa.array([str(i) for i in range(len(rows))]))
@@ -47,22 +47,11 @@ def _coded(workspace: hg.Workspace, rows: Array) -> CodedDocuments:
     """The codes of the documents at `rows`."""
     parts = list(workspace.coded())
     codes = PooledCodes.concatenate([part.codes for part in parts])
-    words = np.concatenate([np.diff(part.words.indptr) for part in parts])
-    starts = np.concatenate([[0], np.cumsum(words)])
-    word_indices = np.concatenate([part.words.indices for part in parts])
-    entries, indptr = _entries(codes.indptr, rows)
+    # Row by row, the places of all entries; zeros that are stored stay.
+    sizes = np.diff(codes.indptr)[rows]
+    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    entries = np.arange(indptr[-1]) + np.repeat(codes.indptr[rows] - indptr[:-1], sizes)
     picked = {name: getattr(codes, name)[entries] for name in ("indices", "maximum", "total", "count")}
-    own, word_indptr = _entries(starts, rows)
-    presence = parts[0].words.__class__(
-        (np.ones(len(own), np.float32), word_indices[own], word_indptr), shape=(len(rows), parts[0].words.shape[1])
-    )
-    dense = np.concatenate([part.dense for part in parts])[rows]
-    return CodedDocuments(PooledCodes(indptr, **picked, tokens=codes.tokens[rows], width=codes.width), presence, dense)
-
-
-def _entries(indptr: Array, rows: Array) -> tuple[Array, Array]:
-    """Places of the entries of these rows of a CSR matrix, and their own indptr."""
-    sizes = indptr[rows + 1] - indptr[rows]
-    new = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    places = np.arange(new[-1]) - np.repeat(new[:-1], sizes) + np.repeat(indptr[rows], sizes)
-    return places, new
+    pooled = PooledCodes(indptr, **picked, tokens=codes.tokens[rows], width=codes.width)
+    words = vstack([part.words for part in parts], format="csr")[rows]
+    return CodedDocuments(pooled, words, np.concatenate([part.dense for part in parts])[rows])
