@@ -3,7 +3,8 @@
     hourglass claim explore_correlate                 # docstrings of the installed packages
     hourglass claim explore_correlate --data DIR      # a question with a request to a bank
 
-Everything below up to `measure` was written before anything was measured.
+Everything below up to `measure` was written before anything was measured, but for `found_where_named`, which came after a first
+measurement: of what it missed, no kind had a feature with a name.
 
 A document has two fields: a question (trec_questions) and a request to a bank (banking77), as a training set has prompts and
 responses; without these sets, docstrings of one half of the packages and of the other. In the background the two are
@@ -15,6 +16,7 @@ Which pairs are true follows from the planting: feature i of the left goes with 
 between X and the other questions and j, in the same direction, between Y and the other requests. That is decided on the other
 half of the documents, which is in no planting:
     found     among the pairs of the table there is one whose i is more frequent in X by 30 points or more, whose j is in Y
+    named     both X and Y have a feature that tells them so and that `correlate` looks at: one with a name that says more than form
     false     a pair of which i or j does not differ there in such a way, by exact one-sided tests at 0.05
 
 Baselines see the same 2,400 documents, all of them (ours selects on one half and confirms on the other), and are tested as ours
@@ -49,6 +51,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 import hourglass as hg
 from hourglass.metrics.association import joint_tail, npmi
 from hourglass.metrics.proportions import benjamini_hochberg
+from hourglass.uses.explore.labels import says_form
 
 Array = np.ndarray[Any, Any]
 Pairs = tuple[Array, Array]
@@ -83,6 +86,11 @@ NAMED = "1 where the planted pair is found, else 0; mean over plantings"
 CLAIMS = {
     "found": _claim(
         statement="correlate finds every planted pair at q < 0.05: the share found is above 0.95.",
+        metric=NAMED,
+        baseline=f"the constant {FOUND}",
+    ),
+    "found_where_named": _claim(
+        statement="correlate finds every planted pair at q < 0.05 of which both parts have a feature with a name: the share found is above 0.95.",
         metric=NAMED,
         baseline=f"the constant {FOUND}",
     ),
@@ -128,6 +136,18 @@ class _Field:
         there, overall = (pd.Series(kinds).value_counts() for kinds in (self.kinds[self.drawn], self.kinds))
         enough = there.index[there >= round(JOINED * documents) + round(BACKGROUND * documents)]
         return sorted(kind for kind in enough if overall[kind] <= COMMONEST * len(self.kinds))
+
+    def told(self, kind: str) -> dict[str, float]:
+        """How well the best feature, feature that is looked at, or word tells a kind, on the half not planted from."""
+        gap = share_gap(self.present[~self.drawn], self.kinds[~self.drawn] == kind)
+        features, words = np.split(gap, [self.ws.manifest["width"]])
+        names, terms = self.ws.features["label"].notna(), self.ws.features["terms"]
+        looked_at = np.array([named and not says_form(own) for named, own in zip(names, terms)])
+        return {
+            "feature": float(features.max()),
+            "named": float(features[looked_at].max(initial=-1.0)),
+            "word": float(words.max(initial=-1.0)),
+        }
 
     def parts(self) -> dict[str, csr_matrix]:
         """Features, words, or topics of all texts."""
@@ -181,7 +201,7 @@ def _field(texts: list[str], kinds: Array, budget: str, folder: Path) -> _Field:
 
 
 def _planting(left: _Field, right: _Field, seed: int, number: int, budget: str, folder: Path) -> Iterator[Row]:
-    random = np.random.default_rng([seed, number])
+    random = np.random.default_rng([seed, number, 1])  # not the stream that halves the documents
     kinds = [str(random.choice(field.plantable(DOCUMENTS[budget]))) for field in (left, right)]
     rows = [_rows(field, kind, DOCUMENTS[budget], random) for field, kind in zip((left, right), kinds)]
     shuffled = random.permutation(rows[1])
@@ -196,8 +216,10 @@ def _planting(left: _Field, right: _Field, seed: int, number: int, budget: str, 
         else:
             pairs[part] = _associated(*(matrix[own] for matrix, own in zip(matrices, rows)))
         found[part], false[part] = _judged(left, right, kinds, matrices, pairs[part])
+    told = [field.told(kind) for field, kind in zip((left, right), kinds)]
     detail = {
         "planted": kinds,
+        "told": told,
         "found": found,
         "false": false,
         "pairs": {part: len(own[0]) for part, own in pairs.items()},
@@ -205,6 +227,8 @@ def _planting(left: _Field, right: _Field, seed: int, number: int, budget: str, 
     }
     row = partial(Row, unit=f"planting {seed}_{number}", seed=seed)
     yield row(part="found", ours=found["features"], baseline=FOUND, detail=detail)
+    if min(own["named"] for own in told) >= TELLS:
+        yield row(part="found_where_named", ours=found["features"], baseline=FOUND)
     yield row(part="false_discoveries", ours=-false["features"], baseline=-FALSE_DISCOVERY)
     yield row(part="false_on_nothing", ours=-float(len(nothing[0]) > 0), baseline=-FALSE_DISCOVERY)
     yield row(part="against_topics", ours=found["features"], baseline=found["topics"])
