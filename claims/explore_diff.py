@@ -55,7 +55,8 @@ LONGEST = {"smoke": 200}
 """Characters of a docstring; a test has little time to read."""
 SHARE_A, SHARE_B, SIZE = 0.4, 0.1, 300
 LEFT = {"smoke": 20, "laptop": 100, "full": 100}
-"""Documents with the property that stay outside the groups, at least; a property of fewer is not planted."""
+"""Documents with the property, and without, that stay outside the groups, at least; a property of fewer than twice as many is
+not planted."""
 COMMONEST = 0.6
 TELLS = 0.3
 FALSE_DISCOVERY = 0.05
@@ -164,7 +165,8 @@ def _plantings(
             unit = f"{seed}_{number}"
             planted[unit] = str(random.choice(sorted(common)))
             has = common[planted[unit]]
-            size = int(min(SIZE, (has.sum() - left) / (SHARE_A + SHARE_B)))
+            shares = SHARE_A + SHARE_B
+            size = int(min(SIZE, (has.sum() - left) / shares, ((~has).sum() - left) / (2 - shares)))
             groups[f"planted_{unit}"] = _groups(has, size, random)
             groups[f"null_{unit}"] = _groups(np.zeros(len(has), bool), size, random)
     ws = hg.explore(pd.DataFrame({"text": texts, **groups}), text="text", out=folder, progress=False)
