@@ -176,7 +176,7 @@ def _plantings(
     for unit, name in planted.items():
         seed = int(unit.split("_")[0])
         at = partial(Row, unit=f"{corpus} {unit}", seed=seed)
-        yield from _judged(ws, f"planted_{unit}", present, counts, common[name], {"property": name}, at)
+        yield from _judged(ws, f"planted_{unit}", present, counts, common[name], {"property": name}, seed, at)
         reported = _different(ws, f"null_{unit}", seed)
         yield at(
             part="false_on_nothing",
@@ -215,13 +215,14 @@ def _judged(
     counts: csr_matrix,
     has: Array,
     detail: dict[str, Any],
+    seed: int,
     row: Callable[..., Row],
 ) -> Iterator[Row]:
     group = ws.column(column)
     outside = np.array([g is None for g in group])
     seen, true = present[outside], has[outside]
     tells = share_gap(seen, true)
-    table = _different(ws, column, row.keywords["seed"])  # type: ignore[attr-defined]  # a partial
+    table = _different(ws, column, seed)
     towards_a = table[table["difference"] > 0]
     first = {k: towards_a[towards_a["kind"] == k]["column"].to_numpy()[:CANDIDATES] for k in ("feature", "word")}
     ten = np.concatenate([first["feature"], first["word"]])
@@ -254,11 +255,7 @@ def _judged(
         "log_odds_rows": len(called),
         "f1": f1,
     }
-    found = {
-        "found": ten,
-        "found_by_features": first["feature"],
-    }
-    for part, columns in found.items():
+    for part, columns in (("found", ten), ("found_by_features", first["feature"])):
         yield row(part=part, ours=float(tells[columns].max(initial=0) >= TELLS), baseline=FOUND, detail=detail)
     yield row(part="false_discoveries", ours=-false, baseline=-FALSE_DISCOVERY)
     yield row(part="against_log_odds", ours=f1["ours"], baseline=f1["log_odds"])

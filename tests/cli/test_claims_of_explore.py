@@ -42,7 +42,7 @@ def _judged(planted):
 
     ws, has, texts = planted
     counts = CountVectorizer().fit_transform(texts).tocsr()
-    rows = explore_diff._judged(ws, "group", presence(ws), counts, has, {}, partial(Row, unit="one", seed=0))
+    rows = explore_diff._judged(ws, "group", presence(ws), counts, has, {}, 0, partial(Row, unit="one", seed=0))
     return {row.part: row for row in rows}
 
 
