@@ -18,9 +18,8 @@ k, temperature and the presence level are the library's defaults; none is tuned 
 
 from __future__ import annotations
 
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from claims.base import Claim, Row
+from claims.shared.docstrings import PROPERTIES, docstrings
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 import hourglass as hg
-from hourglass.data import open_texts
 from hourglass.metrics.ranking import auroc, average_precision, reciprocal_rank_fusion
 from hourglass.uses.explore.find import FindOptions, dense_scores, feature_scores, weights_from_examples
 
@@ -110,33 +109,6 @@ CLAIMS = {
     ),
 }
 
-PROPERTIES: dict[str, Callable[[str], bool]] = {
-    "starts with an imperative verb": re.compile(
-        r"\s*(Return|Compute|Create|Get|Set|Check|Convert|Calculate|Add|Remove|Build|Make|Generate|Find|Apply|Run|Test|Parse|Write|Read|Update|Load|Initialize|Construct)\b"
-    ).match,
-    "starts with a third-person verb": re.compile(
-        r"\s*(Returns|Computes|Creates|Gets|Sets|Checks|Converts|Calculates|Adds|Removes|Builds|Makes|Generates|Finds|Applies|Runs|Tests|Parses|Writes|Reads|Updates|Loads|Initializes|Constructs)\b"
-    ).match,
-    "has a bulleted list": re.compile(r"^\s*[-*•] \S", re.M).search,
-    "has a returns section": re.compile(r"^\s*(Returns?:|:returns?:|Returns\s*\n\s*-{3,})", re.M).search,
-    "has a numpy parameters section": re.compile(r"^\s*Parameters\s*\n\s*-{3,}", re.M).search,
-    "has a Google args section": re.compile(r"^\s*(Args|Arguments):\s*$", re.M).search,
-    "has sphinx field lists": re.compile(r"^\s*:(param|type|rtype|return|raises)\b", re.M).search,
-    "has a sphinx role": re.compile(r":\w+:`").search,
-    "has a doctest": re.compile(r"^\s*>>> ", re.M).search,
-    "speaks of raising": re.compile(r"\b[Rr]aises?\b").search,
-    "speaks in the first person": re.compile(r"\b(I|we|We|our|us)\b").search,
-    "speaks of a default": re.compile(r"\b[Dd]efaults?\b").search,
-    "has a note": re.compile(r"^\s*(Notes?:|\.\. note::|Notes\s*\n\s*-{3,})", re.M).search,
-    "points elsewhere": re.compile(r"\b(See also|see also|See Also)\b").search,
-    "is deprecated": re.compile(r"\bdeprecated\b", re.I).search,
-    "has a link": re.compile(r"https?://").search,
-    "has a question": re.compile(r"\w\?(\s|$)").search,
-    "has mathematics": re.compile(r"\.\. math::|:math:`|\\frac|\$\S+\$").search,
-    "is one line": lambda text: "\n" not in text.strip(),
-    "has a number with a decimal point": re.compile(r"\b\d+\.\d+\b").search,
-}
-
 
 def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
     """Rows of every part that the data allows."""
@@ -152,7 +124,7 @@ def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
 
 def _docstrings(seed: int, folder: Path, budget: str) -> list[Row]:
     learn, test = DOCUMENTS[budget]
-    texts = _texts(learn + test)
+    texts = docstrings(learn + test)
     order = np.random.default_rng(seed).permutation(len(texts))
     ws = hg.explore([texts[i] for i in order[:learn]], out=folder / "ws", seed=seed, progress=False)
     ws.embed([texts[i] for i in order[learn:]], progress=False)
@@ -164,15 +136,6 @@ def _docstrings(seed: int, folder: Path, budget: str) -> list[Row]:
         *_retrieval(ws, ranked, _word_vectors([texts[i] for i in order], learn), truths, seed, DRAWS[budget]),
         *_planted(ws, ranked, truths, seed, DRAWS[budget]),
     ]
-
-
-def _texts(number: int) -> list[str]:
-    texts: list[str] = []
-    for batch in open_texts("docstrings:").batches():
-        texts += batch.column("text").to_pylist()
-        if len(texts) >= number:
-            break
-    return texts[:number]
 
 
 def _word_vectors(texts: list[str], learn: int) -> csr_matrix:

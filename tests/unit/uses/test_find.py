@@ -6,7 +6,7 @@ import pytest
 
 from hourglass.errors import InputError
 from hourglass.uses.explore.find import word_scores, words_from_examples
-from workspaces import WIDTH, make_workspace
+from workspaces import DIM, WIDTH, make_workspace
 
 
 def test_by_features_ranks_by_scaled_maximum(planted):
@@ -169,3 +169,17 @@ def test_rows_are_read_from_the_row_groups_that_hold_them(planted):
     rows = planted.rows(wanted, ["_id", "no such column"])
     assert rows.column(0).to_pylist() == [str(i) for i in wanted]
     assert rows.column(1).to_pylist() == [None] * 7
+
+
+def test_what_an_example_has_not_counts_against_it_in_the_dense_ranking(tmp_path):
+    dense = np.zeros((60, DIM))
+    dense[:, 0] = 1.0  # what all have in common
+    dense[:20, 1] = dense[10:40, 2] = 1.0
+    ws = make_workspace(tmp_path / "ws", ["text"] * 60, {}, np.eye(60, WIDTH), dense=dense)
+    like, unlike = [str(i) for i in range(10, 15)], [str(i) for i in range(30, 35)]
+    ranked = [
+        ws.find(like=like, unlike=apart, top=60).documents.set_index("position")["by_dense"] for apart in ((), unlike)
+    ]
+    # 0 to 9 share with the examples what sets them apart, 35 to 39 what does not.
+    assert all(ranked[0].loc[0:9].to_numpy() >= ranked[0].loc[35])
+    assert all(ranked[1].loc[i] < ranked[1].loc[35] for i in range(10))

@@ -3,7 +3,8 @@
 A feature is present in a document when its maximum passes `level` times the feature's own 90th percentile
 (level 0 is the paper's rule: any activation at all). Frequencies, their difference with its interval, an
 exact p and a false-discovery q come for every feature and every word. With `split`, one half of the
-documents selects what differs and the other half, which had no say, gives the numbers that are shown.
+documents selects what is likely to differ, and the other half, which had no say, must confirm it and gives
+the numbers that are shown.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class DiffOptions:
     min_tokens  presence: number of tokens that must fire
     pair        column that matches documents of the groups one to one (the same prompt, say)
     test        "fisher" (exact; McNemar's when paired) or "permutation" of the group labels
-    split       select on one half, estimate on the other
+    split       select on one half (by p, as the other must confirm it), confirm by q and estimate on the other
     match_length  compare only as many documents of each length in one group as in the other
     threshold   smallest difference that is kept
     false_discovery  largest q that is kept; None keeps all
@@ -153,11 +154,14 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
             f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate, so the largest differences are flattered."
         )
     chosen = counted[0].table(options)
-    keep = chosen[_selection(chosen, options)]
     if len(counted) > 1:
-        estimated = counted[1].table(options).loc[keep.index]
-        estimated["q"] = benjamini_hochberg(estimated["p"].to_numpy())
-        keep = estimated
+        # The other half bears the burden of proof, and of so few rows: what selects need only be likely.
+        keep = counted[1].table(options).loc[chosen.index[_selection(chosen, options, "p")]]
+        keep["q"] = benjamini_hochberg(keep["p"].to_numpy())
+        if options.false_discovery is not None:
+            keep = keep[keep["q"] <= options.false_discovery]
+    else:
+        keep = chosen[_selection(chosen, options, "q")]
     keep = _ordered(keep, options)
     told = (compared.side >= 0) & (compared.half == len(counted) - 1)
     present = present_in(workspace, keep.index.to_numpy(np.int64), options.level, options.min_tokens)[told]
@@ -189,7 +193,7 @@ def select(workspace: Workspace, by: str, a: str, b: str | None, options: DiffOp
     """The first half of `difference`: what differs on the selecting documents, nothing of the others looked at."""
     compared = _compare(workspace, by, a, b, options)
     chosen = compared.counted[0].table(options)
-    ordered = _ordered(chosen[_selection(chosen, options)], options)
+    ordered = _ordered(chosen[_selection(chosen, options, "q")], options)
     table = _described(ordered, workspace)
     pair = compared.pairs.of if compared.pairs is not None else None
     fresh = (compared.side >= 0) & (compared.half == 1)
@@ -472,11 +476,12 @@ def _strength(table: pd.DataFrame, metric: str) -> pd.Series:
     return table["difference"]
 
 
-def _selection(table: pd.DataFrame, options: DiffOptions) -> Array:
+def _selection(table: pd.DataFrame, options: DiffOptions, by: str) -> Array:
+    """Which rows differ enough, with a `by` ("p" or "q") of at most `false_discovery`, and are among the strongest."""
     strength = _strength(table, options.metric).to_numpy()
     keep = np.abs(table["difference"].to_numpy()) > options.threshold
     if options.false_discovery is not None:
-        keep &= table["q"].to_numpy() <= options.false_discovery
+        keep &= table[by].to_numpy() <= options.false_discovery
     chosen = np.zeros(len(table), bool)
     for kind in ("feature", "word"):
         for direction in (1, -1):

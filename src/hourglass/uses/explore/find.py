@@ -163,7 +163,7 @@ def find(
         positive, negative = examples[: len(like)], examples[len(like) :]
         weights = weights_from_examples(workspace, positive, negative, options)
         if "dense" in options.fuse:
-            rivals["dense"] = dense_scores(workspace, unit(_dense_rows(workspace, positive)).mean(0))
+            rivals["dense"] = dense_scores(workspace, vector_from_examples(workspace, positive, negative))
         telling = words_from_examples(workspace, positive, negative) if "words" in options.fuse else {}
         if telling:
             rivals["words"] = word_scores(workspace, telling)
@@ -257,6 +257,12 @@ def weights_from_examples(
     gain = feature_counts(workspace, positive) / len(positive) - rest
     best = np.argsort(-gain, kind="stable")[: options.k]
     return _by_rank(best[gain[best] > 0], options.temperature)
+
+
+def vector_from_examples(workspace: Workspace, positive: Array, negative: Array) -> Array:
+    """[d] mean unit vector of the examples, less that of `negative` where there are any (Rocchio 1971)."""
+    mean = unit(_dense_rows(workspace, positive)).mean(0)
+    return mean - unit(_dense_rows(workspace, negative)).mean(0) if len(negative) else mean
 
 
 def words_from_examples(workspace: Workspace, positive: Array, negative: Array) -> dict[int, float]:

@@ -1,0 +1,46 @@
+"""Docstrings of the installed packages: the data of claims where there is no other, and rules that tell how one is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from hourglass.data import open_texts
+
+
+def docstrings(number: int, longest: int | None = None) -> list[str]:
+    """The first `number` docstrings, in the order of packages; of at most `longest` characters, if that is given."""
+    texts: list[str] = []
+    for batch in open_texts("docstrings:").batches():
+        texts += [text for text in batch.column("text").to_pylist() if longest is None or len(text) <= longest]
+        if len(texts) >= number:
+            break
+    return texts[:number]
+
+
+PROPERTIES: dict[str, Callable[[str], bool]] = {
+    "starts with an imperative verb": re.compile(
+        r"\s*(Return|Compute|Create|Get|Set|Check|Convert|Calculate|Add|Remove|Build|Make|Generate|Find|Apply|Run|Test|Parse|Write|Read|Update|Load|Initialize|Construct)\b"
+    ).match,
+    "starts with a third-person verb": re.compile(
+        r"\s*(Returns|Computes|Creates|Gets|Sets|Checks|Converts|Calculates|Adds|Removes|Builds|Makes|Generates|Finds|Applies|Runs|Tests|Parses|Writes|Reads|Updates|Loads|Initializes|Constructs)\b"
+    ).match,
+    "has a bulleted list": re.compile(r"^\s*[-*•] \S", re.M).search,
+    "has a returns section": re.compile(r"^\s*(Returns?:|:returns?:|Returns\s*\n\s*-{3,})", re.M).search,
+    "has a numpy parameters section": re.compile(r"^\s*Parameters\s*\n\s*-{3,}", re.M).search,
+    "has a Google args section": re.compile(r"^\s*(Args|Arguments):\s*$", re.M).search,
+    "has sphinx field lists": re.compile(r"^\s*:(param|type|rtype|return|raises)\b", re.M).search,
+    "has a sphinx role": re.compile(r":\w+:`").search,
+    "has a doctest": re.compile(r"^\s*>>> ", re.M).search,
+    "speaks of raising": re.compile(r"\b[Rr]aises?\b").search,
+    "speaks in the first person": re.compile(r"\b(I|we|We|our|us)\b").search,
+    "speaks of a default": re.compile(r"\b[Dd]efaults?\b").search,
+    "has a note": re.compile(r"^\s*(Notes?:|\.\. note::|Notes\s*\n\s*-{3,})", re.M).search,
+    "points elsewhere": re.compile(r"\b(See also|see also|See Also)\b").search,
+    "is deprecated": re.compile(r"\bdeprecated\b", re.I).search,
+    "has a link": re.compile(r"https?://").search,
+    "has a question": re.compile(r"\w\?(\s|$)").search,
+    "has mathematics": re.compile(r"\.\. math::|:math:`|\\frac|\$\S+\$").search,
+    "is one line": lambda text: "\n" not in text.strip(),
+    "has a number with a decimal point": re.compile(r"\b\d+\.\d+\b").search,
+}
