@@ -33,7 +33,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/explore.py
 	$(BIN)/python benchmarks/states_cache.py
 	$(BIN)/python benchmarks/target_l0.py
-	$(BIN)/python benchmarks/find.py
+	$(BIN)/python benchmarks/verbs.py
 
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -29,16 +29,17 @@ WORDS = 20
 
 
 def windows(number: int, path: Path) -> int:
-    """Write `number` documents of WORDS words, one JSON object a line; returns how many there were to write."""
+    """Write `number` documents of WORDS words with their package, a JSON object a line; returns how many there were to write."""
     step, written = WORDS, 0
     while written < number and step >= 6:
         written = 0
         with path.open("w", encoding="utf-8") as file:
             for batch in open_texts("docstrings:").batches():
-                for text in batch.column("text").to_pylist():
+                for text, package in zip(batch.column("text").to_pylist(), batch.column("package").to_pylist()):
                     words = text.split()
                     for start in range(0, max(1, len(words) - WORDS // 2), step):
-                        file.write(json.dumps({"text": " ".join(words[start : start + WORDS])}) + "\n")
+                        window = " ".join(words[start : start + WORDS])
+                        file.write(json.dumps({"text": window, "package": package, "place": written}) + "\n")
                         written += 1
                         if written == number:
                             return written
