@@ -12,6 +12,7 @@ from test_verbs import documented, fails, keys_of, run
 
 from chat_server import chat_server
 from corpus import COOKING, FOOTBALL, documents, write_csv
+from hourglass.cli.output import out
 
 
 def model(messages):
@@ -158,7 +159,8 @@ def test_a_stop_by_the_user_leaves_the_answers(explored, tmp_path):
         assert got["usage"]["questions"] + got["usage"]["kept"] >= 80
 
 
-def test_pairs_are_judged(explored):
+def test_pairs_are_judged(explored, monkeypatch):
+    monkeypatch.setattr(out, "_width", 200)  # no cell breaks over lines
     loose = ("--max-similarity", 1, "--max-same-tokens", 1, "--no-split", "--top", 20)
     printed = run("correlate", explored, *loose, "--judge", "rule", "--pairs", 2)
     assert "judged" in printed and "not judged" in printed
