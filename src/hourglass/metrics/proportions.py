@@ -41,9 +41,20 @@ def fisher(count_a: Array, total_a: int, count_b: Array, total_b: int) -> Array:
     # Thousands of words share a few hundred pairs of counts, and a tail is slow to sum.
     pairs, where = np.unique(np.stack([count_a, count_b]), axis=1, return_inverse=True)
     total = total_a + total_b
-    below = hypergeom.cdf(pairs[0], total, pairs.sum(0), total_a)
-    above = hypergeom.sf(pairs[0] - 1, total, pairs.sum(0), total_a)
-    return np.asarray(np.minimum(1.0, 2 * np.minimum(below, above)))[where.ravel()]
+    fewer = pairs[0] * total <= pairs.sum(0) * total_a  # than expected in a: the smaller tail is that below
+
+    def tail(below: Array, at: Array) -> Array:
+        count, both = pairs[0][at], pairs.sum(0)[at]
+        p = np.empty(len(count))
+        p[below] = hypergeom.cdf(count[below], total, both[below], total_a)
+        p[~below] = hypergeom.sf(count[~below] - 1, total, both[~below], total_a)
+        return p
+
+    smaller = tail(fewer, np.arange(len(fewer)))
+    # The two sum to 1 and a term: of one below 0.45 the other is larger, else it is looked at.
+    unsure = np.flatnonzero(smaller > 0.45)
+    smaller[unsure] = np.minimum(smaller[unsure], tail(~fewer[unsure], unsure))
+    return np.asarray(np.minimum(1.0, 2 * smaller))[where.ravel()]
 
 
 def paired_interval(only_a: Array, only_b: Array, pairs: int, level: float = 0.95) -> tuple[Array, Array]:

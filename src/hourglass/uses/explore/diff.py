@@ -9,6 +9,7 @@ the numbers that are shown.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -153,10 +154,10 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
         notes.append(
             f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate, so the largest differences are flattered."
         )
-    chosen = counted[0].table(options)
+    chosen = counted[0].table()
     if len(counted) > 1:
         # The other half bears the burden of proof, and of so few rows: what selects need only be likely.
-        keep = counted[1].table(options).loc[chosen.index[_selection(chosen, options, "p")]]
+        keep = counted[1].of(np.flatnonzero(_selection(chosen, options, "p"))).table()
         keep["q"] = benjamini_hochberg(keep["p"].to_numpy())
         if options.false_discovery is not None:
             keep = keep[keep["q"] <= options.false_discovery]
@@ -192,7 +193,7 @@ class Selected:
 def select(workspace: Workspace, by: str, a: str, b: str | None, options: DiffOptions) -> Selected:
     """The first half of `difference`: what differs on the selecting documents, nothing of the others looked at."""
     compared = _compare(workspace, by, a, b, options)
-    chosen = compared.counted[0].table(options)
+    chosen = compared.counted[0].table()
     ordered = _ordered(chosen[_selection(chosen, options, "q")], options)
     table = _described(ordered, workspace)
     pair = compared.pairs.of if compared.pairs is not None else None
@@ -254,9 +255,10 @@ def _compare(workspace: Workspace, by: str, a: str, b: str | None, options: Diff
 
 @dataclass
 class _Counts:
-    """Presence counts of all features, then all words, over one half of the documents."""
+    """Presence counts over one half of the documents; `position` is the row's among `features` features, then all words."""
 
     features: int
+    position: Array
     a: Array
     b: Array
     total_a: int
@@ -266,7 +268,15 @@ class _Counts:
     only_b: Array | None = None
     permuted_p: Array | None = None
 
-    def table(self, options: DiffOptions) -> pd.DataFrame:
+    def of(self, rows: Array) -> _Counts:
+        """The same of some rows alone; an exact p for every word there is takes long."""
+        arrays = {
+            f.name: v[rows] for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), np.ndarray)
+        }
+        return dataclasses.replace(self, **arrays)
+
+    def table(self) -> pd.DataFrame:
+        """A row each; q among them, those that no document has, or every one, left out."""
         frequency_a, frequency_b = self.a / max(self.total_a, 1), self.b / max(self.total_b, 1)
         if self.only_a is not None and self.only_b is not None:
             low, high = paired_interval(self.only_a, self.only_b, self.total_a)
@@ -279,7 +289,7 @@ class _Counts:
         larger = np.maximum(frequency_a, frequency_b)
         table = pd.DataFrame(
             {
-                "kind": np.where(np.arange(len(self.a)) < self.features, "feature", "word"),
+                "kind": np.where(self.position < self.features, "feature", "word"),
                 "frequency_a": frequency_a,
                 "frequency_b": frequency_b,
                 "difference": frequency_a - frequency_b,
@@ -287,7 +297,8 @@ class _Counts:
                 "high": high,
                 "relative": (frequency_a - frequency_b) / np.where(larger > 0, larger, 1),
                 "p": p,
-            }
+            },
+            index=self.position,
         )
         table["nearest"] = self.nearest if self.nearest is not None else frequency_b
         # What no document has, or every one has, was not tested: it must not dilute the others' q.
@@ -338,7 +349,7 @@ def _count(
             sizes = np.bincount(others[inside_b], minlength=groups)
             b = counts_of[rows].sum(0)
             closest = (counts_of[rows][sizes > 0] / sizes[sizes > 0, None]).max(0)
-        counts_here = _Counts(features, a, b, total_a, total_b, closest)
+        counts_here = _Counts(features, np.arange(len(a)), a, b, total_a, total_b, closest)
         if pairs is not None and everything is not None:
             counts_here = _count_pairs(everything, pairs, inside_a, inside_b, features)
         if options.test == "permutation" and everything is not None:
@@ -383,7 +394,9 @@ def _count_pairs(present: csr_matrix, pairs: _Pairs, inside_a: Array, inside_b: 
     both = np.asarray(a.multiply(b).sum(0)).ravel()
     count_a, count_b = np.asarray(a.sum(0)).ravel(), np.asarray(b.sum(0)).ravel()
     total = int(used.sum())
-    return _Counts(features, count_a, count_b, total, total, None, count_a - both, count_b - both)
+    return _Counts(
+        features, np.arange(len(count_a)), count_a, count_b, total, total, None, count_a - both, count_b - both
+    )
 
 
 def _permute(
