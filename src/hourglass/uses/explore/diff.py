@@ -270,10 +270,12 @@ class _Counts:
 
     def of(self, rows: Array) -> _Counts:
         """The same of some rows alone; an exact p for every word there is takes long."""
-        arrays = {
-            f.name: v[rows] for f in dataclasses.fields(self) if isinstance(v := getattr(self, f.name), np.ndarray)
+        sliced: dict[str, Any] = {
+            field.name: value[rows]
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), np.ndarray)
         }
-        return dataclasses.replace(self, **arrays)
+        return dataclasses.replace(self, **sliced)
 
     def table(self) -> pd.DataFrame:
         """A row each; q among them, those that no document has, or every one, left out."""
