@@ -179,7 +179,7 @@ class Corpus:
     def correlate(self, **options: Any) -> Correlations:
         """As the workspace correlates; it may need the model too."""
         with self._model:
-            return self.workspace.correlate(**options)
+            return self.workspace.correlate(**options, progress=False)
 
     # One text ------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -32,8 +33,8 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     )
     with gr.Row(elem_classes=["bar-of-controls"]):
         npmi = gr.Slider(0.1, 0.9, value=0.3, step=0.05, label="Smallest NPMI", min_width=200)
-        similar = gr.Checkbox(label="pairs with similar names too", min_width=150)
-        apart = gr.Checkbox(label="leave out pairs on the same words (reads documents again)", min_width=150)
+        similar = gr.Checkbox(label="pairs with similar names too", min_width=200)
+        apart = gr.Checkbox(label="leave out pairs on the same words (reads documents again)", min_width=240)
         again = gr.Button("Find pairs", variant="primary", min_width=140, scale=0, elem_id="find-pairs")
     graph = shell.figure("Graph of concepts that go together")
     rows = shell.html(elem_id="pairs")
@@ -46,6 +47,8 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         if not apart:
             options["max_same_tokens"] = None
         pairs = corpus.correlate(min_npmi=npmi, top=PAIRS, **options)
+        # A pair about the same documents as a stronger one says nothing new.
+        pairs = replace(pairs, table=pairs.table[pairs.table["same_as"].isna()].reset_index(drop=True))
         return table(pairs), drawn(pairs), "", pairs
 
     @told(2)
