@@ -68,6 +68,7 @@ def test_overview_and_from_a_card_to_its_concept_and_its_documents(page, tab):
 def test_concepts_are_searched(page, tab):
     here = tab("Concepts")
     page.locator("#concept-list .row", has_text="invoice").wait_for()
+    page.locator("#concept-sheet .sheet").wait_for()  # the page has come to rest
     here.locator("#concept-search input, #concept-search textarea").fill("late")
     page.wait_for_function("document.querySelectorAll('#concept-list .row').length === 1")
     here.locator("#concept-list .row button").click()
