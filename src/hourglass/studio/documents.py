@@ -44,7 +44,8 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     before.click(lambda at: moved(-1, at), shell.document, shell.document, **quiet)
     after.click(lambda at: moved(1, at), shell.document, shell.document, **quiet)
     id.submit(named, id, [page, shell.document], **quiet)
-    tab.select(lambda at: 0 if at is None else at, shell.document, shell.document, **quiet)
+    # Nothing is written back: an answer that comes late must not undo a choice made meanwhile.
+    tab.select(lambda at: 0 if at is None else gr.skip(), shell.document, shell.document, **quiet)
     shell.document.change(partial(shown, corpus), shell.document, page, api_visibility="private")
 
 
