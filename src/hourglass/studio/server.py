@@ -25,6 +25,11 @@ POLICY = (
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
 )
 """Plotly draws in workers made of blobs, gradio makes functions of the templates that we give it."""
+HEADERS = {
+    "content-security-policy": POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 REFUSED = (
     "/gradio_api/file",
     "/gradio_api/upload",
@@ -69,12 +74,37 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class _Guard:
+    """Refuses what reaches for files, and says in every answer what the browser may load.
+
+    It passes messages on one by one: gradio's answers come as a stream, of which a middleware of requests and responses
+    would lose some.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.datastructures import MutableHeaders
+        from starlette.responses import PlainTextResponse
+
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        if scope["type"] == "http" and scope["path"].startswith(REFUSED):
+            await PlainTextResponse("the studio serves no files", status_code=403)(scope, receive, send)
+        else:
+            await self._app(scope, receive, sent)
+
+
 def application(blocks: gr.Blocks, host: str, **look: Any) -> Any:
     """The web application around the pages; `look` are gradio's theme and css."""
     import fastapi
     import gradio as gr
     import plotly
-    from fastapi.responses import FileResponse, PlainTextResponse
+    from fastapi.responses import FileResponse
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -84,16 +114,7 @@ def application(blocks: gr.Blocks, host: str, **look: Any) -> Any:
     def plotly_script() -> FileResponse:
         return FileResponse(script, media_type="text/javascript", headers={"cache-control": "max-age=86400"})
 
-    @app.middleware("http")
-    async def guard(request: fastapi.Request, call_next: Any) -> Any:
-        if request.url.path.startswith(REFUSED):
-            return PlainTextResponse("the studio serves no files", status_code=403)
-        response = await call_next(request)
-        response.headers["content-security-policy"] = POLICY
-        response.headers["referrer-policy"] = "no-referrer"
-        response.headers["x-content-type-options"] = "nosniff"
-        return response
-
+    app.add_middleware(_Guard)
     if is_loopback(host):  # a page elsewhere cannot reach in by a name that it has pointed here
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", host, "[::1]"])
     return gr.mount_gradio_app(
