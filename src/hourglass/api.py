@@ -36,6 +36,7 @@ from hourglass.data.dialogues import Documents, open_dialogues
 from hourglass.data.flows import Flow, cache_flow
 from hourglass.data.states import StateStream
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
+from hourglass.nn.text_model import TextModel
 from hourglass.storage.atomic import read_json, replace_folder, write_json
 from hourglass.storage.places import is_url
 from hourglass.storage.rows import RowFile
@@ -48,6 +49,7 @@ from hourglass.uses import coders
 from hourglass.uses.explore import Workspace, build, engines
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import is_workspace, writing
+from hourglass.uses.learn import learn
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.uses.steer.logits import logit_effect as effect_on_logits
 from hourglass.waist import Waist
@@ -253,19 +255,56 @@ def fit(
     *,
     out: str | Path | None = None,
     preset: str = "base",
-    train: TrainConfig | None = None,
+    train: TrainConfig | Mapping[str, Any] | None = None,
+    init: str | None = None,
+    text: str | None = None,
+    limit: int | None = None,
+    vocabulary: int = 8000,
+    progress: bool = True,
     **settings: Any,
 ) -> FitResult:
-    """Train a system, by name with settings of its config, or one that is already built.
+    """Train a system, by name with settings of its config, or one that is already built. The result holds the model.
 
-    `data` is any sequence of raw examples of the system's modality. The result holds the trained model.
+    data    raw examples of the system's modality, in a sequence; for a system that learns on texts also any source of
+            them, as for `explore`, with its column `text` and its `limit`
+    train   the training's settings; of a system on texts those that differ from its recipe
+    init    a system on texts goes on from "minilm", a folder or a Hub id; from scratch (`preset`) its tokenizer, of at most
+            `vocabulary` tokens, is made of the corpus. With either, `out` is needed
+
+    Raises InputError for bad input, in one line.
     """
+    if isinstance(system, str) and issubclass(cls := systems.get(system), TextModel):
+        if out is None:
+            raise InputError(f"fit {system}: name a folder for the run (out)")
+        given = train.to_dict() if isinstance(train, TrainConfig) else train
+        return learn(
+            cls,
+            data,
+            Path(out),
+            init=init,
+            preset=preset,
+            text=text,
+            limit=limit,
+            vocabulary=vocabulary,
+            train=given,
+            settings=settings,
+            progress=progress,
+        )
     if not isinstance(system, Waist):
         cls = systems.get(system)
         system = cls(cls.Config.preset(preset, **settings))
     elif settings:
         raise InputError(f"settings {sorted(settings)} do not apply to a system that is already built")
-    return fit_waist(system, data, train or TrainConfig(), out=Path(out) if out else None)
+    config = train if isinstance(train, TrainConfig) else TrainConfig(**(train or {}))
+    return fit_waist(system, data, config, out=Path(out) if out else None, progress=progress)
+
+
+def text_system(name: str) -> type[TextModel]:
+    """The system called `name`, where it learns on texts; InputError, with those there are, where not."""
+    found = {known: cls for known, cls in systems.discover().items() if issubclass(cls, TextModel)}
+    if name not in found:
+        raise InputError(f"no system {name!r} to fit{nearest(name, ('sae', *found))}")
+    return found[name]
 
 
 def fit_sae(
@@ -419,7 +458,9 @@ def load(folder: str | Path) -> Waist:
     config = (
         Path(folder) / "config.json" if Path(folder).is_dir() else Path(hf_hub_download(str(folder), "config.json"))
     )
-    return systems.get(str(read_json(config).get("system"))).from_pretrained(str(folder))
+    values = read_json(config)
+    name = values.get("system") or values.get("hourglass", {}).get("system")
+    return systems.get(str(name)).from_pretrained(str(folder))
 
 
 def steer(

@@ -1,0 +1,148 @@
+"""A text model from a source of texts: corpus on disk, tokenizer where it starts from scratch, training, model card.
+
+    out/corpus/       the texts, long ones in pieces
+    out/tokenizer/    of a model that starts from scratch
+    out/checkpoint/   of `training.fit`
+    out/model/        the trained model, for transformers and sentence-transformers, with its card
+
+The same call after a kill at any moment goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hourglass.adapters.huggingface_loading import open_tokenizer
+from hourglass.adapters.tokenizers import train_tokenizer
+from hourglass.data import open_texts
+from hourglass.data.corpus import Corpus, keep_corpus
+from hourglass.errors import ConfigError, FolderError
+from hourglass.nn.text_model import TextModel
+from hourglass.storage.atomic import atomic_file, atomic_folder
+from hourglass.training import FitResult, TrainConfig, fit
+from hourglass.training.checkpoint import is_finished
+from hourglass.training.randomness import seeded
+
+_CHARACTERS = 8
+"""Of a token, at most, in running text: pieces of so many times `max_tokens` characters fill a window or more."""
+_HELD_OUT = 512
+
+
+def learn(
+    system: type[TextModel],
+    source: Any,
+    out: Path,
+    *,
+    init: str | None = None,
+    preset: str = "base",
+    text: str | None = None,
+    limit: int | None = None,
+    vocabulary: int = 8000,
+    train: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> FitResult:
+    """Train `system` on the texts of a source; the result's evaluations are of texts that were held out.
+
+    source, text, limit   as for `explore`
+    init        "minilm", a folder or a Hub id to go on from; without it a new network by `preset`, and a tokenizer of at most
+                `vocabulary` tokens made of the corpus
+    train       settings of `TrainConfig` in place of the system's recipe for the preset (or for a checkpoint)
+    settings    of the system's config, in place of the preset's
+
+    Raises InputError for bad input, in one line.
+    """
+    if is_finished(out):
+        raise FolderError(f"{out}: holds a finished model; choose another --out")
+    recipe = {**system.recipes["init" if init else preset], **(train or {})}
+    config = TrainConfig(**{"save_every": max(1, recipe["steps"] // 10), **recipe})
+    # The model first: what does not fit is said before the texts are read.
+    seed = config.seed
+    with seeded(torch.device("cpu"), seed):
+        if init is not None:
+            model = system.from_checkpoint(init, **(settings or {}))
+        else:
+            model = system(system.Config.preset(preset, **(settings or {})))
+    texts = open_texts(source, text=text)
+    if limit is not None:
+        texts = texts.limited(limit)
+    made_from = {"source": texts.name, "text": text, "limit": limit}
+    corpus = keep_corpus(texts, out / "corpus", made_from, _CHARACTERS * model.config.max_tokens)
+    if init is None:
+        tokenizer = _tokenizer(system, corpus, out / "tokenizer", vocabulary)
+        with seeded(torch.device("cpu"), seed):
+            model = system(model.config, tokenizer)
+    held_out = min(_HELD_OUT, len(corpus) // 20)
+    began = time.perf_counter()
+    result = fit(
+        model,
+        _Part(corpus, held_out, len(corpus)),
+        config,
+        out=out,
+        eval_data=_Part(corpus, 0, held_out) if held_out else None,
+        progress=progress,
+    )
+    card = _card(model, corpus, init, config, result, time.perf_counter() - began)
+    with atomic_file(out / "model" / "README.md") as path:
+        path.write_text(card, encoding="utf-8")
+    return result
+
+
+class _Part:
+    """A run of a corpus's texts, as a sequence of its own."""
+
+    def __init__(self, corpus: Corpus, start: int, stop: int) -> None:
+        self._corpus, self._start, self._stop = corpus, start, stop
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, index: int) -> str:
+        return str(self._corpus[self._start + int(index)])
+
+
+def _tokenizer(system: type[TextModel], corpus: Corpus, folder: Path, size: int) -> Any:
+    if not folder.exists():
+        made = train_tokenizer((corpus[i] for i in range(len(corpus))), size, system.vocabulary)
+        if made.unk_token_id is not None and len(made) <= len(made.all_special_ids):
+            raise ConfigError(f"{folder.parent / 'corpus'}: no word is in it often enough for a vocabulary")
+        with atomic_folder(folder) as new:
+            made.save_pretrained(new)
+    return open_tokenizer(str(folder))
+
+
+def _card(
+    model: TextModel, corpus: Corpus, init: str | None, config: TrainConfig, result: FitResult, seconds: float
+) -> str:
+    """README.md of the model's folder, in the form that the Hub shows."""
+    held_out = result.evaluations[-1] if result.evaluations else {}
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if name != "step")
+    name, made = model.system_name(), corpus.about
+    return f"""---
+library_name: sentence-transformers
+tags: [hourglass, {name}, sentence-transformers, feature-extraction]
+---
+
+# {name}, learned on {made["made_from"]["source"]}
+
+| | |
+|---|---|
+| system | `{name}` of Hourglass: {(type(model).__doc__ or "").strip().splitlines()[0]} |
+| starts from | {init or "scratch"} |
+| texts | {made["documents"]:,}, in {len(corpus):,} pieces |
+| steps | {result.steps:,} of {config.batch_size} pieces, learning rate {config.lr:g} ({config.schedule}) |
+| losses on held-out pieces | {losses or "none were held out"} |
+| time | {seconds / 60:.1f} minutes (of the last call) |
+| vector | {model.width} numbers, pooling {model.config.pooling}, up to {model.config.max_tokens} tokens |
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("DIR").encode(["a text", "another"])
+```
+"""
