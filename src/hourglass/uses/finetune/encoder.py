@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hourglass.adapters.pretrained import body
 from hourglass.errors import ConfigError
 
 Source = Any
@@ -45,9 +46,7 @@ class TokenEncoder(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        inner = network.base_model
-        inner = inner.get_encoder() if network.config.is_encoder_decoder else inner
-        self.network = copy.deepcopy(inner)
+        self.network = copy.deepcopy(body(network))
         if getattr(self.network, "pooler", None) is not None:
             self.network.pooler = None  # nothing would reach it
         self.network.config.use_cache = False

@@ -89,7 +89,8 @@ class _OfWaist:
         self._model = model
 
     def __call__(self, texts: Sequence[str]) -> Array:
-        model = self._model.eval()
+        model, training = self._model, self._model.training
+        model.eval()
         device = next(model.parameters()).device
         order = np.argsort([-len(text) for text in texts], kind="stable")
         parts = []
@@ -97,8 +98,8 @@ class _OfWaist:
             for start in range(0, len(order), _TEXTS_AT_ONCE):
                 batch = model.collate([texts[i] for i in order[start : start + _TEXTS_AT_ONCE]])
                 parts.append(model.encode({name: t.to(device) for name, t in batch.items()}).float().cpu().numpy())
-        rows = np.concatenate(parts)
-        return rows[np.argsort(order)]
+        model.train(training)
+        return np.concatenate(parts)[np.argsort(order)]
 
 
 def _checked(made: Any, texts: Sequence[str], what: str) -> Rows:
