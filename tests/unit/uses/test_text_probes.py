@@ -14,6 +14,7 @@ from causal_models import make_readers
 from hourglass.data.judged import Judged
 from hourglass.errors import ConfigError, InputError, SourceError
 from hourglass.metrics.classification import accuracy, macro_f1
+from hourglass.systems.dupmae import DupMAE
 from hourglass.uses.probe import (
     BM25,
     clustering,
@@ -126,6 +127,18 @@ def test_a_model_of_sentence_transformers_comes_in_by_the_same_door(tmp_path, ju
     )
     found = retrieval(model, judged)
     assert found.values["mrr@10"].shape == (20,)
+
+
+def test_a_system_of_ours_that_learns_on_texts_comes_in_by_the_same_door():
+    model = DupMAE(DupMAE.Config.preset("tiny")).train()
+    texts = ["a short one", "", "one that is longer than the others, by far " * 3, "another"]
+    vectors = dense_vectors(model, texts)
+    assert model.training
+    model.eval()
+    for text, vector in zip(texts, vectors):
+        with torch.no_grad():
+            alone = model.encode(model.collate([text]))[0].numpy()
+        assert vector == pytest.approx(alone, abs=1e-5)
 
 
 def test_what_an_encoder_gives_is_checked():
