@@ -199,6 +199,17 @@ class TextReader(Protocol):
         ...
 
 
+class TextEncoder(Protocol):
+    """A vector for each text; queries and documents may be read in two ways, and meet in one space.
+
+    Both give [n, d], dense or a SciPy matrix of rows: models of sentence-transformers have this form.
+    """
+
+    def encode_query(self, texts: Sequence[str]) -> Any: ...
+
+    def encode_document(self, texts: Sequence[str]) -> Any: ...
+
+
 def as_device(name: str | torch.device | None = None) -> torch.device:
     """The device asked for, or the best there is."""
     if name is not None:

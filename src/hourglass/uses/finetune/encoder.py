@@ -1,0 +1,96 @@
+"""The part of a transformers network that gives token states, every token seeing every other.
+
+Fine-tuning reads in both directions, also with a network that was trained to see only what came before: a full attention
+mask takes the place of its own. That it does is tried out when the encoder is made, since not every architecture heeds it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hourglass.adapters.pretrained import body
+from hourglass.errors import ConfigError
+
+Source = Any
+"""A pair (network, tokenizer) of transformers, or whatever has both as attributes: a text model of ours."""
+
+
+def parts_of(source: Source) -> tuple[Any, Any]:
+    """(network, tokenizer); ConfigError for anything else, and for a tokenizer that cannot say which characters it covers."""
+    network, tokenizer = (
+        source
+        if isinstance(source, tuple) and len(source) == 2
+        else (
+            getattr(source, "network", None),
+            getattr(source, "tokenizer", None),
+        )
+    )
+    if not isinstance(network, nn.Module) or not hasattr(network, "config") or tokenizer is None:
+        raise ConfigError(
+            f"a {type(source).__name__}: expected a text model, or a pair (network, tokenizer) of transformers"
+        )
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"{type(tokenizer).__name__} does not say which characters a token covers; use its fast variant"
+        )
+    return network, tokenizer
+
+
+class TokenEncoder(nn.Module):
+    """Texts as ids to token states; a copy of the network that it is made of, without its head."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(body(network))
+        if getattr(self.network, "pooler", None) is not None:
+            self.network.pooler = None  # nothing would reach it
+        self.network.config.use_cache = False
+        config = network.config.get_text_config()
+        self.width: int = config.hidden_size
+        self.positions: int | None = getattr(config, "max_position_embeddings", None)
+        self.has_types = (
+            getattr(config, "type_vocab_size", 0) > 1
+            and "token_type_ids" in inspect.signature(self.network.forward).parameters
+        )
+        self._full = False
+        self._full = not self._looks_ahead()
+        if self._full and not self._looks_ahead():
+            raise ConfigError(
+                f"{type(network).__name__} sees only what came before and heeds no other mask; it cannot be fine-tuned here"
+            )
+
+    def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
+        """[n, L, d] states.
+
+        ids    [n, L]
+        mask   [n, L] bool, true for what is no padding
+        types  [n, L] 0 for the first text of a pair, 1 for the second; ignored where the network has no such thing
+        """
+        more = {"token_type_ids": types} if self.has_types and types is not None else {}
+        states: Tensor = self.network(input_ids=ids, attention_mask=self._mask(mask), **more).last_hidden_state
+        return states
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        if not self._full:
+            return mask.long()
+        n, length = mask.shape
+        full = mask[:, None, None, :].expand(n, 1, length, length)
+        if self.network.config._attn_implementation == "sdpa":
+            return full
+        dtype = next(self.network.parameters()).dtype
+        return torch.zeros(full.shape, dtype=dtype, device=full.device).masked_fill(~full, torch.finfo(dtype).min)
+
+    @torch.no_grad()
+    def _looks_ahead(self) -> bool:
+        """Whether the state of the first token changes with the last."""
+        training = self.training
+        self.eval()
+        ids = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]], device=next(self.parameters()).device)
+        first, second = self(ids, torch.ones_like(ids, dtype=torch.bool))[:, 0].double()
+        self.train(training)
+        return bool((first - second).norm() > 1e-6 * first.norm())
