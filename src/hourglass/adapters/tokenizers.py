@@ -1,0 +1,73 @@
+"""Tokenizers made of a corpus, in the form that transformers saves and opens.
+
+tokenizer = train_tokenizer(texts, 2000, "wordpiece")    # BERT's kind, lower case
+tokenizer = train_tokenizer(texts, 2000, "bpe")          # GPT-2's kind, of bytes: knows every text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from hourglass.errors import ConfigError
+
+Kind = Literal["wordpiece", "bpe"]
+_SPECIAL = {
+    "wordpiece": {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    },
+    "bpe": {
+        "bos_token": "<s>",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+    },
+}
+_BYTES = 256
+
+
+def train_tokenizer(texts: Iterable[str], size: int, kind: Kind) -> Any:
+    """A fast tokenizer of at most `size` tokens, with mask and padding; the same texts give the same one.
+
+    The texts are streamed. Without any, "bpe" knows the bytes alone. Raises ConfigError when `size` has no room for them.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    names = _SPECIAL[kind]
+    special = list(dict.fromkeys(names.values()))
+    if kind == "bpe" and size < _BYTES + len(special):
+        raise ConfigError(
+            f"a vocabulary of {size}: expected {_BYTES + len(special)} or more, the bytes and {len(special)} special tokens"
+        )
+    if kind == "wordpiece":
+        made = Tokenizer(models.WordPiece(unk_token=names["unk_token"]))
+        made.normalizer = normalizers.BertNormalizer(lowercase=True)
+        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        made.decoder = decoders.WordPiece()
+        trainer: Any = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+    else:
+        made = Tokenizer(models.BPE(unk_token=names["unk_token"]))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=special,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+    made.train_from_iterator(texts, trainer)
+    first, last = names["cls_token"], names["sep_token"]
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {last} $B:1 {last}:1",
+        special_tokens=[(name, made.token_to_id(name)) for name in (first, last)],
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)

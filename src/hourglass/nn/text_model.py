@@ -1,0 +1,281 @@
+"""What every system that learns on texts is built on: a tokenizer and a transformers network, from scratch or from the Hub.
+
+A system derives from `TextModel` and says how it learns (`collate`, `loss`) and, where the pooled last states are not its
+latent, what that is (`encode`). What it has here:
+
+    self.tokenizer, self.network     of transformers, the network with the head that `head` names
+    self.tokens(texts)               texts to `Tokens`: ids, which are real, which are special, to which word each belongs
+    self.states(ids, mask)           last hidden states of the body, without the head
+    language_head.token_loss(...)    the head on chosen states
+
+The folder of a trained model is one of transformers and of sentence-transformers at once: `AutoModel.from_pretrained(DIR)`
+and `SentenceTransformer(DIR)` open it, and the latter gives what `encode` gives. What a system has beside its network is in
+hourglass.safetensors, its settings under "hourglass" in config.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hourglass.adapters import huggingface_loading as loading
+from hourglass.adapters.pretrained import Head, body, build_network, load_network, settings_of
+from hourglass.adapters.tokenizers import Kind, train_tokenizer
+from hourglass.errors import ConfigError, FolderError, SourceError
+from hourglass.storage.atomic import read_json
+from hourglass.waist import Batch, Waist, WaistConfig
+
+Pooling = Literal["cls", "mean", "lasttoken"]
+"""How the states of a text become one vector: that of its first token, their mean, or that of its last token."""
+
+_BYTES = 300  # a vocabulary without a corpus: the bytes, and the special tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(WaistConfig):
+    """What every text model is made of.
+
+    network     settings of the transformers network, {"model_type": "bert", ...}; of a model that starts from a checkpoint
+                those of the checkpoint
+    max_tokens  longest text, special tokens included. While learning, a window of a longer one is read, another each time;
+                otherwise its beginning
+    pooling     of the latent: "cls", "mean" or "lasttoken"
+    """
+
+    network: dict[str, Any] = field(default_factory=dict)
+    max_tokens: int = 128
+    pooling: Pooling = "mean"
+
+    def __post_init__(self) -> None:
+        if self.pooling not in get_args(Pooling):
+            raise ConfigError(f"pooling {self.pooling!r}: expected one of {', '.join(get_args(Pooling))}")
+        if self.max_tokens < 4:
+            raise ConfigError(f"max_tokens {self.max_tokens}: expected 4 or more")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as tensors [n, L], padded on the right.
+
+    ids      int64
+    mask     bool, true for what is no padding
+    words    int64, the number of the word within its text; -1 for special tokens and padding
+    """
+
+    ids: Tensor
+    mask: Tensor
+    words: Tensor
+
+
+class TextModel(Waist):
+    """Base class of the systems that learn on texts; see the module's docstring.
+
+    tokenizer, network    ready ones of transformers; by default one of bytes, and a new network by the config
+    """
+
+    modality = "text"
+    Config: ClassVar[type[TextConfig]]
+    head: ClassVar[Head]
+    vocabulary: ClassVar[Kind] = "wordpiece"
+    """Kind of tokenizer that is trained on a corpus where a model starts from scratch."""
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Settings of `TrainConfig` by preset, and "init" for what starts from a checkpoint."""
+
+    def __init__(self, config: TextConfig, tokenizer: Any = None, network: Any = None) -> None:
+        super().__init__(config)
+        self.tokenizer = train_tokenizer([], _BYTES, "bpe") if tokenizer is None else tokenizer
+        self.network = build_network(config.network, self.head, self.tokenizer) if network is None else network
+        if self.tokenizer.pad_token_id is None:
+            # Padding is masked wherever it is looked at; any token can stand for it.
+            self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
+        if self._room < 1:
+            raise ConfigError(f"max_tokens {config.max_tokens}: no room for a text beside the special tokens")
+        positions = getattr(self.network.config, "max_position_embeddings", None)
+        if positions and config.max_tokens > positions:
+            raise ConfigError(f"max_tokens {config.max_tokens}: the network has {positions} positions")
+
+    @classmethod
+    def from_checkpoint(cls, model: str, **settings: Any) -> Self:
+        """A system that goes on from "minilm", a folder or a Hub id; settings of its config, the network's excepted.
+
+        Raises FolderError where there is no such model or it lacks the head, ConfigError for settings that do not fit.
+        """
+        tokenizer, network = load_network(model, cls.head)
+        return cls(cls.Config.from_dict({**settings, "network": settings_of(network)}), tokenizer, network)
+
+    def require_mask(self) -> int:
+        """The id of the mask token; ConfigError where the tokenizer has none."""
+        number = self.tokenizer.mask_token_id
+        if number is None:
+            raise ConfigError(
+                f"{type(self.tokenizer).__name__}: its tokenizer has no mask token, and {self.system_name()} hides tokens "
+                "behind one; start from a model with a mask token"
+            )
+        return int(number)
+
+    @property
+    def width(self) -> int:
+        """Size of a hidden state."""
+        return int(self.network.config.get_text_config().hidden_size)
+
+    # Texts to tensors -----------------------------------------------------------------------------
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        return loading.frame(self.tokenizer, "none")
+
+    @cached_property
+    def _backend(self) -> Any:
+        return loading.backend(self.tokenizer)
+
+    @property
+    def _room(self) -> int:
+        before, after = self._frame
+        return int(self.config.max_tokens) - len(before) - len(after)
+
+    def tokens(self, texts: Sequence[Any]) -> Tokens:
+        """Raises SourceError for an empty batch and for what is no text."""
+        if not len(texts):
+            raise SourceError("an empty batch: expected at least one text")
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise SourceError(f"example {i}: expected a text, found {type(text).__name__}")
+        before, after = self._frame
+        rows = []
+        for text, encoding in zip(texts, loading.encode(self._backend, list(texts))):
+            ids, words = np.array(encoding.ids, np.int64), _words(text, encoding)
+            if len(ids) > self._room:
+                ids, words = self._window(ids, words)
+            rows.append((ids, words))
+        longest = max(len(ids) for ids, _ in rows) + len(before) + len(after)
+        made = Tokens(
+            torch.full((len(rows), longest), self.tokenizer.pad_token_id),
+            torch.zeros(len(rows), longest, dtype=torch.bool),
+            torch.full((len(rows), longest), -1),
+        )
+        for i, (ids, words) in enumerate(rows):
+            whole = [*before, *ids.tolist(), *after]
+            made.ids[i, : len(whole)] = torch.tensor(whole)
+            made.mask[i, : len(whole)] = True
+            made.words[i, len(before) : len(before) + len(ids)] = torch.from_numpy(words)
+        return made
+
+    def _window(self, ids: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """While learning a random part that begins with a word, else the beginning."""
+        start = 0
+        if self.training:
+            starts = np.flatnonzero(np.diff(words, prepend=-1))
+            starts = starts[starts <= len(ids) - self._room]
+            start = int(starts[int(torch.randint(len(starts), ()))])
+        part = slice(start, start + self._room)
+        return ids[part], words[part] - words[start]
+
+    # Tensors to states ----------------------------------------------------------------------------
+
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """[n, L, d] last hidden states of the body."""
+        states: Tensor = body(self.network)(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return states
+
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """[n, d] one vector for each text."""
+        match self.config.pooling:
+            case "cls":
+                return states[:, 0]
+            case "mean":
+                weights = mask[..., None].to(states.dtype)
+                return (states * weights).sum(1) / weights.sum(1)
+            case _:
+                return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+
+    def encode(self, batch: Batch) -> Tensor:
+        """[n, d] pooled last states of the untouched text, as sentence-transformers gives them."""
+        return self.pool(self.states(batch["ids"], batch["mask"]), batch["mask"])
+
+    # The folder -----------------------------------------------------------------------------------
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        with loading.quiet():
+            self.network.save_pretrained(save_directory)
+            self.tokenizer.save_pretrained(save_directory)
+        path = save_directory / "config.json"
+        config = {**read_json(path), "hourglass": {"system": self.system_name(), **self.config.to_dict()}}
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        beside = {name: tensor.contiguous() for name, tensor in self._beside().items()}
+        if beside:
+            save_file(beside, save_directory / "hourglass.safetensors")
+        for name, content in _sentence_transformers(self.width, self.config.pooling, self.config.max_tokens).items():
+            (save_directory / name).parent.mkdir(exist_ok=True)
+            (save_directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _beside(self) -> dict[str, Tensor]:
+        """What the system has beside its network."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("network.")}
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, config: Any = None, **hub: Any) -> Self:
+        folder = Path(model_id)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            options = {
+                k: hub[k] for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in hub
+            }
+            folder = Path(snapshot_download(model_id, **options))
+        settings = read_json(folder / "config.json").get("hourglass", {})
+        system = settings.pop("system", None)
+        if system != cls.system_name():
+            raise FolderError(f"{folder / 'config.json'}: holds the system {system!r}, expected {cls.system_name()!r}")
+        model = cls(cls.Config.from_dict(settings), *load_network(str(folder), cls.head))
+        beside, path = model._beside(), folder / "hourglass.safetensors"
+        if beside:
+            try:
+                saved = load_file(path)
+            except (OSError, SafetensorError) as error:
+                raise FolderError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+            fits = saved.keys() == beside.keys() and all(saved[name].shape == beside[name].shape for name in saved)
+            if not fits:
+                raise FolderError(f"{path}: does not fit {folder / 'config.json'}")
+            model.load_state_dict(saved, strict=False)
+        return model.eval()
+
+
+def _words(text: str, encoding: Any) -> np.ndarray:
+    """[tokens] int64: to which word each belongs, counted from 0. A word ends where the tokenizer says so, or at white space."""
+    starts = [start for start, _ in encoding.offsets]
+    of = encoding.word_ids
+    if not starts:
+        return np.empty(0, np.int64)
+    begins = [
+        a != b or text[start : start + 1].isspace() or text[start - 1 : start].isspace()
+        for a, b, start in zip(of[1:], of, starts[1:])
+    ]
+    return np.cumsum([0, *begins])
+
+
+def _sentence_transformers(width: int, pooling: Pooling, max_tokens: int) -> dict[str, Any]:
+    """The files that make sentence-transformers open a folder of transformers, by name."""
+    kind = "sentence_transformers.models."
+    modes = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
+    return {
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": kind + "Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": kind + "Pooling"},
+        ],
+        "sentence_bert_config.json": {"max_seq_length": max_tokens, "do_lower_case": False},
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": width,
+            **{f"pooling_mode_{mode}": name == pooling for name, mode in modes.items()},
+            "pooling_mode_max_tokens": False,
+        },
+    }
