@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BartForConditionalGeneration
 
+from hourglass.adapters.tokenizers import train_tokenizer
 from hourglass.errors import SourceError
-from hourglass.systems.bart import Bart, BartConfig, byte_pairs
+from hourglass.systems.bart import Bart, BartConfig
 from hourglass.training import fit
 from hourglass.uses.finetune.encoder_decoder import (
     TUNING,
@@ -28,7 +29,8 @@ BRIEF = dataclasses.replace(TUNING, steps=120, batch_size=8, lr=3e-3)
 def folder(tmp_path_factory):
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("tuned") / "bart"
-    Bart(BartConfig.preset("tiny", dropout=0.0)).save_pretrained(out)
+    network = {**BartConfig.presets["tiny"]["network"], "dropout": 0.0, "attention_dropout": 0.0}
+    Bart(BartConfig.preset("tiny", network=network)).save_pretrained(out)
     return out
 
 
@@ -92,7 +94,7 @@ def test_smoothing_is_that_of_torch(folder):
 
 @pytest.fixture
 def translator(folder):
-    source = byte_pairs(["blau rot blau rot"], 300)
+    source = train_tokenizer(["blau rot blau rot"], 300, "bpe")
     return Translator.from_folder(folder, source=source, layers=1, max_tokens=32)
 
 
