@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -70,8 +71,9 @@ def build_network(settings: Mapping[str, Any], head: Head, tokenizer: Any) -> An
 
 
 def settings_of(network: Any) -> dict[str, Any]:
-    """What `build_network` builds it from again."""
-    return {k: v for k, v in network.config.to_dict().items() if k not in _NOT_SETTINGS}
+    """What `build_network` builds it from again, as JSON has it."""
+    settings = {k: v for k, v in network.config.to_dict().items() if k not in _NOT_SETTINGS}
+    return dict(json.loads(json.dumps(settings)))
 
 
 def body(network: Any) -> Any:

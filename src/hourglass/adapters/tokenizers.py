@@ -38,11 +38,13 @@ def train_tokenizer(texts: Iterable[str], size: int, kind: Kind) -> Any:
 
     The texts are streamed. Without any, "bpe" knows the bytes alone. Raises ConfigError when `size` has no room for them.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     names = _SPECIAL[kind]
-    special = list(dict.fromkeys(names.values()))
+    # Of bytes, a space belongs to the word after it: that before a mask is hidden with the word.
+    mask = AddedToken(names["mask_token"], lstrip=kind == "bpe", special=True)
+    special = [mask if name == mask.content else name for name in dict.fromkeys(names.values())]
     if kind == "bpe" and size < _BYTES + len(special):
         raise ConfigError(
             f"a vocabulary of {size}: expected {_BYTES + len(special)} or more, the bytes and {len(special)} special tokens"
@@ -70,4 +72,4 @@ def train_tokenizer(texts: Iterable[str], size: int, kind: Kind) -> Any:
         pair=f"{first} $A {last} $B:1 {last}:1",
         special_tokens=[(name, made.token_to_id(name)) for name in (first, last)],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=made, **{**names, "mask_token": mask})

@@ -70,11 +70,13 @@ class Tokens:
     ids      int64
     mask     bool, true for what is no padding
     words    int64, the number of the word within its text; -1 for special tokens and padding
+    begins   int64, the first character of the token in its text; -1 likewise
     """
 
     ids: Tensor
     mask: Tensor
     words: Tensor
+    begins: Tensor
 
 
 class TextModel(Waist):
@@ -154,31 +156,34 @@ class TextModel(Waist):
         rows = []
         for text, encoding in zip(texts, loading.encode(self._backend, list(texts))):
             ids, words = np.array(encoding.ids, np.int64), _words(text, encoding)
+            begins = np.array([begin for begin, _ in encoding.offsets], np.int64)
             if len(ids) > self._room:
-                ids, words = self._window(ids, words)
-            rows.append((ids, words))
-        longest = max(len(ids) for ids, _ in rows) + len(before) + len(after)
+                part = self._window(words)
+                ids, words, begins = ids[part], words[part] - words[part.start], begins[part]
+            rows.append((ids, words, begins))
+        longest = max(len(ids) for ids, _, _ in rows) + len(before) + len(after)
         made = Tokens(
             torch.full((len(rows), longest), self.tokenizer.pad_token_id),
             torch.zeros(len(rows), longest, dtype=torch.bool),
             torch.full((len(rows), longest), -1),
+            torch.full((len(rows), longest), -1),
         )
-        for i, (ids, words) in enumerate(rows):
+        for i, (ids, words, begins) in enumerate(rows):
             whole = [*before, *ids.tolist(), *after]
             made.ids[i, : len(whole)] = torch.tensor(whole)
             made.mask[i, : len(whole)] = True
-            made.words[i, len(before) : len(before) + len(ids)] = torch.from_numpy(words)
+            inner = slice(len(before), len(before) + len(ids))
+            made.words[i, inner], made.begins[i, inner] = torch.from_numpy(words), torch.from_numpy(begins)
         return made
 
-    def _window(self, ids: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _window(self, words: np.ndarray) -> slice:
         """While learning a random part that begins with a word, else the beginning."""
         start = 0
         if self.training:
             starts = np.flatnonzero(np.diff(words, prepend=-1))
-            starts = starts[starts <= len(ids) - self._room]
+            starts = starts[starts <= len(words) - self._room]
             start = int(starts[int(torch.randint(len(starts), ()))])
-        part = slice(start, start + self._room)
-        return ids[part], words[part] - words[start]
+        return slice(start, start + self._room)
 
     # Tensors to states ----------------------------------------------------------------------------
 
@@ -214,7 +219,10 @@ class TextModel(Waist):
         beside = {name: tensor.contiguous() for name, tensor in self._beside().items()}
         if beside:
             save_file(beside, save_directory / "hourglass.safetensors")
-        for name, content in _sentence_transformers(self.width, self.config.pooling, self.config.max_tokens).items():
+        files = _sentence_transformers(self.width, self.config.pooling, self.config.max_tokens)
+        if self.network.config.is_encoder_decoder:
+            files["sentence_bert_config.json"] |= _ENCODER_STATES
+        for name, content in files.items():
             (save_directory / name).parent.mkdir(exist_ok=True)
             (save_directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -248,6 +256,13 @@ class TextModel(Waist):
                 raise FolderError(f"{path}: does not fit {folder / 'config.json'}")
             model.load_state_dict(saved, strict=False)
         return model.eval()
+
+
+_ENCODER_STATES = {
+    "modality_config": {"text": {"method": "forward", "method_output_name": "encoder_last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+"""Of a network that reads and writes, sentence-transformers would take what the decoder has."""
 
 
 def _words(text: str, encoding: Any) -> np.ndarray:
