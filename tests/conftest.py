@@ -15,3 +15,12 @@ def causal_folder(tmp_path_factory):
     from causal_models import make_causal
 
     return make_causal(tmp_path_factory.mktemp("causal"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for a module at a time: while it runs, nothing else in this thread may run an event loop."""
+    from chromium import chromium
+
+    with chromium() as browser:
+        yield browser

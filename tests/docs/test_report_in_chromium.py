@@ -1,26 +1,10 @@
 """The report as a person meets it: in a browser, clicked through."""
 
-import os
-import shutil
-
 import pytest
 
+from chromium import trouble
 from hourglass.uses.explore.report import render
 from reports import sample
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-QUIET = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split(), env={**os.environ})
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -32,19 +16,15 @@ def show(browser, tmp_path):
         path = tmp_path / "report.html"
         path.write_text(render(report), encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": 900})
-        trouble = []
-        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda r: trouble.append(r.url) if not r.url.startswith("file:") else None)
+        seen = trouble(page, "file:")
         page.goto(path.as_uri())
-        opened.append((page, trouble))
+        opened.append((page, seen))
         return page
 
     yield show
-    for page, trouble in opened:
+    for page, seen in opened:
         page.close()
-        assert trouble == []
+        assert seen == []
 
 
 def ink(page):

@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 
 from hourglass.studio.corpus import Corpus
-from hourglass.studio.shell import Shell, told
+from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import percent, view
 from hourglass.uses.explore.find import LEVEL
 
@@ -52,14 +52,12 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         return listed(search, order, 0, chosen), first
 
     asked = [search, order, start, shell.concept]
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    rows.click(clicked, shell.concept, [shell.concept, start], **quiet)
+    quiet = {"show_progress": "hidden", **LATEST}
+    rows.click(clicked, shell.concept, [shell.concept, start], show_progress="hidden", **EACH)
     gr.on([search.change, order.change], lambda: 0, None, start, **quiet).then(listed, asked, rows, **quiet)
     start.change(listed, asked, rows, **quiet)
     shell.concept.change(listed, asked, rows, **quiet)
-    shell.concept.change(
-        told()(lambda chosen: sheet_of(corpus, chosen)), shell.concept, sheet, api_visibility="private"
-    )
+    shell.concept.change(told()(lambda chosen: sheet_of(corpus, chosen)), shell.concept, sheet, **LATEST)
     tab.select(opened, [search, order, shell.concept], [rows, shell.concept], **quiet)
 
 

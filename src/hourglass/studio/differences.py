@@ -10,7 +10,7 @@ import numpy as np
 
 from hourglass.errors import InputError
 from hourglass.studio.corpus import Corpus
-from hourglass.studio.shell import Shell, told
+from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import view
 from hourglass.uses.explore.diff import REST, Difference
 from hourglass.uses.explore.find import LEVEL
@@ -71,12 +71,13 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     def at_first(found: Difference | None, *asked: Any) -> Any:
         return (gr.skip(),) * 3 if found is not None else compared(*asked)
 
-    private: dict[str, Any] = {"api_visibility": "private"}
     asked = [by, a, b, like_length]
-    by.input(choices, by, [a, b], show_progress="hidden", **private)
-    compare.click(compared, asked, [rows, read, kept], **private)
-    rows.click(picked, kept, [read, rows], show_progress="minimal", **private)
-    tab.select(at_first, [kept, *asked], [rows, read, kept], api_visibility="private")
+    by.input(choices, by, [a, b], show_progress="hidden", **LATEST)
+    # In turn: what was asked for last is shown last.
+    in_turn = {"concurrency_id": "differences", **LATEST}
+    compare.click(compared, asked, [rows, read, kept], **in_turn)
+    rows.click(picked, kept, [read, rows], show_progress="minimal", **EACH)
+    tab.select(at_first, [kept, *asked], [rows, read, kept], **in_turn)
 
 
 def table(found: Difference, picked: int = -1) -> str:

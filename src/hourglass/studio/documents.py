@@ -10,7 +10,7 @@ import gradio as gr
 
 from hourglass.errors import HourglassError
 from hourglass.studio.corpus import Corpus
-from hourglass.studio.shell import Shell
+from hourglass.studio.shell import EACH, LATEST, Shell
 from hourglass.studio.views import view
 
 LOADING = "Loading the model that read this corpus. This happens once."
@@ -40,13 +40,13 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         except HourglassError as error:
             return view("message", str(error), "trouble"), gr.skip()
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    before.click(lambda at: moved(-1, at), shell.document, shell.document, **quiet)
-    after.click(lambda at: moved(1, at), shell.document, shell.document, **quiet)
+    quiet = {"show_progress": "hidden", **LATEST}
+    before.click(lambda at: moved(-1, at), shell.document, shell.document, show_progress="hidden", **EACH)
+    after.click(lambda at: moved(1, at), shell.document, shell.document, show_progress="hidden", **EACH)
     id.submit(named, id, [page, shell.document], **quiet)
     # Nothing is written back: an answer that comes late must not undo a choice made meanwhile.
     tab.select(lambda at: 0 if at is None else gr.skip(), shell.document, shell.document, **quiet)
-    shell.document.change(partial(shown, corpus), shell.document, page, api_visibility="private")
+    shell.document.change(partial(shown, corpus), shell.document, page, **LATEST)
 
 
 def shown(corpus: Corpus, position: int | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from hourglass.errors import InputError
 from hourglass.studio.corpus import Corpus
-from hourglass.studio.shell import Shell, told
+from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import view
 from hourglass.uses.explore import Found
 
@@ -60,12 +60,10 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         return *answered(corpus, changed), changed
 
     outputs = [ranking, weights, question]
-    gr.on([ask.click, query.submit], asked, query, outputs, api_visibility="private")
+    gr.on([ask.click, query.submit], asked, query, outputs, **LATEST)
     for place in (weights, suggested):
-        place.click(edited, question, outputs, show_progress="minimal", api_visibility="private")
-    more.change(
-        lambda text: suggestions(corpus, text), more, suggested, show_progress="hidden", api_visibility="private"
-    )
+        place.click(edited, question, outputs, show_progress="minimal", **EACH)
+    more.change(lambda text: suggestions(corpus, text), more, suggested, show_progress="hidden", **LATEST)
 
 
 def edit(corpus: Corpus, question: Question, sent: dict[str, Any]) -> Question:

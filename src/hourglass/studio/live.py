@@ -10,7 +10,7 @@ import gradio as gr
 from hourglass.errors import HourglassError
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.documents import LOADING
-from hourglass.studio.shell import Shell
+from hourglass.studio.shell import LATEST, Shell
 from hourglass.studio.views import view
 
 
@@ -28,7 +28,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     with gr.Row():
         read = gr.Button("Read it", variant="primary", scale=0, min_width=140, elem_id="live-go")
     page = shell.html(elem_id="live")
-    read.click(partial(answered, shell.corpus), text, page, api_visibility="private")
+    read.click(partial(answered, shell.corpus), text, page, **LATEST)
 
 
 def answered(corpus: Corpus, text: str) -> Iterator[str]:

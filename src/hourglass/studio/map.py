@@ -11,7 +11,7 @@ import pandas as pd
 
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.figures import figure, text_of
-from hourglass.studio.shell import Shell, told
+from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import colour, send, view
 from hourglass.uses.explore.find import LEVEL, feature_counts, strengths
 from hourglass.uses.explore.overview import strongest
@@ -57,9 +57,9 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         positions = np.array(sorted({corpus.check_position(p) for p in event.documents}), np.int64)
         return selection(corpus, positions) if len(positions) else view("message", "Nothing is selected yet.")
 
-    points.click(described, None, chosen, show_progress="minimal", api_visibility="private")
-    by.input(lambda by: drawn(corpus, places, by), by, points, show_progress="hidden", api_visibility="private")
-    tab.select(lambda by: drawn(corpus, places, by), [by], [points], api_visibility="private")
+    points.click(described, None, chosen, show_progress="minimal", **EACH)
+    by.input(lambda by: drawn(corpus, places, by), by, points, show_progress="hidden", **LATEST)
+    tab.select(lambda by: drawn(corpus, places, by), [by], [points], **LATEST)
 
 
 def drawn(corpus: Corpus, places: pd.DataFrame, by: str | None) -> str:

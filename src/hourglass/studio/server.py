@@ -6,10 +6,12 @@ browser itself from asking any other machine.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import os
 import socket
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,12 @@ REFUSED = (
     "/upload",
 )
 """Doors of gradio to files and other machines, for which the studio has no use."""
+EVENTS, ANSWERS = "/gradio_api/queue/join", "/gradio_api/queue/data"
+"""Where a page sends what was done in it, and the stream in which it gets the answers."""
+LAST = b'"msg":"close_stream"'
+"""How gradio tells a page that nothing more will come in a stream. In a text that is sent, the quotes would be escaped."""
+PATIENCE = 5.0
+"""Seconds that a page gets to hang up after that."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -75,14 +83,19 @@ def is_loopback(host: str) -> bool:
 
 
 class _Guard:
-    """Refuses what reaches for files, and says in every answer what the browser may load.
+    """Refuses what reaches for files, says in every answer what the browser may load, and lets no answer get lost.
 
     It passes messages on one by one: gradio's answers come as a stream, of which a middleware of requests and responses
     would lose some.
+
+    Gradio ends that stream whenever nothing is left to answer. A page whose next event is acknowledged before it has read
+    of the end takes the stream for open: it opens no other, and the answer reaches nobody. So events that arrive in between
+    are acknowledged only when the page has hung up.
     """
 
     def __init__(self, app: Any) -> None:
         self._app = app
+        self._ending: set[asyncio.Event] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from starlette.datastructures import MutableHeaders
@@ -91,12 +104,50 @@ class _Guard:
         async def sent(message: Any) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
+                if scope["path"] == EVENTS:
+                    for ending in list(self._ending):
+                        await ending.wait()
             await send(message)
 
         if scope["type"] == "http" and scope["path"].startswith(REFUSED):
             await PlainTextResponse("the studio serves no files", status_code=403)(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == ANSWERS:
+            await self._answers(scope, receive, sent)
         else:
             await self._app(scope, receive, sent)
+
+    async def _answers(self, scope: Any, receive: Any, send: Any) -> None:
+        """The stream of answers, left open after its last message until the page has read that and hangs up.
+
+        It says that it must not be stored: all streams of a page have one address, and a browser that stores what it gets
+        may ask for the next one twice, of which it reads one, and half of the answers go to the other.
+        """
+        from starlette.datastructures import MutableHeaders
+
+        ending, end = asyncio.Event(), None
+
+        async def sent(message: Any) -> None:
+            nonlocal end
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["cache-control"] = "no-store"
+            if LAST in message.get("body", b""):
+                self._ending.add(ending)
+            if ending in self._ending and not message.get("more_body"):
+                end = message
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+            if end:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE):
+                        while (await receive())["type"] != "http.disconnect":
+                            pass
+                await send(end)
+        finally:
+            self._ending.discard(ending)
+            ending.set()
 
 
 def application(blocks: gr.Blocks, host: str, **look: Any) -> Any:

@@ -13,6 +13,12 @@ from hourglass.errors import HourglassError
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.views import figure_script, script, view
 
+# Gradio drops what is done while the same is still being answered, unless it is told otherwise.
+EACH: dict[str, Any] = {"trigger_mode": "multiple", "api_visibility": "private"}
+"""Clicks that say what was clicked, or count: each is answered, in their order."""
+LATEST: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
+"""Questions: when an answer is there, the one asked meanwhile is answered too."""
+
 
 @dataclass(frozen=True)
 class Shell:
@@ -37,9 +43,7 @@ class Shell:
         return made
 
     def _lead(self, made: gr.HTML) -> None:
-        made.select(
-            self._go, None, [self.tabs, self.document, self.concept], show_progress="hidden", api_visibility="private"
-        )
+        made.select(self._go, None, [self.tabs, self.document, self.concept], show_progress="hidden", **EACH)
 
     def _go(self, event: gr.EventData) -> tuple[Any, Any, Any]:
         sent = event._data

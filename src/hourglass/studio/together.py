@@ -12,7 +12,7 @@ import pandas as pd
 
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.figures import figure, text_of
-from hourglass.studio.shell import Shell, told
+from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import send, view
 from hourglass.uses.explore import Correlations
 from hourglass.uses.explore.find import LEVEL
@@ -62,10 +62,12 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         return (gr.skip(),) * 4 if pairs is not None else found(*asked)
 
     outputs = [rows, graph, read, kept]
-    again.click(found, [npmi, similar, apart], outputs, api_visibility="private")
+    # In turn: what was asked for last is shown last.
+    in_turn = {"concurrency_id": "together", **LATEST}
+    again.click(found, [npmi, similar, apart], outputs, **in_turn)
     for place in (rows, graph):
-        place.click(picked, kept, [read, rows], show_progress="minimal", api_visibility="private")
-    tab.select(at_first, [kept, npmi, similar, apart], outputs, api_visibility="private")
+        place.click(picked, kept, [read, rows], show_progress="minimal", **EACH)
+    tab.select(at_first, [kept, npmi, similar, apart], outputs, **in_turn)
 
 
 def table(pairs: Correlations, picked: int = -1) -> str:
