@@ -95,10 +95,26 @@ def test_length_matching_removes_what_length_explains(tmp_path):
     ws = make_workspace(tmp_path / "ws", ["a b"] * 800, {"g": groups}, maxima, tokens=tokens)
     (plain,) = ws.diff("g", "long", "short")
     assert 1 in plain.table["feature"].dropna().tolist()
-    assert any("differ in length" in note for note in plain.notes)
+    assert any("differ in length" in note and "`--match-length`" in note for note in plain.notes)
     (matched,) = ws.diff("g", "long", "short", match_length=True)
     assert 1 not in matched.table["feature"].dropna().tolist()
     assert matched.median_tokens[0] == pytest.approx(matched.median_tokens[1], rel=0.15)
+
+
+def test_length_matching_of_pairs_looks_inside_each_pair(tmp_path):
+    """Of like length as a whole, the two sides can still have a long and a short document in every pair."""
+    random = np.random.default_rng(1)
+    short, long, like = random.integers(10, 60, 200), random.integers(80, 200, 200), random.integers(10, 200, 100)
+    tokens = np.concatenate([long, short, like, short, long, like])
+    of = [*range(200), *range(200, 400), *range(400, 500), *range(200), *range(500, 700), *range(400, 500)]
+    maxima = np.zeros((1000, WIDTH))
+    maxima[:, 1] = random.random(1000) < tokens / 220
+    columns = {"g": ["a"] * 500 + ["b"] * 500, "prompt": [f"p{i}" for i in of]}
+    ws = make_workspace(tmp_path / "ws", ["a b"] * 1000, columns, maxima, tokens=tokens)
+    assert 1 in ws.diff("g", "a", "b", pair="prompt")[0].table["feature"].dropna().tolist()
+    (matched,) = ws.diff("g", "a", "b", pair="prompt", match_length=True)
+    assert matched.documents == (50, 50)  # half of the hundred pairs of like length
+    assert 1 not in matched.table["feature"].dropna().tolist()
 
 
 def test_min_tokens_asks_for_repeated_firing(tmp_path):

@@ -95,7 +95,7 @@ class DiffOptions:
     pair        column that matches documents of the groups one to one (the same prompt, say)
     test        "fisher" (exact; McNemar's when paired) or "permutation" of the group labels
     split       select on one half (by p, as the other must confirm it), confirm by q and estimate on the other
-    match_length  compare only as many documents of each length in one group as in the other
+    match_length  compare only as many documents of each length in one group as in the other; of each pair, with `pair`
     threshold   smallest difference that is kept
     false_discovery  largest q that is kept; None keeps all
     top         most rows of each direction and kind
@@ -224,7 +224,7 @@ def _compare(workspace: Workspace, by: str, a: str, b: str | None, options: Diff
     notes: list[str] = []
     medians = (float(np.median(tokens[side == 0])), float(np.median(tokens[side == 1])))
     if options.match_length:
-        side = _match_lengths(side, tokens, random)
+        side = _match_lengths(side, tokens, random, workspace.column(options.pair) if options.pair else None)
         medians = (float(np.median(tokens[side == 0])), float(np.median(tokens[side == 1])))
         if min((side == 0).sum(), (side == 1).sum()) < SMALLEST:
             raise InputError(
@@ -233,7 +233,7 @@ def _compare(workspace: Workspace, by: str, a: str, b: str | None, options: Diff
     elif max(medians) > 1.5 * max(min(medians), 1):
         notes.append(
             f"Documents of the two sides differ in length (medians {medians[0]:.0f} and {medians[1]:.0f} tokens): "
-            "longer documents contain more of everything. Match lengths to see what remains."
+            "longer documents contain more of everything. Match lengths (`--match-length`) to see what remains."
         )
     pairs = _pairs(workspace, options.pair, side) if options.pair else None
     if pairs is not None and (len(pairs.names) < SMALLEST):
@@ -456,12 +456,18 @@ def _other_groups(groups: Array, side: Array) -> Array | None:
     return codes
 
 
-def _match_lengths(side: Array, tokens: Array, random: np.random.Generator) -> Array:
-    """Keep, in each of the length bins (steps of 25 %), as many documents of one side as of the other."""
+def _match_lengths(side: Array, tokens: Array, random: np.random.Generator, pairs: Array | None = None) -> Array:
+    """Keep, in each of the length bins (steps of 25 %), as many documents of one side as of the other; of pairs, in each pair."""
     bins = length_steps(tokens)
+    if pairs is not None:
+        of = pd.factorize(pd.Series(pairs))[0]  # -1: without a pair
+        side = np.where(of >= 0, side, -1).astype(side.dtype)
+        bins = np.unique(np.stack([of, bins]), axis=1, return_inverse=True)[1].ravel()
     kept = np.full_like(side, -1)
-    for bin in np.unique(bins[side >= 0]):
-        here = [np.flatnonzero((bins == bin) & (side == s)) for s in (0, 1)]
+    rows = np.flatnonzero(side >= 0)
+    rows = rows[np.argsort(bins[rows], kind="stable")]
+    for bin in np.split(rows, np.flatnonzero(np.diff(bins[rows])) + 1):
+        here = [bin[side[bin] == s] for s in (0, 1)]
         number = min(len(here[0]), len(here[1]))
         for s in (0, 1):
             kept[random.permutation(here[s])[:number]] = s

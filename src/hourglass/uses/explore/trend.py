@@ -126,7 +126,7 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
     if not options.match_length and max(medians) > 1.5 * max(min(medians), 1):
         notes.append(
             f"Documents differ in length along {by!r} (medians {min(medians):.0f} to {max(medians):.0f} tokens): "
-            "longer documents contain more of everything. Match lengths to see what remains."
+            "longer documents contain more of everything. Leave out `--no-match-length` to see what remains."
         )
     strata = np.zeros(len(placed), np.int64)
     if options.match_length:
