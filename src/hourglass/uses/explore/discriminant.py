@@ -9,14 +9,16 @@ from scipy.sparse import csr_matrix
 
 Array = np.ndarray[Any, Any]
 
+PENALTY = 1.0
+"""Of the weights, in units of the rows' mean squared distance from their middle."""
 
-def discriminant(x: Array | csr_matrix, positive: Array, penalty: float = 1.0) -> tuple[Array, Array]:
+
+def discriminant(x: Array | csr_matrix, positive: Array) -> tuple[Array, Array]:
     """Weights [d], and for each row of `x` [n, d] the score that it gets from weights learned without it [n].
 
-    Ridge regression (Hoerl and Kennard 1970) of +1 for rows where `positive`, -1 for others, both sides weighing the
-    same, with an intercept. It is solved over rows, of which there are fewer than columns. `penalty` is in units of
-    the rows' mean squared distance from their middle. Leaving a row out needs no second solution (Allen 1974): of what a
-    row gets, its own part is known. No weights where all rows are alike. Both sides need a row.
+    Ridge regression (Hoerl and Kennard 1970), with an intercept, of +1 for rows where `positive` and -1 for the others,
+    both sides weighing the same; solved over rows, of which there are fewer than columns. No row is left out by solving
+    again: what a row adds to its own score is known (Allen 1974). Zeros where all rows are alike. Both sides need a row.
     """
     number = len(positive)
     target = np.where(positive, 1.0, -1.0)
@@ -27,13 +29,12 @@ def discriminant(x: Array | csr_matrix, positive: Array, penalty: float = 1.0) -
     middle = products @ share
     kernel = products - middle - middle[:, None] + share @ middle  # of rows less their weighted mean
     spread = np.trace(kernel) / number
-    if spread <= 1e-9 * max(np.trace(products) / number, 1e-300):
+    if spread <= 1e-9 * np.trace(products) / number:
         return np.zeros(x.shape[1]), np.zeros(number)
-    inverse = np.linalg.inv(kernel + penalty * spread * np.diag(1 / (share * number)))
-    # The sides weigh the same, so the target's mean is 0 and the dual's centring shows in the hat matrix alone.
-    dual = inverse @ target
+    inverse = np.linalg.inv(kernel + PENALTY * spread * np.diag(1 / (share * number)))
+    dual = inverse @ target  # whose mean is 0, as both sides weigh the same
     weights = x.T @ dual - (x.T @ share) * dual.sum()
-    hat = kernel @ inverse
+    hat = kernel @ inverse  # [scores, targets]
     hat += (1 - hat.sum(1, keepdims=True)) * share
     own = np.diag(hat)
     return weights, (hat @ target - own * target) / (1 - own)

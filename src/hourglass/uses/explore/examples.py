@@ -64,11 +64,8 @@ def learned(workspace: Workspace, positive: Array, negative: Array, options: Fin
     directions, unseen = {}, {}
     for name, x in examples.items():
         directions[name], unseen[name] = discriminant(x, has)
-    scores = {}
-    if "dense" in directions and directions["dense"].any():
-        scores["dense"] = dense_scores(workspace, directions["dense"])
-    if "words" in directions and directions["words"].any():
-        scores["words"] = presence_scores(workspace, directions["words"])
+    score_by = {"dense": dense_scores, "words": presence_scores}
+    scores = {name: by(workspace, directions[name]) for name, by in score_by.items() if np.any(directions.get(name, 0))}
     return Learned(_largest(directions["features"], options.k or LEARNED), scores, votes(unseen, has))
 
 
@@ -87,7 +84,8 @@ def _largest(weights: Array, number: int) -> dict[int, float]:
     best = np.argsort(-np.abs(weights), kind="stable")[:number]
     best = best[weights[best] != 0]
     best = best[np.argsort(-weights[best], kind="stable")]
-    return {int(f): float(weights[f] / np.abs(weights[best]).max()) for f in best}
+    largest = np.abs(weights[best]).max(initial=0)
+    return {int(f): float(weights[f] / largest) for f in best}
 
 
 # By rule --------------------------------------------------------------------------------------------
