@@ -33,7 +33,9 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 import hourglass as hg
 from hourglass.metrics.ranking import auroc, average_precision, reciprocal_rank_fusion
-from hourglass.uses.explore.find import FindOptions, dense_scores, feature_scores, weights_from_examples
+from hourglass.uses.explore.examples import weights_from_examples
+from hourglass.uses.explore.find import FindOptions
+from hourglass.uses.explore.scores import dense_scores, feature_scores
 
 Array = np.ndarray[Any, Any]
 

@@ -116,6 +116,9 @@ def test_tables_are_for_people(explored):
 def test_find_by_examples_and_features(explored):
     found = json.loads(run("find", explored, "--like", "d0", "--like", "d2", "--unlike", "d1", "--top", 10, "--json"))
     assert all(int(d["id"].removeprefix("d")) % 2 == 0 for d in found["documents"][:5])
+    assert found["learned"] and set(found["votes"]) == {"features", "dense", "words"}
+    shown = run("find", explored, "--like", "d0", "--like", "d2", "--no-learn")
+    assert "Votes of the rankings (equal): features 0.33, dense 0.33, words 0.33" in shown
     found = json.loads(run("find", explored, "--feature", "3=0.5", "--feature", "4", "--json"))
     assert [f["weight"] for f in found["features"]] == [0.5, 1.0]
 

@@ -28,10 +28,20 @@ def find(
     without: Annotated[
         list[int] | None, typer.Option(help="Feature of the query or of the examples to leave out (repeat).")
     ] = None,
-    k: Annotated[int, typer.Option(help="Most features that a query turns into.")] = 20,
+    k: Annotated[
+        int | None,
+        typer.Option(help="Most features that a question turns into.", show_default="20; 400 learned from examples"),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="How fast the weights fall along them.")] = 0.2,
     no_scale: Annotated[
         bool, typer.Option("--no-scale", help="Do not divide features by their 90th percentile.")
+    ] = False,
+    no_learn: Annotated[
+        bool,
+        typer.Option(
+            "--no-learn",
+            help="Of examples, weigh the features they have more often by rank; rankings have equal votes.",
+        ),
     ] = False,
     fuse: Annotated[
         str, typer.Option(help="Rankings that the one by features is fused with: dense,words or one of them, or none.")
@@ -58,6 +68,7 @@ def find(
         k=k,
         temperature=temperature,
         scale=not no_scale,
+        learn=not no_learn,
         fuse=() if fuse == "none" else tuple(part.strip() for part in fuse.split(",")),
         rerank=rerank,
         model=model,
@@ -93,6 +104,10 @@ def _print(found: Found) -> None:
             for r in features.itertuples()
         ],
     )
+    if len(found.votes) > 1:
+        earned = "by how each parts the examples" if found.learned else "equal"
+        said = ", ".join(f"{name} {vote:.2f}" for name, vote in found.votes.items())
+        out.print(f"Votes of the rankings ({earned}): {said}", markup=False)
     if edited:
         out.print(f"Overlap with the ranking before the edit: {found.overlap:.2f} (1: the same)", markup=False)
     print_table(

@@ -10,7 +10,7 @@ import numpy as np
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import percent, view
-from hourglass.uses.explore.find import LEVEL
+from hourglass.uses.explore.scores import LEVEL
 
 ROWS, EXAMPLES, DOCUMENTS = 30, 8, 12
 ORDERS = [

@@ -16,8 +16,8 @@ import pandas as pd
 
 from hourglass.errors import InputError
 from hourglass.uses.explore.diff import SMALLEST
-from hourglass.uses.explore.find import strengths, word_scores
 from hourglass.uses.explore.overview import snippet, telling
+from hourglass.uses.explore.scores import strengths, word_scores
 
 if TYPE_CHECKING:
     from hourglass.uses.explore import Correlations, Found, Workspace

@@ -13,8 +13,8 @@ from hourglass.studio.corpus import Corpus
 from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import view
 from hourglass.uses.explore.diff import REST, Difference
-from hourglass.uses.explore.find import LEVEL
 from hourglass.uses.explore.overview import readable
+from hourglass.uses.explore.scores import LEVEL
 
 ROWS, DOCUMENTS = 40, 6
 

@@ -14,6 +14,7 @@ from hourglass.studio.views import view
 from hourglass.uses.explore import Found
 
 TOP, SUGGESTIONS, CARRIED = 20, 8, 3
+RANKINGS = {"features": "concepts", "dense": "meaning", "words": "words"}
 
 Question = dict[str, Any]
 """query, weights {feature: weight} set by hand, without [feature]."""
@@ -117,7 +118,8 @@ def weighed(corpus: Corpus, found: Found) -> str:
         for r in found.features.itertuples()
         if r.weight or edited
     ]
-    return view("weights", rows, edited, found.overlap)
+    votes = [(RANKINGS[name], vote) for name, vote in found.votes.items()]
+    return view("weights", rows, edited, found.overlap, votes)
 
 
 def suggestions(corpus: Corpus, text: str) -> str:

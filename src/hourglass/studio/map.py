@@ -13,8 +13,8 @@ from hourglass.studio.corpus import Corpus
 from hourglass.studio.figures import figure, text_of
 from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import colour, send, view
-from hourglass.uses.explore.find import LEVEL, feature_counts, strengths
 from hourglass.uses.explore.overview import strongest
+from hourglass.uses.explore.scores import LEVEL, feature_counts, strengths
 
 Array = np.ndarray[Any, Any]
 

@@ -15,7 +15,7 @@ from hourglass.studio.figures import figure, text_of
 from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import send, view
 from hourglass.uses.explore import Correlations
-from hourglass.uses.explore.find import LEVEL
+from hourglass.uses.explore.scores import LEVEL
 
 Array = np.ndarray[Any, Any]
 

@@ -51,7 +51,7 @@ from hourglass.waist import Batch, Losses, Waist, WaistConfig
 PAPER_DIFF = DiffOptions(metric="nearest", level=0.0, split=False, false_discovery=None, threshold=0.03, top=100)
 """Any activation counts; differences above 0.03, the 200 largest of both directions, estimated where they were selected."""
 
-PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=())
+PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=(), learn=False)
 """The 100 features whose names are nearest to the query, features alone."""
 
 PAPER_CLUSTER = ClusterOptions(k=100, level=0.0, neighbours=1_000_000_000)

@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hourglass.errors import InputError
-from hourglass.uses.explore.find import word_scores, words_from_examples
+from hourglass.uses.explore.examples import words_from_examples
+from hourglass.uses.explore.scores import word_scores
 from workspaces import DIM, WIDTH, make_workspace
 
 
@@ -51,6 +52,7 @@ def test_by_words_uses_the_nearest_names(planted, monkeypatch):
         ({"query": "x", "unlike": ["1"]}, "need examples that have it"),
         ({"features": {1: 1.0}, "without": [2]}, "can only be left out"),
         ({"query": "x", "features": {1: 1.0}, "without": [1]}, "both given a weight and left out"),
+        ({"like": ["1", "2"], "unlike": ["2"]}, "document '2' is given both as one that has it"),
         ({"query": "x", "fuse": ("dens",)}, "did you mean 'dense'"),
         ({"query": "x", "fuse": "dense"}, "expected a list"),
         ({"query": "x", "temperature": 0}, "expected a number above 0"),
@@ -146,13 +148,13 @@ def test_words_of_examples_are_those_they_share(tmp_path):
     ws = make_workspace(tmp_path / "ws", texts, {}, np.ones((100, WIDTH)))
     weights = words_from_examples(ws, np.arange(5), np.array([50, 51]))
     assert {ws.words[w] for w in weights} == {"shared", "word", "common shared", "shared word"}
-    found = ws.find(like=["0", "1"], unlike=["50"], fuse=("words",), top=18)
+    found = ws.find(like=["0", "1"], unlike=["50"], fuse=("words",), learn=False, top=18)
     assert set(found.documents["position"]) == set(range(2, 20))
 
 
 def test_a_question_that_turns_into_nothing_says_so(planted):
     with pytest.raises(InputError, match="no feature and no word"):
-        planted.find(like=["0"], unlike=["0"], fuse=())
+        planted.find(features={1: 0.0})
 
 
 def test_rows_come_back_in_the_order_asked(planted):
@@ -178,7 +180,8 @@ def test_what_an_example_has_not_counts_against_it_in_the_dense_ranking(tmp_path
     ws = make_workspace(tmp_path / "ws", ["text"] * 60, {}, np.eye(60, WIDTH), dense=dense)
     like, unlike = [str(i) for i in range(10, 15)], [str(i) for i in range(30, 35)]
     ranked = [
-        ws.find(like=like, unlike=apart, top=60).documents.set_index("position")["by_dense"] for apart in ((), unlike)
+        ws.find(like=like, unlike=apart, top=60, learn=False).documents.set_index("position")["by_dense"]
+        for apart in ((), unlike)
     ]
     # 0 to 9 share with the examples what sets them apart, 35 to 39 what does not.
     assert all(ranked[0].loc[0:9].to_numpy() >= ranked[0].loc[35])

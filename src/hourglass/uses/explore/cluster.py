@@ -34,7 +34,7 @@ from scipy.sparse import csr_matrix
 from hourglass.errors import ConfigError, InputError
 from hourglass.metrics.conductance import against_chance, cosine_conductance, graph_conductance
 from hourglass.uses.explore.affinity import Patterns, by_eigengap, jaccard_graph, parts, patterns, spectrum
-from hourglass.uses.explore.find import query_vector, text_vectors, unit
+from hourglass.uses.explore.find import query_vector, text_vectors
 from hourglass.uses.explore.labels import (
     CLEAR,
     FUNCTION_WORDS,
@@ -47,6 +47,7 @@ from hourglass.uses.explore.labels import (
 )
 from hourglass.uses.explore.labels import TERMS as LABEL_TERMS
 from hourglass.uses.explore.presence import present_in
+from hourglass.uses.explore.scores import unit
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace

@@ -1,16 +1,20 @@
 """Find documents that have a property: by words, by example documents, or by chosen features.
 
-A query becomes a short ranked list of features, the r-th of k weighted exp(-(r / k) / temperature); a
-document's score is the weighted sum of its maxima, each divided by the feature's 90th percentile. That
-ranking is fused, by reciprocal ranks, with the one by dense vectors and the one by words (BM25), because
-each misses what another finds. The features and their weights can be edited by hand; the answer then says
-where each document stood before.
+A query becomes a ranked list of features with weights; a document's score is the weighted sum of its maxima, each
+divided by the feature's 90th percentile. That ranking is fused with the one by dense vectors and the one by words,
+because each misses what another finds.
+
+Of words, the features are those whose names are nearest, the r-th of k weighted exp(-(r / k) / temperature), and the
+rankings are fused by reciprocal ranks. From examples, each ranking is the direction that best parts them (`examples`),
+and has as many votes as it earns on examples that it has not seen (`fusion`). The features and their weights can be
+edited by hand; the answer then says where each document stood before.
 
 Differences from the paper:
-- Features come from examples as well as from words.
+- Features come from examples as well as from words, and learned from examples is not the paper's: `learn=False` weights
+  features that the examples have more often by rank, and fuses with equal votes.
 - BM25 (Robertson and Zaragoza 2009) runs over the word presence that a workspace keeps, so a word counts once in
-  a document, and over the words of the query or, from examples, the ten words of highest offer weight (Robertson
-  1990); the paper lets a language model choose ten.
+  a document, and over the words of the query or, from examples by rule, the ten words of highest offer weight
+  (Robertson 1990); the paper lets a language model choose ten.
 - What picks among the candidates is a language model behind an address, or any function.
 """
 
@@ -24,15 +28,23 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
 
 from hourglass.adapters.chat_endpoint import ChatEndpoint, Prices
 from hourglass.adapters.huggingface import pooled
 from hourglass.errors import ConfigError, InputError, nearest
-from hourglass.metrics.ranking import rank_biased_overlap, reciprocal_rank_fusion
+from hourglass.metrics.ranking import rank_biased_overlap
+from hourglass.uses.explore.examples import (
+    RANKED,
+    by_rank,
+    learned,
+    vector_from_examples,
+    weights_from_examples,
+    words_from_examples,
+)
+from hourglass.uses.explore.fusion import fused
 from hourglass.uses.explore.judges import endpoint_of, is_address, usage_of
-from hourglass.uses.explore.presence import picked
 from hourglass.uses.explore.reranking import rerank_by
+from hourglass.uses.explore.scores import dense_scores, feature_rows, unit, weighted_sums, word_scores
 from hourglass.uses.explore.words import word_presence
 
 if TYPE_CHECKING:
@@ -42,25 +54,20 @@ Array = np.ndarray[Any, Any]
 Rival = Literal["dense", "words"]
 Rerank = Callable[[str, pd.DataFrame], Sequence[int]]
 
-WORDS = 10
-"""Words that examples turn into."""
 CARRIERS = 5
 """Features named beside a document, those that add most to its score."""
 COMPARED = 1000
 """Depth to which the rankings before and after an edit are compared; at p = 0.98 the rest weighs nothing."""
-LEVEL = 0.5
-"""A document has a feature above this share of its 90th percentile, as in the table of features."""
-
-_K1, _B = 1.2, 0.75  # BM25's usual constants
 
 
 @dataclass(frozen=True, kw_only=True)
 class FindOptions:
     """How a query is turned into features and scores.
 
-    k            most features a query turns into
-    temperature  how fast the weight falls along them; the smaller, the more the first one rules
+    k            most features a query turns into; None: 20, or 400 that are learned from examples
+    temperature  how fast the weight falls along them; the smaller, the more the first one rules (not where they are learned)
     scale        divide each feature by its 90th percentile
+    learn        from examples, learn each ranking and its vote; False: features weighted by rank, equal votes
     fuse         rankings that the one by features is fused with: "dense" (vectors), "words" (BM25); () for none
     rerank       picks the features of a text query among the `candidates` whose names are nearest: the address of a chat
                  endpoint or a `ChatEndpoint`, or a function that is given the query and a table (feature, label,
@@ -69,9 +76,10 @@ class FindOptions:
     top          number of documents returned
     """
 
-    k: int = 20
+    k: int | None = None
     temperature: float = 0.2
     scale: bool = True
+    learn: bool = True
     fuse: Sequence[Rival] = ("dense", "words")
     rerank: str | ChatEndpoint | Rerank | None = None
     candidates: int = 100
@@ -84,7 +92,7 @@ class FindOptions:
         if self.temperature <= 0:
             raise ConfigError(f"temperature {self.temperature}: expected a number above 0")
         for name in ("k", "candidates", "top"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 1 or more")
         if not isinstance(self.fuse, (tuple, list)):
             raise ConfigError(f"fuse {self.fuse!r}: expected a list with some of: {', '.join(get_args(Rival))}")
@@ -105,6 +113,8 @@ class Found:
     documents  best first: position, id, score, text; by_features, by_dense, by_words (its place in each ranking that was
                used, from 1); carried ([{feature, contribution}], the features that add most to its score)
     features   feature, label, weight, as they were used
+    votes      what each ranking that was used counts, adding up to 1; `learned` says whether examples gave them, to scores
+               in standard units, or they are equal, of reciprocal ranks
     overlap    with edits only: rank-biased overlap (p = 0.98) with the ranking before them; documents then have
                rank_before, and features weight_before (NaN for one that was added)
     usage      of a language model that reranked: as in `Verified`; None without one
@@ -113,6 +123,8 @@ class Found:
     query: Any
     documents: pd.DataFrame
     features: pd.DataFrame
+    votes: dict[str, float]
+    learned: bool = False
     overlap: float | None = None
     usage: dict[str, Any] | None = None
 
@@ -121,6 +133,8 @@ class Found:
         return {
             "query": self.query,
             "features": json.loads(self.features.to_json(orient="records")),
+            "votes": self.votes,
+            "learned": self.learned,
             **({} if self.overlap is None else {"overlap": self.overlap}),
             **({} if self.usage is None else {"usage": self.usage}),
             "documents": json.loads(self.documents.to_json(orient="records")),
@@ -150,6 +164,7 @@ def find(
     options, endpoint = _with_model(workspace, options)
     rivals: dict[str, Array] = {}
     weights: dict[int, float] = {}
+    votes: dict[str, float] | None = None
     examples = workspace.positions([*like, *unlike])
     if query is not None:
         vector = query_vector(workspace, query)
@@ -159,6 +174,9 @@ def find(
         words = word_presence([query], workspace.words).indices
         if "words" in options.fuse and len(words):
             rivals["words"] = word_scores(workspace, dict.fromkeys(map(int, words)))
+    elif like and options.learn:
+        found = learned(workspace, examples[: len(like)], examples[len(like) :], options)
+        weights, rivals, votes = found.weights, found.scores, found.votes
     elif like:
         positive, negative = examples[: len(like)], examples[len(like) :]
         weights = weights_from_examples(workspace, positive, negative, options)
@@ -173,8 +191,12 @@ def find(
     if not rivals and not any(weights.values()):
         raise InputError("the question turns into no feature and no word of this corpus; ask in other words, or fuse")
     used = list(weights)
-    strength = strengths(workspace, used, options.scale)
-    after = _ranked(strength, used, weights, rivals, examples)
+    questions = [weights, before] if edited else [weights]
+    by_features = weighted_sums(workspace, questions, options.scale).T
+    after, *unedited = [
+        _ranked({**({"features": by} if any(w.values()) or not rivals else {}), **rivals}, examples, votes)
+        for w, by in zip(questions, by_features)
+    ]
     columns: dict[str, Any] = {}
     best = after.order[: options.top]
     labels = pd.Series(workspace.labels(used), dtype=object)
@@ -182,20 +204,22 @@ def find(
     overlap = None
     if edited:
         table["weight_before"] = [before.get(f, np.nan) for f in used]
-        earlier = _ranked(strength, used, before, rivals, examples).order
-        rank = np.empty(strength.shape[0], np.int64)
+        earlier = unedited[0].order
+        rank = np.empty(len(workspace), np.int64)
         rank[earlier] = np.arange(1, len(earlier) + 1)
         columns["rank_before"] = rank[best]
         overlap = rank_biased_overlap(earlier[:COMPARED].tolist(), after.order[:COMPARED].tolist())
     for name, scores in after.rankings.items():
-        columns[f"by_{name}"] = [int((scores[after.order] > scores[d]).sum()) + 1 for d in best]
-    columns["carried"] = _carriers(strength[best], used, weights)
+        among = scores[after.order]
+        columns[f"by_{name}"] = [int((among > scores[d]).sum()) + 1 for d in best]
+    columns["carried"] = _carriers(workspace, best, weights, options.scale)
     rows = workspace.rows(best.tolist(), ["_id", workspace.text_column])
     documents = pd.DataFrame(
         {"position": best, "id": rows.column(0).to_pylist(), "score": after.scores[best], **columns}
     ).assign(text=rows.column(1).to_pylist())
     asked = query if query is not None else list(like) or chosen
-    return Found(asked, documents, table, overlap, None if endpoint is None else usage_of(endpoint))
+    usage = None if endpoint is None else usage_of(endpoint)
+    return Found(asked, documents, table, after.votes, votes is not None, overlap, usage)
 
 
 # What a question turns into -------------------------------------------------------------------------
@@ -237,169 +261,51 @@ def nearest_features(workspace: Workspace, vector: Array, number: int) -> pd.Dat
 def weights_from_query(workspace: Workspace, vector: Array, options: FindOptions, query: str = "") -> dict[int, float]:
     """The features whose names are nearest to the query's vector [d], or those that `rerank` picks, weighted by rank."""
     if not callable(options.rerank):
-        return _by_rank(nearest_features(workspace, vector, options.k)["feature"].to_numpy(), options.temperature)
+        return by_rank(
+            nearest_features(workspace, vector, options.k or RANKED)["feature"].to_numpy(), options.temperature
+        )
     candidates = nearest_features(workspace, vector, options.candidates)
     picked = [int(feature) for feature in options.rerank(query, candidates)]
     for feature in picked:
         if feature not in set(candidates["feature"]):
             raise InputError(f"rerank returned feature {feature}, which is not among the {len(candidates)} candidates")
-    return _by_rank(np.array(list(dict.fromkeys(picked)), np.int64)[: options.k], options.temperature)
-
-
-def weights_from_examples(
-    workspace: Workspace, positive: Array, negative: Array, options: FindOptions
-) -> dict[int, float]:
-    """The features that the examples have more often than `negative`, or than the corpus where there are none."""
-    if len(negative):
-        rest = feature_counts(workspace, negative) / len(negative)
-    else:
-        rest = workspace.features["documents"].to_numpy() / len(workspace)
-    gain = feature_counts(workspace, positive) / len(positive) - rest
-    best = np.argsort(-gain, kind="stable")[: options.k]
-    return _by_rank(best[gain[best] > 0], options.temperature)
-
-
-def vector_from_examples(workspace: Workspace, positive: Array, negative: Array) -> Array:
-    """[d] mean unit vector of the examples, less that of `negative` where there are any (Rocchio 1971)."""
-    mean = unit(_dense_rows(workspace, positive)).mean(0)
-    return mean - unit(_dense_rows(workspace, negative)).mean(0) if len(negative) else mean
-
-
-def words_from_examples(workspace: Workspace, positive: Array, negative: Array) -> dict[int, float]:
-    """The words of highest offer weight r * w, with their relevance weights w (Robertson and Sparck Jones 1976).
-
-    The rest of the corpus is what the examples are weighed against; a word that the `negative` have as often is none.
-    """
-    total = np.zeros(len(workspace.words), np.int64)
-    for arrays in workspace.stored("word_indices"):
-        total += np.bincount(arrays["word_indices"], minlength=len(total))
-    r, number = _word_counts(workspace, positive), len(positive)
-    n, rest = total - r, len(workspace) - number
-    weight = np.log((r + 0.5) * (rest - n + 0.5) / ((n + 0.5) * (number - r + 0.5)))
-    if len(negative):
-        weight[r / number <= _word_counts(workspace, negative) / len(negative)] = 0
-    best = np.argsort(-r * weight, kind="stable")[:WORDS]
-    return {int(w): float(weight[w]) for w in best if r[w] > 0 and weight[w] > 0}
-
-
-# Scores ---------------------------------------------------------------------------------------------
-
-
-def strengths(workspace: Workspace, features: Sequence[int], scale: bool = True) -> csr_matrix:
-    """[documents, len(features)] maxima of these features, in the order given, divided by their p90."""
-    slots = np.full(workspace.manifest["width"], -1, np.int32)
-    slots[list(features)] = np.arange(len(features))
-    parts = [
-        picked(a["indptr"], a["indices"], a["maximum"], slots, len(features))
-        for a in workspace.stored("indptr", "indices", "maximum")
-    ]
-    together = vstack(parts, format="csr")
-    if scale:
-        p90 = workspace.features["p90"].to_numpy(np.float32)[list(features)]
-        together.data /= np.where(p90 > 0, p90, 1)[together.indices]
-    return together
-
-
-def feature_scores(workspace: Workspace, weights: Mapping[int, float], scale: bool = True) -> Array:
-    """[documents] weighted sum of (scaled) maxima."""
-    return strengths(workspace, list(weights), scale) @ np.array(list(weights.values()), np.float32)
-
-
-def dense_scores(workspace: Workspace, vector: Array) -> Array:
-    """[documents] cosine of the documents' dense vectors with `vector` [d]."""
-    query = unit(vector).astype(np.float32)
-    parts = []
-    for arrays in workspace.stored("dense"):
-        dense = arrays["dense"].astype(np.float32)
-        length = np.sqrt(np.einsum("nd,nd->n", dense, dense))
-        parts.append((dense @ query) / np.maximum(length, 1e-12))
-    return np.concatenate(parts)
-
-
-def word_scores(workspace: Workspace, weights: Mapping[int, float | None]) -> Array:
-    """[documents] BM25 over word presence; a weight of None is the word's own idf, log(1 + (N - n + 0.5) / (n + 0.5))."""
-    slots = np.full(len(workspace.words), -1, np.int32)
-    slots[list(weights)] = np.arange(len(weights))
-    parts, lengths = [], []
-    for a in workspace.stored("word_indptr", "word_indices"):
-        parts.append(picked(a["word_indptr"], a["word_indices"], None, slots, len(weights)))
-        lengths.append(np.diff(a["word_indptr"]))
-    matched, length = vstack(parts, format="csr"), np.concatenate(lengths)
-    holders = np.asarray(matched.sum(0), np.float64).ravel()
-    idf = np.log1p((len(length) - holders + 0.5) / (holders + 0.5))
-    weight = np.array([idf[i] if w is None else w for i, w in enumerate(weights.values())])
-    norm = 1 - _B + _B * length / max(length.mean(), 1e-12)
-    return np.asarray((matched @ weight) * (_K1 + 1) / (1 + _K1 * norm))
+    return by_rank(np.array(list(dict.fromkeys(picked)), np.int64)[: options.k or RANKED], options.temperature)
 
 
 @dataclass(frozen=True)
 class _Ranked:
-    """scores [documents] by which `order` (positions, best first, no example among them) goes; the rankings it is of."""
+    """Scores [documents] by which `order` (positions, best first, no example among them) goes; what they are made of."""
 
     scores: Array
     order: Array
     rankings: dict[str, Array]
+    votes: dict[str, float]
 
 
-def _ranked(
-    strength: csr_matrix,
-    features: Sequence[int],
-    weights: Mapping[int, float],
-    rivals: Mapping[str, Array],
-    examples: Array,
-) -> _Ranked:
-    rankings = dict(rivals)
-    if any(weights.values()) or not rivals:
-        vector = np.array([weights.get(f, 0.0) for f in features], np.float32)
-        rankings = {"features": strength @ vector, **rankings}
-    scores = list(rankings.values())
-    fused = reciprocal_rank_fusion(scores) if len(scores) > 1 else scores[0]
-    order = np.argsort(-fused, kind="stable")
+def _ranked(rankings: dict[str, Array], examples: Array, votes: Mapping[str, float] | None) -> _Ranked:
+    scores = fused(rankings, votes)
+    order = np.argsort(-scores, kind="stable")
     if len(examples):
         order = order[~np.isin(order, examples)]
-    return _Ranked(fused, order, rankings)
+    shares = {name: 1.0 if votes is None else votes[name] for name in rankings}
+    total = sum(shares.values())
+    return _Ranked(scores, order, rankings, {name: share / total for name, share in shares.items()})
 
 
-def _carriers(strength: csr_matrix, features: Sequence[int], weights: Mapping[int, float]) -> list[list[dict]]:
-    """For each row the features that add (or take) most, the most first."""
-    added = strength.toarray() * np.array([weights[f] for f in features])
-    return [
-        [
-            {"feature": int(features[i]), "contribution": round(float(row[i]), 4)}
-            for i in np.argsort(-np.abs(row), kind="stable")[:CARRIERS]
-            if row[i]
-        ]
-        for row in added
-    ]
-
-
-# Parts of the stored matrices -----------------------------------------------------------------------
-
-
-def feature_counts(workspace: Workspace, rows: Array) -> Array:
-    """[features] how many of the documents at `rows` have each feature."""
-    level = LEVEL * workspace.features["p90"].to_numpy(np.float32)
-    counts = np.zeros(len(level), np.int64)
-    for arrays, inside in workspace.shards_of(rows, "indptr", "indices", "maximum", "count"):
-        for a, b in zip(arrays["indptr"][inside], arrays["indptr"][inside + 1]):
-            features = arrays["indices"][a:b]
-            counts[features[(arrays["maximum"][a:b] > level[features]) & (arrays["count"][a:b] >= 1)]] += 1
-    return counts
-
-
-def _word_counts(workspace: Workspace, rows: Array) -> Array:
-    """[words] how many of the documents at `rows` have each word."""
-    counts = np.zeros(len(workspace.words), np.int64)
-    for arrays, inside in workspace.shards_of(rows, "word_indptr", "word_indices"):
-        for a, b in zip(arrays["word_indptr"][inside], arrays["word_indptr"][inside + 1]):
-            counts[arrays["word_indices"][a:b]] += 1
-    return counts
-
-
-def _dense_rows(workspace: Workspace, rows: Array) -> Array:
-    """[len(rows), d] dense vectors of the documents at `rows`, in the order of the corpus."""
-    parts = [arrays["dense"][inside] for arrays, inside in workspace.shards_of(rows, "dense")]
-    return np.concatenate(parts).astype(np.float32)
+def _carriers(workspace: Workspace, documents: Array, weights: Mapping[int, float], scale: bool) -> list[list[dict]]:
+    """For each of `documents` the features that add (or take) most, the most first."""
+    of_feature = np.zeros(workspace.manifest["width"])
+    of_feature[list(weights)] = list(weights.values())
+    rows = feature_rows(workspace, documents, scale)
+    carriers = []
+    for row in np.searchsorted(np.sort(documents), documents):
+        inside = slice(rows.indptr[row], rows.indptr[row + 1])
+        features, added = rows.indices[inside], rows.data[inside] * of_feature[rows.indices[inside]]
+        most = np.argsort(-np.abs(added), kind="stable")[:CARRIERS]
+        carriers.append(
+            [{"feature": int(features[i]), "contribution": round(float(added[i]), 4)} for i in most if added[i]]
+        )
+    return carriers
 
 
 # Checks ---------------------------------------------------------------------------------------------
@@ -418,6 +324,11 @@ def _check_question(
         raise InputError("find needs exactly one of: a query, example documents (like), features with weights")
     if query is not None and not query.strip():
         raise InputError("the query is empty")
+    for id in unlike:
+        if id in like:
+            raise InputError(
+                f"document {id!r} is given both as one that has it (like) and as one that has it not (unlike)"
+            )
     if unlike and not like:
         raise InputError("examples that have it not (unlike) need examples that have it (like)")
     if dropped and query is None and not like:
@@ -427,19 +338,9 @@ def _check_question(
             raise InputError(f"feature {feature} is both given a weight and left out")
 
 
-def _by_rank(features: Array, temperature: float) -> dict[int, float]:
-    rank = np.arange(len(features)) / max(len(features), 1)
-    return {int(f): float(w) for f, w in zip(features, np.exp(-rank / temperature))}
-
-
 def _check_weights(workspace: Workspace, features: Mapping[int, float]) -> dict[int, float]:
     width = workspace.manifest["width"]
     for feature in features:
         if not 0 <= int(feature) < width:
             raise InputError(f"{workspace.folder}: no feature {feature}; they go from 0 to {width - 1}")
     return {int(f): float(w) for f, w in features.items()}
-
-
-def unit(x: Array) -> Array:
-    """Vectors of norm 1."""
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -13,7 +13,6 @@ import pandas as pd
 from hourglass.errors import InputError
 from hourglass.storage.atomic import atomic_file
 from hourglass.uses.explore.diff import SMALLEST, DiffOptions, differences
-from hourglass.uses.explore.find import LEVEL, strengths
 from hourglass.uses.explore.report import (
     Concept,
     Corpus,
@@ -25,6 +24,7 @@ from hourglass.uses.explore.report import (
     Report,
     render,
 )
+from hourglass.uses.explore.scores import LEVEL, strengths
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace

@@ -291,6 +291,12 @@ class Workspace:
         for shard, inside in self._inside(rows):
             yield self._stored(shard, names), inside
 
+    def files_of(self, rows: Array) -> Iterator[tuple[Any, Array]]:
+        """The open code files of these shards, of which slices can be read, with the rows inside, in rising order."""
+        for shard, inside in self._inside(rows):
+            with safe_open(self.code_file(shard), framework="numpy") as file:
+                yield file, inside
+
     def _stored(self, shard: Mapping[str, Any], names: Sequence[str]) -> dict[str, Array]:
         with safe_open(self.code_file(shard), framework="numpy") as file:
             return {name: file.get_tensor(name) for name in names}
