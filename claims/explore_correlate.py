@@ -15,8 +15,9 @@ null has the same texts, one field's shuffled. Each field is explored once; a pl
 Which pairs are true follows from the planting: feature i of the left goes with j of the right if and only if i differs
 between X and the other questions and j, in the same direction, between Y and the other requests. That is decided on the other
 half of the documents, which is in no planting:
-    found     among the pairs of the table there is one whose i is more frequent in X by 30 points or more, whose j is in Y
-    named     both X and Y have a feature that tells them so and that `correlate` looks at: one with a name that says more than form
+    found     among the pairs of the table, of features and words, there is one whose i is more frequent in X by 30 points or
+              more, whose j is in Y; whether there is one of which both have a name is kept with each planting
+    named     both X and Y have a feature that tells them so with a name that says more than form
     false     a pair of which i or j does not differ there in such a way, by exact one-sided tests at 0.05
 
 Baselines see the same 2,400 documents, all of them (ours selects on one half and confirms on the other), and are tested as ours
@@ -51,6 +52,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 import hourglass as hg
 from hourglass.metrics.association import joint_tail, npmi
 from hourglass.metrics.proportions import benjamini_hochberg
+from hourglass.uses.explore.correlate import items_in
 from hourglass.uses.explore.labels import says_form
 
 Array = np.ndarray[Any, Any]
@@ -150,9 +152,9 @@ class _Field:
         }
 
     def parts(self) -> dict[str, csr_matrix]:
-        """Features, words, or topics of all texts."""
+        """Features and words, words, or topics of all texts."""
         width = self.ws.manifest["width"]
-        return {"features": self.present, "words": self.present[:, width:], "topics": self.topics}
+        return {"ours": self.present, "words": self.present[:, width:], "topics": self.topics}
 
 
 def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
@@ -209,13 +211,15 @@ def _planting(left: _Field, right: _Field, seed: int, number: int, budget: str, 
     reported = _together(a, redrawn(right.ws, rows[1], folder / "b"), seed)
     nothing = _together(a, redrawn(right.ws, shuffled, folder / "c"), seed)
     found, false, pairs = {}, {}, {}
-    for part in ("features", "words", "topics"):
+    for part in ("ours", "words", "topics"):
         matrices = [field.parts()[part] for field in (left, right)]
-        if part == "features":
-            pairs[part] = reported
+        if part == "ours":
+            pairs[part] = _columns(reported)
         else:
             pairs[part] = _associated(*(matrix[own] for matrix, own in zip(matrices, rows)))
         found[part], false[part] = _judged(left, right, kinds, matrices, pairs[part])
+    named = _columns(reported.dropna(subset=["label_a", "label_b"]))
+    found["ours, both named"], _ = _judged(left, right, kinds, [field.present for field in (left, right)], named)
     told = [field.told(kind) for field, kind in zip((left, right), kinds)]
     detail = {
         "planted": kinds,
@@ -223,16 +227,16 @@ def _planting(left: _Field, right: _Field, seed: int, number: int, budget: str, 
         "found": found,
         "false": false,
         "pairs": {part: len(own[0]) for part, own in pairs.items()},
-        "pairs_on_nothing": len(nothing[0]),
+        "pairs_on_nothing": len(nothing),
     }
     row = partial(Row, unit=f"planting {seed}_{number}", seed=seed)
-    yield row(part="found", ours=found["features"], baseline=FOUND, detail=detail)
+    yield row(part="found", ours=found["ours"], baseline=FOUND, detail=detail)
     if min(own["named"] for own in told) >= TELLS:
-        yield row(part="found_where_named", ours=found["features"], baseline=FOUND)
-    yield row(part="false_discoveries", ours=-false["features"], baseline=-FALSE_DISCOVERY)
-    yield row(part="false_on_nothing", ours=-float(len(nothing[0]) > 0), baseline=-FALSE_DISCOVERY)
-    yield row(part="against_topics", ours=found["features"], baseline=found["topics"])
-    yield row(part="against_words", ours=found["features"], baseline=found["words"])
+        yield row(part="found_where_named", ours=found["ours"], baseline=FOUND)
+    yield row(part="false_discoveries", ours=-false["ours"], baseline=-FALSE_DISCOVERY)
+    yield row(part="false_on_nothing", ours=-float(len(nothing) > 0), baseline=-FALSE_DISCOVERY)
+    yield row(part="against_topics", ours=found["ours"], baseline=found["topics"])
+    yield row(part="against_words", ours=found["ours"], baseline=found["words"])
 
 
 def _rows(field: _Field, kind: str, documents: int, random: np.random.Generator) -> Array:
@@ -244,10 +248,20 @@ def _rows(field: _Field, kind: str, documents: int, random: np.random.Generator)
     return np.concatenate([of_kind[:joined], random.permutation(np.concatenate(background))])
 
 
-def _together(a: hg.Workspace, b: hg.Workspace, seed: int) -> Pairs:
-    table = a.correlate(b, seed=seed).table
+def _together(a: hg.Workspace, b: hg.Workspace, seed: int) -> pd.DataFrame:
+    """What `correlate` calls together, with the columns of each pair in `presence`."""
+    table = a.correlate(b, seed=seed, progress=False).table
     table = table[table["q"] <= FALSE_DISCOVERY]
-    return table["a"].to_numpy(np.int64), table["b"].to_numpy(np.int64)
+    columns = {}
+    for side, ws in (("a", a), ("b", b)):
+        word = {text: ws.manifest["width"] + i for i, text in enumerate(ws.words)}
+        items = items_in(table, side)
+        columns[f"column_{side}"] = np.array([word[i] if isinstance(i, str) else i for i in items], np.int64)
+    return table.assign(**columns)
+
+
+def _columns(table: pd.DataFrame) -> Pairs:
+    return table["column_a"].to_numpy(), table["column_b"].to_numpy()
 
 
 def _judged(

@@ -25,12 +25,13 @@ NAMES = ("features.parquet", "labels.safetensors", "words.json")
 def redrawn(workspace: hg.Workspace, rows: Array, folder: Path) -> hg.Workspace:
     """A workspace of the documents at `rows`, in this order, with ids 0, 1 ...: as if `embed` had read them.
 
-    Names and the scale of each feature are those of `workspace`. The model is not copied: it can read no text.
+    Names, the scale of each feature and the model are those of `workspace`.
     """
     for part in ("documents", "codes"):
         (folder / part).mkdir(parents=True)
     for name in NAMES:
         shutil.copy(workspace.folder / name, folder / name)
+    (folder / "coder").symlink_to((workspace.folder / "coder").resolve())
     table = workspace.rows(rows.tolist(), workspace.columns)
     at = table.column_names.index("_id")
     table = table.set_column(at, "_id", pa.array([str(i) for i in range(len(rows))]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ def correlate(
     min_tokens: MinTokens = 1,
     min_frequency: Annotated[float, typer.Option(help="Share of the documents that must have each of the two.")] = 0.01,
     min_documents: Annotated[int, typer.Option(help="Documents that must have both.")] = 5,
-    min_npmi: Annotated[float, typer.Option(help="Smallest NPMI that is kept.")] = 0.3,
+    min_npmi: Annotated[float, typer.Option(help="Smallest NPMI that is kept.")] = 0.2,
     no_match_length: Annotated[
         bool, typer.Option("--no-match-length", help="Compare with all documents, not with those of like length.")
     ] = False,
@@ -36,7 +36,14 @@ def correlate(
         float,
         typer.Option(help="How far the two may fire on the same tokens (1: all are kept, nothing is read again)."),
     ] = 0.5,
-    form: Annotated[bool, typer.Option("--form", help="Keep features whose name tells form alone.")] = False,
+    form: Annotated[
+        bool | None,
+        typer.Option(
+            "--form/--no-form",
+            help='Keep what tells form alone ("the", "how", a number) and, with --with, features without a name.',
+            show_default="kept with --with",
+        ),
+    ] = None,
     no_split: NoSplit = False,
     top: Annotated[int, typer.Option(help="Most pairs.")] = 100,
     judge: Annotated[
@@ -55,7 +62,7 @@ def correlate(
     seed: Annotated[int, typer.Option(help="Seed of the halves and of the sample.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Which features go together in documents, or across two texts of the same documents."""
+    """Which features and words go together in documents, or across two texts of the same documents."""
     from hourglass import api
 
     judging: dict[str, Any] = {"model": model, "budget": budget, "prices": parsed(prices), "sample": sample}
@@ -84,13 +91,15 @@ def correlate(
     if as_json:
         print_json(found.to_dict())
         return
+    # What has a name comes first: of the rest somebody has to read documents.
+    told = sorted(gathered(found.table), key=lambda of: not _is_told(of[0]))
     print_table(
         f"Pairs that go together, of {found.tested:,} ({found.documents:,} documents)",
         ["a", "b", "both ", "chance ", "b|a ", "a|b ", "NPMI (95 %) ", "q ", *(["judged "] if found.judge else [])],
         [
             (
-                f"{r.a} {also(r.label_a, others['label_a'], 30, [r.label_b])}",
-                f"{r.b} {also(r.label_b, others['label_b'], 30, [r.label_a, *others['label_a']])}",
+                _named(r.kind_a, r.a, r.label_a, others["label_a"], [r.label_b]),
+                _named(r.kind_b, r.b, r.label_b, others["label_b"], [r.label_a, *others["label_a"]]),
                 str(r.documents),
                 f"{r.expected:.1f}",
                 f"{100 * r.b_given_a:.0f} %",
@@ -99,12 +108,30 @@ def correlate(
                 p_value(r.q),
                 *([_judged(r)] if found.judge else []),
             )
-            for r, others in islice(gathered(found.table), 20)
+            for r, others in told[:20]
         ],
     )
     print_usage(found.usage)
-    for note in found.notes:
+    untold = sum(not _is_told(row) for row, _ in told)
+    for note in [
+        *found.notes,
+        *(
+            [f"{untold} pairs have a feature without a name: `hourglass find DIR --feature NUMBER` shows what it is in"]
+            if untold
+            else []
+        ),
+    ]:
         errors.print(note, markup=False)
+
+
+def _is_told(r: Any) -> bool:
+    return isinstance(r.label_a, str) and isinstance(r.label_b, str)
+
+
+def _named(kind: str, feature: Any, label: Any, others: Iterable[Any], told: Collection[Any]) -> str:
+    """A part of a pair as it stands in the table, the other names of the finding below it."""
+    number = "word" if kind == "word" else str(feature)
+    return f"{number} {also(label if isinstance(label, str) else '(no name)', others, 30, told)}"
 
 
 def _judged(r: Any) -> str:

@@ -171,6 +171,10 @@ class Corpus:
         """[documents] true where a document has the word or pair of words."""
         return word_scores(self.workspace, {self.workspace.words.index(word): 1.0}) > 0
 
+    def amount(self, kind: str, feature: Any, label: str) -> Array:
+        """[documents] strength of a feature, or 1 where a document has the word."""
+        return self.has_word(label).astype(np.float32) if kind == "word" else self.strength(int(feature))
+
     def find(self, query: str, **options: Any) -> Found:
         """As the workspace finds; one search at a time, since the model is one."""
         with self._model:

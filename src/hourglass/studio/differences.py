@@ -99,7 +99,7 @@ def sides(corpus: Corpus, found: Difference, row: int) -> str:
     """Documents of both groups that have what the row is about."""
     line, groups = readable(found.table, ROWS).iloc[row], corpus.column(found.by)
     feature = None if line["kind"] == "word" else int(line["feature"])
-    strength = corpus.has_word(line["label"]).astype(np.float32) if feature is None else corpus.strength(feature)
+    strength = corpus.amount(line["kind"], line["feature"], line["label"])
     known = np.array([g is not None for g in groups])
     parts = []
     for name, mine in (

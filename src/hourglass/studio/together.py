@@ -1,4 +1,4 @@
-"""Concepts that go together in documents, as a graph and as a list."""
+"""Concepts and words that go together in documents, as a graph and as a list."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hourglass.studio.figures import figure, text_of
 from hourglass.studio.shell import EACH, LATEST, Shell, told
 from hourglass.studio.views import send, view
 from hourglass.uses.explore import Correlations
+from hourglass.uses.explore.correlate import items_in
 from hourglass.uses.explore.scores import LEVEL
 
 Array = np.ndarray[Any, Any]
@@ -28,7 +29,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         view(
             "head",
             "What goes together",
-            "Pairs of concepts that are found in the same documents more often than documents of like length would have it by chance. Choose a line or a row to read documents with both.",
+            "Pairs of concepts or words that are found in the same documents more often than documents of like length would have it by chance. Choose a line or a row to read documents with both.",
         )
     )
     with gr.Row(elem_classes=["bar-of-controls"]):
@@ -75,30 +76,33 @@ def table(pairs: Correlations, picked: int = -1) -> str:
 
 
 def documents(corpus: Corpus, pairs: Correlations, row: int) -> str:
-    """Documents that have both concepts of a pair, those first in which the weaker of the two is strong."""
+    """Documents that have both of a pair, those first in which the weaker of the two is strong."""
     line = pairs.table.iloc[row]
-    both = np.minimum(corpus.strength(int(line["a"])), corpus.strength(int(line["b"])))
+    both = np.minimum(*(corpus.amount(line[f"kind_{s}"], line[s], line[f"label_{s}"]) for s in ("a", "b")))
     best = np.argsort(-both, kind="stable")[:DOCUMENTS]
     shown = corpus.documents(best[both[best] > LEVEL])
-    return view("pair", int(line["a"]), line["label_a"], int(line["b"]), line["label_b"], shown)
+    numbers = [None if line[f"kind_{s}"] == "word" else int(line[s]) for s in ("a", "b")]
+    return view("pair", numbers[0], line["label_a"], numbers[1], line["label_b"], shown)
 
 
 def drawn(pairs: Correlations) -> str:
-    """A node for a concept, the larger the more frequent; a line for a pair, with a point to click in its middle."""
+    """A node for a concept or word, the larger the more frequent; a line for a pair, with a point to click in its middle."""
     import plotly.graph_objects as go
 
     rows = pairs.table
     if not len(rows):
         return ""
+    items = {s: items_in(rows, s) for s in ("a", "b")}
     sides = pd.concat(
         [
-            rows[[s, f"label_{s}", f"frequency_{s}"]].set_axis(["feature", "label", "frequency"], axis=1)
+            rows[[f"label_{s}", f"frequency_{s}"]].set_axis(["label", "frequency"], axis=1).assign(item=items[s])
             for s in ("a", "b")
         ]
     )
-    nodes = sides.drop_duplicates("feature").reset_index(drop=True)
-    number = {int(f): i for i, f in enumerate(nodes["feature"])}
-    ends = np.array([[number[int(a)], number[int(b)]] for a, b in zip(rows["a"], rows["b"])])
+    nodes = sides.drop_duplicates("item").reset_index(drop=True)
+    number = {item: i for i, item in enumerate(nodes["item"])}
+    ends = np.array([[number[a], number[b]] for a, b in zip(items["a"], items["b"])])
+    is_word = np.array([isinstance(item, str) for item in nodes["item"]])
     place = spread(len(nodes), ends)
     traces = []
     for low, high, width in ((-1, 0.4, 1.2), (0.4, 0.6, 2.4), (0.6, 2, 4.2)):
@@ -132,14 +136,17 @@ def drawn(pairs: Correlations) -> str:
             mode="markers+text",
             marker={
                 "size": 10 + 30 * np.sqrt(nodes["frequency"].clip(0, 1)),
-                "color": "var(--accent)",
+                "color": ["var(--faint)" if word else "var(--accent)" for word in is_word],
                 "line": {"width": 1.5, "color": "var(--card)"},
             },
             text=[escape(short(label)) for label in nodes["label"]],
             textposition=["bottom center" if below else "top center" for below in place[:, 1] < around],
-            hovertext=[f"{text_of(n.label)}<br>{100 * n.frequency:.0f} % of documents" for n in nodes.itertuples()],
+            hovertext=[
+                f"{'word: ' if word else ''}{text_of(n.label)}<br>{100 * n.frequency:.0f} % of documents"
+                for word, n in zip(is_word, nodes.itertuples())
+            ],
             hoverinfo="text",
-            customdata=[send(concept=int(f)) for f in nodes["feature"]],
+            customdata=[None if word else send(concept=item) for word, item in zip(is_word, nodes["item"])],
         )
     )
     return figure(traces)

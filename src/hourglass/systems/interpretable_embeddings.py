@@ -18,7 +18,7 @@ Differences from the paper:
   score and the cut at 0.75 are kept.
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
 - Differences are estimated on documents that did not select them and carry intervals and false discovery rates; words
-  compete with features in one list. Pairs and trends are tested among documents of like length.
+  compete with features in one list, and in pairs. Pairs and trends are tested among documents of like length.
 - Searches are fused with dense vectors and BM25; clusters are drawn on the graph of the nearest.
 - `PAPER_DIFF`, `PAPER_FIND`, `PAPER_CLUSTER`, `PAPER_CORRELATE` and `PAPER_TREND` switch to the paper's procedure.
 - Differences are verified on documents that did not select them, and what a judge refuses is no "no" (`verify`).
@@ -58,9 +58,9 @@ PAPER_CLUSTER = ClusterOptions(k=100, level=0.0, neighbours=1_000_000_000)
 """The 100 features nearest to each key phrase, any activation, all documents against all."""
 
 PAPER_CORRELATE = CorrelateOptions(
-    level=0.0, min_documents=1, min_npmi=0.5, match_length=False, split=False, false_discovery=1.0
+    level=0.0, min_documents=1, min_npmi=0.5, match_length=False, form=False, split=False, false_discovery=1.0
 )
-"""Any activation counts; features in 1 % of the documents, NPMI of 0.5 as in its case study, no test."""
+"""Any activation counts; features in 1 % of the documents, NPMI of 0.5 as in its case study, nothing of form, no test."""
 
 PAPER_TREND = TrendOptions(
     level=0.0,

@@ -15,9 +15,11 @@ from scipy.sparse import csr_matrix
 from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.errors import ConfigError, InputError
 from hourglass.systems.interpretable_embeddings import PAPER_CORRELATE
-from hourglass.uses.explore.correlate import _shared, verified
+from hourglass.uses.explore.correlate import verified
+from hourglass.uses.explore.pair_counts import shared
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.same_tokens import same_tokens
+from hourglass.uses.explore.words import places
 from hourglass.uses.explore.workspace import Workspace
 from hourglass.waist import TokenStates
 from workspaces import make_workspace
@@ -91,8 +93,8 @@ def test_counts_are_the_product_of_the_presences(n, m, k, seed):
     arguments = (columns.indptr, columns.indices, rows.indptr, rows.indices, k)
     counts = left.T.astype(int) @ right.astype(int)
     wanted = random.integers(0, m, 3)
-    assert np.array_equal(_shared(wanted, *arguments, False), counts[wanted])
-    assert np.array_equal(_shared(np.arange(m), *arguments, True), np.triu(counts, 1))
+    assert np.array_equal(shared(wanted, *arguments, False), counts[wanted])
+    assert np.array_equal(shared(np.arange(m), *arguments, True), np.triu(counts, 1))
 
 
 def test_planted_pairs_are_found_and_nothing_else(tmp_path):
@@ -186,12 +188,14 @@ Coder = namedtuple("Coder", "reader codes")
 
 
 def spelled_coder(width):
-    """Reads a text as one token a letter; feature i fires on the i-th letter of the alphabet."""
+    """Reads a text as one token a letter, spaces left out; feature i fires on the i-th letter of the alphabet."""
 
     def read(texts):
-        letters = torch.tensor([ord(c) - 97 for text in texts for c in text])
-        offsets = torch.tensor(np.cumsum([0, *map(len, texts)]))
-        return TokenStates(letters[:, None].float(), offsets, torch.empty(0, 2))
+        places = [[i for i, c in enumerate(text) if c != " "] for text in texts]
+        letters = torch.tensor([ord(text[i]) - 97 for text, own in zip(texts, places) for i in own])
+        offsets = torch.tensor(np.cumsum([0, *map(len, places)]))
+        starts = torch.tensor([i for own in places for i in own])
+        return TokenStates(letters[:, None].float(), offsets, torch.stack([starts, starts + 1], 1))
 
     def codes(states):
         return SparseCodes.from_dense(torch.nn.functional.one_hot(states[:, 0].long(), 26).float()[:, :width])
@@ -208,14 +212,14 @@ def spelled(folder, texts):
 def test_pairs_that_fire_on_the_same_tokens_are_left_out(tmp_path):
     # a and b always side by side, c and d far apart in the same documents.
     texts = ["zzabzzzzzz", "czzzzzzzzd", "zzzzzzzzzz", "zzzzzzz"] * 60
-    ws = spelled(tmp_path / "ws", texts)
+    ws = spelled(tmp_path / "ws", [" ".join(text) for text in texts])  # letters by themselves are no words
     every = ws.correlate(max_same_tokens=None, max_similarity=None)
     assert pairs_of(every) == {(0, 1), (2, 3)}
     assert every.table["same_tokens"].isna().all()
     found = ws.correlate(max_similarity=None)
     assert pairs_of(found) == {(2, 3)}
     assert found.table["same_tokens"].iloc[0] < 0.1
-    assert any("1 of the 2 strongest pairs fire on the same tokens" in note for note in found.notes)
+    assert any("1 of the 2 strongest pairs are on the same tokens" in note for note in found.notes)
 
 
 def test_how_far_two_fire_on_the_same_tokens(tmp_path):
@@ -301,7 +305,8 @@ def test_a_judge_verifies_pairs():
         {7: truth.astype(float), 9: (truth & (random.random(200) < 0.9)).astype(float), 11: np.ones(200)}
     )
     judged.loc[:9, 9] = np.nan  # no verdict
-    pairs = pd.DataFrame({"a": [7, 7], "b": [9, 11], "npmi": [0.5, 0.5]}, index=[4, 2])
+    kinds = {"kind_a": "feature", "label_a": "x", "kind_b": "feature", "label_b": "y"}
+    pairs = pd.DataFrame({"a": [7, 7], "b": [9, 11], "npmi": [0.5, 0.5]}, index=[4, 2]).assign(**kinds)
     got = verified(pairs, judged, judged)
     seen = judged.dropna()
     both, p_a, p_b = (seen[7] * seen[9]).mean(), seen[7].mean(), seen[9].mean()
@@ -326,3 +331,105 @@ def test_pairs_of_the_same_documents_are_one_finding(tmp_path):
     leader = found.table[found.table["same_as"].isna() & (found.table["a"] < 4)].index[0]
     assert all(pairs[pair] == leader for pair in ((1, 2), (1, 3), (2, 3)) if not pd.isna(pairs[pair]))
     assert {row["same_as"] for row in found.to_dict()["rows"]} == {None, leader}
+
+
+# Words ----------------------------------------------------------------------------------------------
+
+
+def said(number, pairs, seed=0, rest="the way of it", share=0.25):
+    """Texts in which the two words of each pair stand far apart, together more often than not; one word in each is its own."""
+    random = np.random.default_rng(seed)
+    texts = []
+    for i in range(number):
+        first = random.random(len(pairs)) < share
+        second = np.where(first, random.random(len(pairs)) < 0.9, random.random(len(pairs)) < 0.05)
+        here = [pair[0] for pair, has in zip(pairs, first) if has], [pair[1] for pair, has in zip(pairs, second) if has]
+        texts.append(" of ".join([*here[0], rest, f"x{i}", rest, *here[1]]))
+    return texts
+
+
+def of_texts(folder, texts, names=(None,), maxima=None, **more):
+    """A workspace whose encoder tells no word from another and whose features have these names; none is anywhere."""
+    blind = spelled_coder(4)
+    blind.reader.read = lambda texts: TokenStates(
+        torch.zeros(len(texts), 4), torch.arange(len(texts) + 1), torch.empty(0, 2)
+    )
+    maxima = np.zeros((len(texts), len(names))) if maxima is None else maxima
+    return make_workspace(folder, texts, {}, maxima, names=list(names), coder=blind, shard=300, **more)
+
+
+def told(found):
+    """The findings of a table."""
+    rows = found.table[found.table["same_as"].isna()]
+    return {frozenset([a, b]) for a, b in zip(rows["label_a"], rows["label_b"])}
+
+
+def test_words_are_found_where_no_feature_is(tmp_path):
+    ws = of_texts(tmp_path / "ws", said(600, [("lamp", "ceiling"), ("sail", "wind")]))
+    found = ws.correlate(max_same_tokens=None)
+    assert told(found) == {frozenset(["lamp", "ceiling"]), frozenset(["sail", "wind"])}
+    row = found.table.iloc[0]
+    assert (row["kind_a"], row["kind_b"]) == ("word", "word") and pd.isna(row["a"]) and pd.isna(row["b"])
+    of_json = found.to_dict()["rows"][0]
+    assert of_json["a"] is None and of_json["kind_a"] == "word" and isinstance(of_json["label_a"], str)
+
+
+def test_a_feature_and_the_word_that_names_it_are_one(tmp_path):
+    texts = said(600, [("lamp", "ceiling")])
+    has = np.array([["lamp" in text, "ceiling" in text] for text in texts], float)
+    found = of_texts(tmp_path / "ws", texts, ["lamp", "roof"], has).correlate(max_same_tokens=None)
+    # "lamp" the word says again what "lamp" the feature says; "roof" and "ceiling" are the same documents.
+    assert len(told(found)) == 1
+    assert not found.table.duplicated(["label_a", "label_b"]).any()
+
+
+def test_words_of_shuffled_texts_do_not_go_together(tmp_path):
+    pairs = [(f"left{c}", f"right{c}") for c in "abcdefgh"]
+    found = 0
+    for seed in range(5):
+        texts = said(400, pairs, seed)
+        left = of_texts(tmp_path / f"left{seed}", [text.split(" of x")[0] for text in texts])
+        after = [text.split(" of x")[1] for text in texts]
+        right = of_texts(tmp_path / f"right{seed}", after)
+        assert told(left.correlate(right)) == {frozenset(pair) for pair in pairs}
+        shuffled = np.random.default_rng(seed).permutation(after).tolist()
+        found += len(left.correlate(of_texts(tmp_path / f"shuffled{seed}", shuffled)).table)
+    assert found <= 1
+
+
+def test_form_and_what_has_no_name_count_across_two_texts_alone(tmp_path):
+    """ "How" goes with a refund, and so does a feature that nobody could name."""
+    random = np.random.default_rng(0)
+    asks = random.random(600) < 0.2
+    answers = np.where(random.random(600) < 0.1, ~asks, asks)
+    questions = [f"{'how' if a else 'when'} x{i}" for i, a in enumerate(asks)]
+    left = of_texts(tmp_path / "left", questions, [None, "the"], np.stack([asks, asks], 1).astype(float))
+    right = of_texts(tmp_path / "right", [f"{'refund' if a else 'parcel'} x{i}" for i, a in enumerate(answers)])
+    rows = left.correlate(right).table
+    assert {"how", "the", None} <= set(rows["label_a"])
+    assert rows.loc[rows["label_a"].isna(), "a"].tolist() == [0] * int(rows["label_a"].isna().sum())
+    assert len(left.correlate(right, form=False).table) == 0
+    together = [f"{q} {a}" for q, a in zip(questions, ["refund" if a else "parcel" for a in answers])]
+    within = of_texts(tmp_path / "within", together, [None, "the"], np.stack([asks, asks], 1).astype(float))
+    assert len(within.correlate(max_same_tokens=None).table) == 0
+    assert {"how", "the"} <= set(within.correlate(max_same_tokens=None, form=True).table["label_a"])
+
+
+def test_words_stand_on_the_tokens_that_they_are_made_of(tmp_path):
+    ws = spelled(tmp_path / "ws", ["ab zz dd cc zz zz", "zz zz zz"])
+    level = np.full(4, 0.5)
+
+    def of(*pair):
+        return same_tokens(ws, [pair], [np.array([0])], level, Progress(False))[0]
+
+    assert of(0, "ab") == 1
+    assert of(0, "cc") < 0
+    assert of("dd cc", "cc") == 1
+    assert of("dd", "cc") > 0  # side by side
+    assert places("Ab, ab cd", {"ab", "ab cd"}) == {"ab": [(0, 2), (4, 6)], "ab cd": [(4, 9)]}
+
+
+def test_a_word_is_judged_as_a_feature_is(tmp_path):
+    ws = of_texts(tmp_path / "ws", said(600, [("lamp", "ceiling")]))
+    row = ws.correlate(judge="rule", max_same_tokens=None).table.iloc[0]
+    assert row["verified_joint"] == row["documents"] and row["verified_npmi"] > 0.3

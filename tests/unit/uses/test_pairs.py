@@ -2,16 +2,28 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from chat_server import chat_server
 from hourglass.adapters.chat_endpoint import ChatEndpoint
 from hourglass.errors import ConfigError, EndpointError
+from hourglass.waist import TokenStates
 from workspaces import make_workspace
 
 NAMES = [None, "lamp", "box", "tax", "rain"]
+
+
+def blind_coder():
+    """Reads every text as one token of which it sees nothing."""
+
+    def read(texts):
+        return TokenStates(torch.zeros(len(texts), 4), torch.arange(len(texts) + 1), torch.empty(0, 2))
+
+    return SimpleNamespace(reader=SimpleNamespace(read=read))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +39,8 @@ def paired(tmp_path_factory):
     said = np.stack([maxima[:, 1], box, random.random(400) < 0.3, random.random(400) < 0.3], 1) > 0
     texts = [" ".join(["the", *(n for n, has in zip(NAMES[1:], row) if has)]) + f" {i}" for i, row in enumerate(said)]
     vectors = np.concatenate([np.zeros((1, 4)), np.eye(4)])
-    return make_workspace(tmp_path_factory.mktemp("paired") / "ws", texts, {}, maxima, names=NAMES, vectors=vectors)
+    folder = tmp_path_factory.mktemp("paired") / "ws"
+    return make_workspace(folder, texts, {}, maxima, names=NAMES, vectors=vectors, coder=blind_coder())
 
 
 PLAIN = {"max_same_tokens": None, "progress": False}

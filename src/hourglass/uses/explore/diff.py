@@ -22,7 +22,7 @@ from scipy.sparse import csr_matrix, hstack, vstack
 from hourglass.errors import ConfigError, InputError, nearest
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, fisher, mcnemar, paired_interval
 from hourglass.uses.explore.alike import first_alike, same_as, terms_of
-from hourglass.uses.explore.presence import present_in
+from hourglass.uses.explore.presence import items_of, present_in
 from hourglass.uses.explore.strata import length_steps
 
 if TYPE_CHECKING:
@@ -519,13 +519,8 @@ def _ordered(table: pd.DataFrame, options: DiffOptions) -> pd.DataFrame:
 
 def _described(table: pd.DataFrame, workspace: Workspace) -> pd.DataFrame:
     """Put a label to each row; the position tells the feature or the word."""
-    width = workspace.manifest["width"]
-    labels = workspace.features["label"].to_numpy(object)
-    words = np.array([*workspace.words, ""], object)
     position = table.pop("position").to_numpy(np.int64) if len(table) else np.zeros(0, np.int64)
-    is_feature = position < width
-    label = np.where(is_feature, labels[np.minimum(position, width - 1)], words[np.maximum(position - width, -1)])
-    table.insert(1, "feature", pd.array(np.where(is_feature, position, -1), dtype="Int64"))
-    table.loc[~is_feature, "feature"] = pd.NA
-    table.insert(2, "label", label)
+    items = items_of(workspace, position)
+    table.insert(1, "feature", items["feature"].array)
+    table.insert(2, "label", items["label"].array)
     return table

@@ -471,11 +471,21 @@ def content_words(terms: Sequence[str]) -> set[str]:
     return {word for term in terms if not _is_form(term) for word in _words_of(term) if not _is_function_word(word)}
 
 
-CLEAR = 3
+def said_words(terms: Sequence[str]) -> set[str]:
+    """The words of a name that are about something; of a name that tells form alone, all."""
+    return content_words(terms) or {word for term in terms for word in _words_of(term)}
+
+
+def parts_of(term: str) -> set[str]:
+    """A term and, where it is a phrase, its words."""
+    return {term} if _is_shape(term) or term.startswith("near “") else {term, *term.split()}
+
+
+FORM, CLEAR = 1, 3
 
 
 def clarity(terms: Sequence[str]) -> int:
-    """How much a reader has of a name: 0 none, 1 form alone, 2 its first term begins or ends with such, 3 (CLEAR) neither."""
+    """How much a reader has of a name: 0 none, 1 (FORM) form alone, 2 its first term begins or ends with such, 3 (CLEAR) neither."""
     if not len(terms) or says_form(terms):
         return min(len(terms), 1)
     return CLEAR if not _is_form(terms[0]) and trimmed(terms[0]) == terms[0] else 2

@@ -15,7 +15,7 @@ import pandas as pd
 
 from hourglass.adapters.chat_endpoint import ChatEndpoint, Prices
 from hourglass.errors import ConfigError
-from hourglass.uses.explore.correlate import Correlations, verified
+from hourglass.uses.explore.correlate import Correlations, items_in, verified
 from hourglass.uses.explore.hypotheses import Hypothesis, description_of, statement_of
 from hourglass.uses.explore.judges import ChatJudge, FunctionJudge, Judge, RuleJudge, ask, endpoint_of, is_address
 from hourglass.uses.explore.progress import Progress
@@ -60,12 +60,14 @@ def judged_pairs(
     who = judge_of(workspace, judge, options)
     size = options.sample or SAMPLE["model" if isinstance(who, ChatJudge) else "other"]
     drawn = np.sort(np.random.default_rng(options.seed).permutation(found.documents)[:size])
-    chosen = found.table[found.table["same_as"].isna()].head(options.pairs)
-    fields = [(workspace, found.rows[drawn], chosen["a"]), (other or workspace, found.other_rows[drawn], chosen["b"])]
+    named = found.table["label_a"].notna() & found.table["label_b"].notna()
+    chosen = found.table[named & found.table["same_as"].isna()].head(options.pairs)
+    a, b = items_in(chosen, "a"), items_in(chosen, "b")
+    fields = [(workspace, found.rows[drawn], a), (other or workspace, found.other_rows[drawn], b)]
     if other is None:
-        fields = [(workspace, found.rows[drawn], pd.concat([chosen["a"], chosen["b"]]))]
-    labels = [sorted(set(map(int, features))) for _, _, features in fields]
-    claims = [[_claim(ws.features, f) for f in own] for (ws, _, _), own in zip(fields, labels)]
+        fields = [(workspace, found.rows[drawn], a + b)]
+    labels = [list(dict.fromkeys(items)) for _, _, items in fields]
+    claims = [[_claim(ws.features, item) for item in own] for (ws, _, _), own in zip(fields, labels)]
     texts = [ws.rows(rows.tolist(), [ws.text_column]).column(0).to_pylist() for ws, rows, _ in fields]
     places = [(d, t, h) for d in range(len(drawn)) for t, own in enumerate(claims) for h in range(len(own))]
     verdicts = [np.full((len(drawn), len(own)), np.nan) for own in labels]
@@ -103,9 +105,11 @@ def judge_of(workspace: Workspace, judge: Any, options: JudgedPairsOptions) -> J
     return cast(Judge, judge) if hasattr(judge, "answers") else FunctionJudge(judge)
 
 
-def _claim(features: pd.DataFrame, feature: int) -> Hypothesis:
-    """What a feature's name says of a document."""
-    told, label = description_of(features, feature), str(features["label"].iloc[feature])
-    terms: Sequence[str] = features["terms"].iloc[feature]
+def _claim(features: pd.DataFrame, item: int | str) -> Hypothesis:
+    """What a feature's name, or a word, says of a document."""
+    if isinstance(item, str):
+        return Hypothesis(statement_of(item), labels=(item,), terms=(item,))
+    told, label = description_of(features, item), str(features["label"].iloc[item])
+    terms: Sequence[str] = features["terms"].iloc[item]
     statement = told if isinstance(told, str) else statement_of(label)
-    return Hypothesis(statement, features=(feature,), labels=(label,), terms=tuple(terms))
+    return Hypothesis(statement, features=(item,), labels=(label,), terms=tuple(terms))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
 if TYPE_CHECKING:
@@ -33,6 +34,25 @@ def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: i
     together = vstack(parts, format="csr")
     together.eliminate_zeros()
     return together
+
+
+def items_of(workspace: Workspace, columns: Array) -> pd.DataFrame:
+    """What each column is, a row each: kind ("feature" or "word"), feature (NA for a word), label (of a feature its name).
+
+    columns  each a feature, or the width plus the number of a word
+    """
+    width = workspace.manifest["width"]
+    labels, words = workspace.features["label"].to_numpy(object), np.array([*workspace.words, ""], object)
+    is_feature = columns < width
+    label = np.where(is_feature, labels[np.minimum(columns, width - 1)], words[np.maximum(columns - width, -1)])
+    feature = pd.Series(columns, dtype="Int64").where(is_feature)
+    kind = np.where(is_feature, "feature", "word")
+    return pd.DataFrame({"kind": kind, "feature": feature, "label": pd.Series(label, dtype=object)})
+
+
+def names_of(items: pd.DataFrame) -> list[int | str]:
+    """The items of such a table, a feature by its number, a word as it is."""
+    return [label if kind == "word" else int(feature) for kind, feature, label in items.to_numpy(object)]
 
 
 def picked(indptr: Array, indices: Array, values: Array | None, slots: Array, number: int) -> csr_matrix:

@@ -1,6 +1,7 @@
-"""Do two features fire on the same tokens? A pair that does is one thing seen twice, not two that go together.
+"""Do two features, or words, stand on the same tokens? A pair that does is one thing seen twice, not two that go together.
 
-Pooled codes do not say where in a document a feature fires, so a few of the documents that have both are read again.
+Pooled codes do not say where in a document a feature fires, so a few of the documents that have both are read again. A
+word is on the tokens that it is made of.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ from scipy.sparse import csc_matrix
 
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.progress import Progress
+from hourglass.uses.explore.words import places
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
+Item = int | str
 
 READ = 5
 """Documents that are read again for a pair."""
 
 
 def same_tokens(
-    workspace: Workspace, pairs: Sequence[tuple[int, int]], documents: Sequence[Array], level: Array, bar: Progress
+    workspace: Workspace, pairs: Sequence[tuple[Item, Item]], documents: Sequence[Array], level: Array, bar: Progress
 ) -> Array:
-    """[pairs] how far two features fire on the same or on neighbouring tokens: 1 always, 0 as often as by chance.
+    """[pairs] how far two items are on the same or on neighbouring tokens: 1 always, 0 as often as by chance.
 
     It is the share of the rarer one's tokens that have the other at most one token away, over the share of all tokens
     that have (kappa), so that a feature that fires all over a document is not taken for every other one.
 
-    pairs      numbers of two features
+    pairs      two items each: the number of a feature, or a word or pair of words
     documents  of each pair: positions of documents that have both; the first few are read
     level      [features] a feature fires on a token whose activation passes this
 
@@ -52,10 +55,17 @@ def same_tokens(
     for run in windows.runs(np.array([len(text) for text in texts]), np.arange(len(texts))):
         read = workspace.coder.reader.read([texts[i] for i in run])
         codes = workspace.coder.codes(read.states.half()).to_scipy()
-        for start, stop, position in zip(read.offsets[:-1].tolist(), read.offsets[1:].tolist(), positions[run]):
-            here = codes[start:stop].tocsc()
-            for pair in wanted[int(position)]:
-                first, second = (_fired(here, feature, level[feature]) for feature in pairs[pair])
+        for text, start, stop, position in zip(
+            run, read.offsets[:-1].tolist(), read.offsets[1:].tolist(), positions[run]
+        ):
+            here, spans = codes[start:stop].tocsc(), read.spans[start:stop].numpy()
+            asked = wanted[int(position)]
+            said = places(texts[text], {item for pair in asked for item in pairs[pair] if isinstance(item, str)})
+            for pair in asked:
+                first, second = (
+                    _covered(spans, said[item]) if isinstance(item, str) else _fired(here, item, level[item])
+                    for item in pairs[pair]
+                )
                 if len(first) and len(second):
                     total[pair] += _agreement(first, second, stop - start)
                     seen[pair] += 1
@@ -67,6 +77,14 @@ def _fired(codes: csc_matrix, feature: int, level: float) -> Array:
     """Tokens on which the feature fires."""
     own = slice(codes.indptr[feature], codes.indptr[feature + 1])
     return codes.indices[own][codes.data[own] > level]
+
+
+def _covered(spans: Array, places: Sequence[tuple[int, int]]) -> Array:
+    """Tokens that have a character in one of the places."""
+    inside = np.zeros(len(spans), bool)
+    for first, last in places:
+        inside |= (spans[:, 0] < last) & (spans[:, 1] > first)
+    return np.flatnonzero(inside)
 
 
 def _agreement(first: Array, second: Array, tokens: int) -> float:

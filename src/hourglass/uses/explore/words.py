@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -39,3 +41,18 @@ def word_presence(texts: Sequence[str], words: Sequence[str]) -> csr_matrix:
     together = csr_matrix((np.ones(len(parts), np.float32), ([i for i, _ in parts], range(len(parts)))), shape) @ counts
     together.data[:] = 1
     return together
+
+
+def places(text: str, words: Collection[str]) -> dict[str, list[tuple[int, int]]]:
+    """First and past-last character of each of `words`, single ones or pairs, wherever it stands in the text."""
+    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    if not words:
+        return found
+    before = ("", 0)
+    for match in re.finditer(_WORD, text):
+        word = match.group().lower()
+        for said, start in ((word, match.start()), (f"{before[0]} {word}", before[1])):
+            if said in words:
+                found[said].append((start, match.end()))
+        before = (word, match.start())
+    return found

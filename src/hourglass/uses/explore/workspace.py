@@ -370,7 +370,7 @@ class Workspace:
         progress: bool = True,
         **options: Any,
     ) -> Correlations:
-        """Which features go together, or which of these go with which of `other`, the same documents' other text.
+        """Which features and words go together, or which of these go with which of `other`, the same documents' other text.
 
         judge   who checks on documents that did not select the pairs whether the labels go together too: "rule", the address
                 of a chat endpoint, or what `verify` takes besides; None: nobody
