@@ -52,12 +52,13 @@ from hourglass.uses.explore.workspace import is_workspace, writing
 from hourglass.uses.learn import learn
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.uses.steer.logits import logit_effect as effect_on_logits
+from hourglass.uses.vectors import write_vectors as encode
 from hourglass.waist import Waist
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["explore", "explore_sae", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
+__all__ = ["encode", "explore", "explore_sae", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
 
 
 def explore(

@@ -6,7 +6,7 @@ tokenizer = train_tokenizer(texts, 2000, "bpe")          # GPT-2's kind, of byte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from hourglass.errors import ConfigError
@@ -33,12 +33,12 @@ _SPECIAL = {
 _BYTES = 256
 
 
-def train_tokenizer(texts: Iterable[str], size: int, kind: Kind) -> Any:
+def train_tokenizer(texts: Sequence[str], size: int, kind: Kind) -> Any:
     """A fast tokenizer of at most `size` tokens, with mask and padding; the same texts give the same one.
 
-    The texts are streamed. Without any, "bpe" knows the bytes alone. Raises ConfigError when `size` has no room for them.
+    The texts are read twice, one after another. Without any, "bpe" knows the bytes alone. Raises ConfigError when `size` has no room for them.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     names = _SPECIAL[kind]
@@ -50,11 +50,14 @@ def train_tokenizer(texts: Iterable[str], size: int, kind: Kind) -> Any:
             f"a vocabulary of {size}: expected {_BYTES + len(special)} or more, the bytes and {len(special)} special tokens"
         )
     if kind == "wordpiece":
-        made = Tokenizer(models.WordPiece(unk_token=names["unk_token"]))
-        made.normalizer = normalizers.BertNormalizer(lowercase=True)
-        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        made.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+        made = _wordpiece(names["unk_token"])
+        # Pieces are numbered in no fixed order, and numbers decide between pairs that are as frequent: so these are given.
+        letters = sorted(
+            {letter for text in texts for letter in made.normalizer.normalize_str(text) if not letter.isspace()}
+        )
+        trainer: Any = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=[*special, *letters, *("##" + x for x in letters)], show_progress=False
+        )
     else:
         made = Tokenizer(models.BPE(unk_token=names["unk_token"]))
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -66,6 +69,9 @@ def train_tokenizer(texts: Iterable[str], size: int, kind: Kind) -> Any:
             show_progress=False,
         )
     made.train_from_iterator(texts, trainer)
+    if kind == "wordpiece":  # again, without the letters among the special tokens
+        made = _wordpiece(names["unk_token"], made.get_vocab())
+        made.add_special_tokens(special)
     first, last = names["cls_token"], names["sep_token"]
     made.post_processor = processors.TemplateProcessing(
         single=f"{first} $A {last}",
@@ -73,3 +79,14 @@ def train_tokenizer(texts: Iterable[str], size: int, kind: Kind) -> Any:
         special_tokens=[(name, made.token_to_id(name)) for name in (first, last)],
     )
     return PreTrainedTokenizerFast(tokenizer_object=made, **{**names, "mask_token": mask})
+
+
+def _wordpiece(unknown: str, vocabulary: Mapping[str, int] | None = None) -> Any:
+    """BERT's, lower case."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    made = Tokenizer(models.WordPiece(vocab=dict(vocabulary or {}), unk_token=unknown))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    return made

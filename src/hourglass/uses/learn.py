@@ -108,7 +108,7 @@ class _Part:
 
 def _tokenizer(system: type[TextModel], corpus: Corpus, folder: Path, size: int) -> Any:
     if not folder.exists():
-        made = train_tokenizer((corpus[i] for i in range(len(corpus))), size, system.vocabulary)
+        made = train_tokenizer(corpus, size, system.vocabulary)
         if made.unk_token_id is not None and len(made) <= len(made.all_special_ids):
             raise ConfigError(f"{folder.parent / 'corpus'}: no word is in it often enough for a vocabulary")
         with atomic_folder(folder) as new:

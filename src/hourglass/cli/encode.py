@@ -1,0 +1,40 @@
+"""hourglass encode"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hourglass.cli.options import AsJson
+from hourglass.cli.output import out, print_json
+
+
+def encode(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="'minilm', the folder of a trained model or of sentence-transformers, or a Hub id."
+        ),
+    ],
+    source: Annotated[str, typer.Argument(help="Texts, as for explore.")],
+    to: Annotated[str, typer.Option("--out", help="A path or URL that ends in .parquet.")],
+    text: Annotated[str | None, typer.Option(help="Column that holds the text (guessed where it is plain).")] = None,
+    id: Annotated[str | None, typer.Option(help="Column that names a document (default: id, else the row).")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most so many texts.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a vector for each text into one table; texts longer than the model are read in windows."""
+    from hourglass import api
+
+    made = api.encode(model, source, to, text=text, id=id, limit=limit, force=force)
+    if as_json:
+        print_json({"model": model, "to": to, **made})
+        return
+    longer = f" ({made['windowed']:,} in windows)" if made["windowed"] else ""
+    out.print(
+        f"{made['documents']:,} texts{longer}, {made['width']} numbers each, written to {to}",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,123 @@
+"""fit of a system on texts, and encode, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from hourglass.cli import app
+from hourglass.errors import ConfigError, FolderError, InputError
+from hourglass.testing import tiny_examples
+
+TEXTS = list(tiny_examples(type("Texts", (), {"modality": "text", "__name__": "Texts"})))
+
+
+def call(*arguments):
+    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "letters.jsonl"
+    path.write_text("".join(json.dumps({"id": f"t{i}", "body": text}) + "\n" for i, text in enumerate(TEXTS)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(corpus):
+    out = corpus.parent / "run"
+    call(
+        *("fit", "dupmae", corpus, "--text", "body", "--out", out, "--preset", "tiny"),
+        *("--steps", 6, "--batch-size", 8, "--vocabulary", 200, "--set", "max_tokens=32"),
+    )
+    return out
+
+
+def test_the_folder_of_a_run(run):
+    from sentence_transformers import SentenceTransformer
+
+    assert SentenceTransformer(str(run / "model"), device="cpu").encode(TEXTS[:2]).shape == (2, 32)
+    card = (run / "model" / "README.md").read_text()
+    assert "6 of 8 pieces" in card
+    assert "letters.jsonl" in card
+
+
+def test_encode(run, corpus, tmp_path):
+    from hourglass import api
+
+    said = json.loads(
+        call("encode", run / "model", corpus, "--text", "body", "--out", tmp_path / "v.parquet", "--json")
+    )
+    assert said["documents"] == len(TEXTS)
+    assert said["width"] == 32
+    table = pq.read_table(tmp_path / "v.parquet")
+    assert table.column("_id").to_pylist()[:2] == ["t0", "t1"]
+    model = api.load(run / "model")
+    ours = model.encode(model.collate(TEXTS)).detach().numpy()
+    assert np.abs(np.array(table.column("vector").to_pylist()) - ours).max() < 1e-5
+    with pytest.raises(FolderError, match=r"v\.parquet: exists"):
+        api.encode(str(run / "model"), corpus, str(tmp_path / "v.parquet"))
+    with pytest.raises(ConfigError, match=r"ends in \.parquet"):
+        api.encode(str(run / "model"), corpus, str(tmp_path / "v.csv"))
+    with pytest.raises(FolderError, match="no model that can be read"):
+        api.encode(str(tmp_path / "nothing"), corpus, str(tmp_path / "w.parquet"))
+
+
+def test_long_texts_are_read_to_their_end(run):
+    from hourglass.uses.vectors import Encoder
+
+    encoder = Encoder(str(run / "model"))
+    beginning = " ".join(TEXTS[:20])
+    vectors = encoder([beginning + " and this", beginning + " or that, 40 euros", "short"])
+    assert encoder.windowed == 2
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-6
+
+
+def test_goes_on_where_it_stopped(corpus, tmp_path, monkeypatch):
+    from hourglass import api
+    from hourglass.systems.dupmae import DupMAE
+
+    def learn(out):
+        train = {"steps": 8, "batch_size": 8, "save_every": 2}
+        return api.fit(
+            "dupmae", corpus, out=out, text="body", preset="tiny", vocabulary=200, train=train, progress=False
+        )
+
+    whole = learn(tmp_path / "whole").model.state_dict()
+    calls = iter(range(100))
+    loss = DupMAE.loss
+
+    def stops(self, batch):
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    monkeypatch.setattr(DupMAE, "loss", stops)
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "cut")
+    monkeypatch.setattr(DupMAE, "loss", loss)
+    again = learn(tmp_path / "cut").model.state_dict()
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)
+    with pytest.raises(FolderError, match="holds a finished model"):
+        learn(tmp_path / "cut")
+
+
+def test_what_does_not_fit(corpus, tmp_path):
+    def refused(*arguments):
+        with pytest.raises(InputError) as error:
+            CliRunner().invoke(app, ["fit", *map(str, arguments), "--out", str(tmp_path / "x")], catch_exceptions=False)
+        return str(error.value)
+
+    assert "no system 'dupmea' to fit (did you mean 'dupmae'?)" in refused("dupmea", corpus)
+    assert "--k is not for dupmae" in refused("dupmae", corpus, "--k", 3)
+    assert "--init is not for sae" in refused("sae", corpus, "--init", "minilm")
+    assert "expected name=value" in refused("dupmae", corpus, "--set", "objective")
+    assert "DupMAEConfig has no setting 'objektive'" in refused("dupmae", corpus, "--set", "objektive=mlm")
+    assert "no column 'bodi'" in refused("dupmae", corpus, "--text", "bodi", "--preset", "tiny")
+    assert not (tmp_path / "x" / "model").exists()
