@@ -19,7 +19,8 @@ Differences from the paper:
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
 - Differences are estimated on documents that did not select them and carry intervals and false discovery rates; words
   compete with features in one list, and in pairs. Pairs and trends are tested among documents of like length.
-- Searches are fused with dense vectors and BM25; clusters are drawn on the graph of the nearest.
+- Searches are fused with dense vectors and words, and from examples learned, with votes by how each ranking parts them;
+  clusters are drawn on the graph of the nearest.
 - `PAPER_DIFF`, `PAPER_FIND`, `PAPER_CLUSTER`, `PAPER_CORRELATE` and `PAPER_TREND` switch to the paper's procedure.
 - Differences are verified on documents that did not select them, and what a judge refuses is no "no" (`verify`).
 - One target against several others: the paper's text (nearest other) is `metric="nearest"`; the released code's paired
