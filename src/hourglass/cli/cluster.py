@@ -23,7 +23,15 @@ def cluster(
     number: Annotated[
         int | None, typer.Option("-n", "--number", help="Number of clusters (default: as the eigengap says).")
     ] = None,
-    k: Annotated[int, typer.Option(help="Features for each key phrase.")] = 20,
+    each: Annotated[
+        bool | None,
+        typer.Option(
+            "--each/--together",
+            help="A cluster for each key phrase, or clusters along all together (default: each, where -n is their number).",
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option(help="Features for each key phrase, and as many words.")] = 20,
+    words: Annotated[bool, typer.Option(help="Words of the corpus make the axis too.")] = True,
     level: Level = 0.5,
     min_tokens: MinTokens = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -36,7 +44,9 @@ def cluster(
         axis or (),
         features=_numbers(features) if features is not None else (),
         number=number,
+        each=each,
         k=k,
+        words=words,
         level=level,
         min_tokens=min_tokens,
         seed=seed,
@@ -59,13 +69,23 @@ def cluster(
                 for r in found.features.head(AXIS_SHOWN).itertuples()
             ],
         )
-        if len(found.features) > AXIS_SHOWN:
-            out.print(f"… and {len(found.features) - AXIS_SHOWN:,} more (--json has all)", markup=False)
+        _and_more(len(found.features))
+        if len(found.words):
+            print_table(
+                "Words of the axis",
+                ["documents ", "nearness ", "phrase", "word"],
+                [
+                    (f"{r.documents:,}", f"{r.similarity:.2f}", one_line(r.phrase, 30), one_line(r.word, 60))
+                    for r in found.words.head(AXIS_SHOWN).itertuples()
+                ],
+            )
+            _and_more(len(found.words))
         out.print()
+    by_phrase = ["phrase"] if found.table["phrase"].notna().any() else []
     clustered = int((found.assignment > 0).sum())
     print_table(
         f"{clustered:,} of {len(found.assignment):,} documents in {len(found)} clusters",
-        ["cluster ", "documents ", "share ", "kept ", "z ", "dense z ", "name"],
+        ["cluster ", "documents ", "share ", "kept ", "z ", "dense z ", *by_phrase, "name"],
         [
             (
                 str(r.Index),
@@ -74,6 +94,7 @@ def cluster(
                 _or_dash(r.accuracy, percent),
                 _or_dash(r.conductance_z, "{:+.1f}".format),
                 _or_dash(r.dense_conductance_z, "{:+.1f}".format),
+                *([one_line(r.phrase, 30)] if by_phrase else []),
                 one_line(r.name or "(no name)", 80),
             )
             for r in found.table.itertuples()
@@ -95,6 +116,11 @@ def cluster(
     )
     for note in found.notes:
         errors.print(note, markup=False)
+
+
+def _and_more(number: int) -> None:
+    if number > AXIS_SHOWN:
+        out.print(f"… and {number - AXIS_SHOWN:,} more (--json has all)", markup=False)
 
 
 def _or_dash(value: float, written: Callable[[float], str]) -> str:

@@ -55,8 +55,8 @@ PAPER_DIFF = DiffOptions(metric="nearest", level=0.0, split=False, false_discove
 PAPER_FIND = FindOptions(k=100, temperature=0.2, scale=True, fuse=(), learn=False)
 """The 100 features whose names are nearest to the query, features alone."""
 
-PAPER_CLUSTER = ClusterOptions(k=100, level=0.0, neighbours=1_000_000_000)
-"""The 100 features nearest to each key phrase, any activation, all documents against all."""
+PAPER_CLUSTER = ClusterOptions(k=100, words=False, each=False, level=0.0, neighbours=1_000_000_000)
+"""The 100 features nearest to each key phrase and no words, any activation, all documents against all."""
 
 PAPER_CORRELATE = CorrelateOptions(
     level=0.0, min_documents=1, min_npmi=0.5, match_length=False, form=False, split=False, false_discovery=1.0

@@ -6,11 +6,14 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 
 from hourglass.errors import ConfigError, InputError
+from hourglass.systems.interpretable_embeddings import PAPER_CLUSTER
 from hourglass.uses.explore.affinity import by_eigengap, jaccard_graph, patterns, spectrum
+from hourglass.uses.explore.by_phrase import surest
 from workspaces import make_workspace
 
 TOPICS, STYLES = 3, 2
-PHRASES = {"topic": np.array([1, 0, 0, 0], np.float32), "style": np.array([0, 1, 0, 0], np.float32)}
+PHRASES = dict(zip(("topic", "style", "rude", "friendly"), np.eye(4, dtype=np.float32)))
+WORDS = {"damn": PHRASES["rude"], "kindly": PHRASES["friendly"]}
 
 
 def random_rows(n, width, share, seed):
@@ -98,10 +101,11 @@ def two_axes(tmp_path, monkeypatch):
     vectors[1:10, 0] = vectors[10:, 1] = 1
     dense = np.eye(4)[topic] + 0.1 * random.normal(size=(360, 4))
     ws = make_workspace(tmp_path / "ws", texts, {"topic": words, "style": style}, maxima, dense=dense, vectors=vectors)
-    monkeypatch.setattr("hourglass.uses.explore.cluster.query_vector", lambda ws, phrase: PHRASES[phrase])
-    of_term = {f"name {i}": vector for i, vector in enumerate(vectors)}
+    monkeypatch.setattr("hourglass.uses.explore.axis.query_vector", lambda ws, phrase: PHRASES[phrase])
+    of_term = {f"name {i}": vector for i, vector in enumerate(vectors)} | WORDS
     monkeypatch.setattr(
-        "hourglass.uses.explore.cluster.text_vectors", lambda ws, texts: np.stack([of_term[text] for text in texts])
+        "hourglass.uses.explore.axis.text_vectors",
+        lambda ws, texts: np.stack([of_term.get(text, np.zeros(4)) for text in texts]),
     )
     return ws, topic, style
 
@@ -190,9 +194,13 @@ def test_all_features_are_the_axis_when_none_is_named(two_axes):
         ({"axis": "  "}, "phrase of the axis is empty"),
         ({"features": [0]}, "none of 360 documents has any"),
         ({"features": [10]}, "nothing tells them apart"),
-        ({"features": [10, 11], "number": 9}, "occur in only 3 combinations"),
+        ({"features": [10, 11], "number": 9}, "occurs in only 3 combinations"),
         ({"number": 1}, "expected 2 clusters or more"),
         ({"neighbours": 0}, "expected 1 or more"),
+        ({"axis": "rude", "number": 2, "words": False}, "no feature has a name near to 'rude'"),
+        ({"axis": ["rude", "friendly"], "each": True, "number": 3}, r"2 phrase\(s\) given, 3 expected"),
+        ({"axis": "rude", "each": True}, r"1 phrase\(s\) given, 2 expected"),
+        ({"axis": ["rude", "friendly"], "each": True, "features": [1]}, "chosen by hand belong to none"),
         ({"nmber": 3}, "did you mean 'number'"),
     ],
 )
@@ -215,3 +223,65 @@ def test_a_corpus_without_words_is_named_by_features(tmp_path):
     assert adjusted_rand_score(kind[inside], found.assignment[inside]) == pytest.approx(1)
     assert sorted(part for name in found.table["name"] for part in name.split(", ")) == names[1:]
     assert ws.find(like=["0"], fuse=("words",), top=3).documents.shape[0] == 3
+
+
+def test_words_make_an_axis_that_no_feature_has_a_name_for(two_axes):
+    ws, _, style = two_axes
+    found = ws.cluster("rude", k=3, features=[3])
+    assert found.words["word"].tolist() == ["damn"]
+    assert found.words["documents"].tolist() == [(style == 0).sum()]
+    assert found.features["feature"].tolist() == [3]
+    together = ws.cluster(["rude", "friendly"], number=2, each=False)
+    assert set(together.words["word"]) == {"damn", "kindly"}
+    assert together.table["phrase"].isna().all()
+    assert adjusted_rand_score(style, together.assignment) == 1
+
+
+def test_as_many_clusters_as_phrases_are_one_for_each(two_axes):
+    """The dense vectors know the topic alone, and no feature has a name that is near."""
+    ws, _, style = two_axes
+    found = ws.cluster(["rude", "friendly"], number=2)
+    assert adjusted_rand_score(style, found.assignment) == 1
+    of_phrase = dict(zip(found.table["phrase"], found.table.index))
+    assert ((found.assignment == of_phrase["rude"]) == (style == 0)).all()
+    assert found.eigenvalues == []
+    assert any("Each phrase is a cluster" in note for note in found.notes)
+    assert [len(shown["central"]) for shown in found.shown] == [5, 5]
+    assert found.table["conductance_z"].lt(-10).all()
+    again = ws.cluster(["rude", "friendly"], each=True).to_dict()
+    assert {word["word"] for word in again["words"]} == {"damn", "kindly"}
+    assert again == found.to_dict()
+
+
+def test_documents_without_the_axis_go_to_the_phrase_whose_documents_they_are_like(tmp_path, monkeypatch):
+    """Half of the rude texts lack the word that is near, and share features with those that have it."""
+    random = np.random.default_rng(0)
+    rude = np.arange(200) % 2 == 0
+    has = np.arange(200) % 4 < 2
+    maxima = np.zeros((200, 9))
+    for feature in range(1, 9):
+        maxima[:, feature] = (rude == (feature % 2 == 0)) & (random.random(200) < 0.9)
+    texts = [f"{('damn' if r else 'kindly') if h else 'plain'} text" for r, h in zip(rude, has)]
+    ws = make_workspace(tmp_path / "ws", texts, {}, maxima, dense=np.ones((200, 4)), vectors=np.zeros((9, 4)))
+    monkeypatch.setattr("hourglass.uses.explore.axis.query_vector", lambda ws, phrase: PHRASES[phrase])
+    monkeypatch.setattr(
+        "hourglass.uses.explore.axis.text_vectors",
+        lambda ws, texts: np.stack([WORDS.get(text, np.zeros(4)) for text in texts]),
+    )
+    found = ws.cluster(["rude", "friendly", "topic"], number=3)
+    assert any("Nothing is near to 'topic'" in note for note in found.notes)
+    found = ws.cluster(["rude", "friendly"], number=2)
+    assert any("100 of 200 documents have none of the axis' features and words" in note for note in found.notes)
+    assert adjusted_rand_score(rude[has], found.assignment[has]) == 1
+    assert adjusted_rand_score(rude[~has], found.assignment[~has]) > 0.6
+
+
+def test_the_surest_of_each_phrase_teach():
+    evidence = np.array([[3.0, 0], [2, 1], [1.5, 1], [0, 2], [1, 1.1], [1, 1]])
+    assert surest(evidence).tolist() == [0, 0, -1, 1, 1, -1]
+
+
+def test_the_paper_takes_features_alone(two_axes):
+    found = two_axes[0].cluster(["topic", "style"], **vars(PAPER_CLUSTER) | {"number": 2})
+    assert not len(found.words)
+    assert found.table["phrase"].isna().all()

@@ -103,16 +103,20 @@ def test_an_axis_takes_the_names_that_are_near_and_no_others(tmp_path, monkeypat
     }
     names = [None, "regards", "greeting", "letter", "many thanks", "and", "tax, tax, tax, regards", "tax"]
     monkeypatch.setattr(
-        "hourglass.uses.explore.cluster.text_vectors", lambda ws, texts: np.array([of_text[text] for text in texts])
+        "hourglass.uses.explore.axis.text_vectors", lambda ws, texts: np.array([of_text[text] for text in texts])
     )
-    monkeypatch.setattr("hourglass.uses.explore.cluster.query_vector", lambda ws, phrase: np.array(of_text[phrase]))
+    monkeypatch.setattr("hourglass.uses.explore.axis.query_vector", lambda ws, phrase: np.array(of_text[phrase]))
     vectors = np.array([[0, 0, 0], *(of_text[name.split(", ")[-1]] for name in names[1:])], float)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     maxima = (np.random.default_rng(0).random((100, WIDTH)) < 0.4).astype(float)
-    ws = make_workspace(tmp_path / "ws", ["a b"] * 100, {}, maxima, vectors=vectors, names=names)
+    dense = np.ones((100, 3))
+    ws = make_workspace(tmp_path / "ws", ["a b"] * 100, {}, maxima, dense=dense, vectors=vectors, names=names)
     axis = ws.cluster("politeness", number=2).features
     assert sorted(axis["feature"]) == [1, 2]
     assert axis["similarity"].is_monotonic_decreasing
     assert 4 in ws.cluster(["thanks", "politeness"], number=2).features["feature"].tolist()
-    with pytest.raises(InputError, match=r"no feature has a name near to 'absent' \(the nearest is '.*', .* of 0.2"):
+    with pytest.raises(
+        InputError,
+        match=r"no feature has a name, and no word is, near to 'absent' \(the nearest name is '.*', .* of 0.2",
+    ):
         ws.cluster("absent", number=2)

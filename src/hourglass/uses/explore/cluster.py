@@ -1,16 +1,17 @@
 """Clusters of documents along an axis that the user names.
 
-The axis is a set of features: those whose names are near to the user's key phrases, those chosen by hand, or
-all. Documents are alike as far as they have the same of these features (Jaccard), and are parted by spectral
-clustering. Those that have none of them are a group of their own and are not forced into a cluster.
+The axis is a set of features and words: those near to the user's key phrases, features chosen by hand, or all
+features. Documents are alike as far as they have the same of these (Jaccard), and are parted by spectral clustering. Those
+that have none of them are a group of their own and are not forced into a cluster. Where as many clusters are asked for as
+there are phrases, each phrase is one, and documents go to the phrase that most speaks for them (`by_phrase`).
 
-All clusters are named together: a term counts for the one cluster that has it more often than every other, and no
-two names share a word, nor two words that begin alike. Names are made on one half of the documents; on the other half the names alone put each
-document into a cluster, and the share that stays where it is tells what they are worth.
+All clusters are named together, on one half of the documents; on the other half the names alone put each document into
+a cluster, and the share that stays where it is tells what they are worth (`cluster_names`).
 
 Differences from the paper:
 - The user writes the key phrases; no language model expands the request, names the clusters or re-assigns documents. A
   phrase takes the names that are near to it, not always the k nearest: of few features most are about something else.
+- Words of the corpus make the axis beside features (`words`), and phrases can be clusters of their own (`each`).
 - A feature is present above half of its 90th percentile (the paper: any activation), as everywhere here.
 - Documents with the same features are one node of the graph, weighted by their number, and the graph has the nearest
   nodes of each only (the paper: all against all, which is quadratic in the documents and was worse on news: see docs).
@@ -21,8 +22,7 @@ Differences from the paper:
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,53 +34,38 @@ from scipy.sparse import csr_matrix
 from hourglass.errors import ConfigError, InputError
 from hourglass.metrics.conductance import against_chance, cosine_conductance, graph_conductance
 from hourglass.uses.explore.affinity import Patterns, by_eigengap, jaccard_graph, parts, patterns, spectrum
-from hourglass.uses.explore.find import query_vector, text_vectors
-from hourglass.uses.explore.labels import (
-    CLEAR,
-    FUNCTION_WORDS,
-    bare,
-    clarity,
-    content_words,
-    quoted,
-    says_form,
-    says_nothing,
-)
-from hourglass.uses.explore.labels import TERMS as LABEL_TERMS
+from hourglass.uses.explore.axis import Axis, axis_of
+from hourglass.uses.explore.by_phrase import by_phrase
+from hourglass.uses.explore.cluster_names import SHOWN, by_names, by_nearest_mean, names_of, shown_of, terms_of
 from hourglass.uses.explore.presence import present_in
-from hourglass.uses.explore.scores import unit
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
 
-TERMS = 5
-"""Most terms in a name."""
-SHOWN = 5
-"""Features, words and documents told of each cluster."""
-NEAR = 0.2
-"""Least cosine of a phrase and a name, less what all names have in common; `correlate` too counts names below it as unlike."""
-DENSE_SAMPLE = 20_000
-"""Documents whose dense vectors are looked at."""
-
-_STEM = 5  # letters by which words count as the same
-_FLOOR = 0.05  # added to shares whose ratio is taken; also the least gap that a term of a name must have
+SAMPLE = 20_000
+"""Documents whose dense vectors are looked at, and whose graph is drawn where it only tells what clusters are worth."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """The axis' features, what counts as present, and how many clusters.
+    """What the axis is made of, what counts as present, and how many clusters.
 
     number      of clusters; None: as the eigengap says, from 2 to `most`
-    k           most features for each key phrase
+    each        a cluster for each phrase; None: where as many clusters as phrases are asked for, two at least
+    k           most features for each key phrase, and most words
+    words       words of the corpus make the axis too
     level, min_tokens  presence: share of the feature's 90th percentile that the maximum must pass, tokens that must fire
     neighbours  nearest others that each distinct set of features is joined to; as many as there are: all with all
     draws       random partitions that conductance is compared with
     """
 
     number: int | None = None
+    each: bool | None = None
     most: int = 12
     k: int = 20
+    words: bool = True
     level: float = 0.5
     min_tokens: int = 1
     neighbours: int = 50
@@ -100,22 +85,25 @@ class ClusterOptions:
 class Clusters:
     """What the documents fall into along an axis.
 
-    table       a row a cluster, the largest first, the index its number from 1: name (None where nothing is its own),
-                documents, share (of those in any cluster), accuracy (share of its held-out documents that the names alone
-                put into it), conductance and conductance_z (in the axis' graph), dense_conductance and dense_conductance_z
-                (among dense vectors); z: against random partitions of the same sizes, negative is tighter than chance
-    assignment  [documents] number of each document's cluster, 0 for one that has none of the axis' features
+    table       a row a cluster, the largest first, the index its number from 1: name (None where nothing is its own), phrase
+                (that the cluster is of; None where they are not one for each phrase), documents, share (of those in any
+                cluster), accuracy (share of its held-out documents that the names alone put into it), conductance and
+                conductance_z (in the axis' graph), dense_conductance and dense_conductance_z (among dense vectors); z:
+                against random partitions of the same sizes, negative is tighter than chance
+    assignment  [documents] number of each document's cluster, 0 for one that has nothing of the axis
     features    the axis: feature, label, phrase (None for one chosen by hand), similarity, documents that have it
+    words       and its words: word, phrase, similarity, documents that have it
     shown       for each cluster the features, words and documents that tell most of it
     accuracy    share of held-out documents that the names alone put where they are; accuracy_by_features: that the axis'
                 features do, by the nearest mean; accuracy_by_chance: that always saying the largest cluster does
-    eigenvalues of the normalised affinity, falling; the gap after the n-th speaks for n clusters
+    eigenvalues of the normalised affinity, falling; the gap after the n-th speaks for n clusters; none where each phrase is one
     """
 
     axis: list[str]
     table: pd.DataFrame
     assignment: Array
     features: pd.DataFrame
+    words: pd.DataFrame
     shown: list[dict[str, Any]]
     ids: list[str]
     accuracy: float
@@ -133,6 +121,7 @@ class Clusters:
         return {
             "axis": self.axis,
             "features": json.loads(self.features.to_json(orient="records")),
+            "words": json.loads(self.words.to_json(orient="records")),
             "without": int((self.assignment == 0).sum()),
             "accuracy": self.accuracy,
             "accuracy_by_features": self.accuracy_by_features,
@@ -151,44 +140,45 @@ def cluster(
 
     Raises InputError where nothing can be told apart: no document has any of the features, or all have the same.
     """
-    axis = _axis(workspace, phrases, features, options.k)
-    present = present_in(workspace, axis["feature"].to_numpy(), options.level, options.min_tokens)
-    axis["documents"] = np.asarray(present.sum(0), np.int64).ravel()
-    inside = np.flatnonzero(np.diff(present.indptr) > 0)
-    found = patterns(present[inside])
-    _check_patterns(workspace, found, present.shape[0], options)
-
+    phrases = list(dict.fromkeys(phrases))
+    each = _each(phrases, features, options)
+    axis = axis_of(workspace, phrases, features, options.k, options.words)
+    columns = axis.columns(workspace.manifest["width"])
+    present = present_in(workspace, columns, options.level, options.min_tokens)
+    having = np.asarray(present.sum(0), np.int64).ravel()
+    axis.features["documents"], axis.words["documents"] = np.split(having, [len(axis.features)])
     random = np.random.default_rng(options.seed)
-    graph = jaccard_graph(found.rows, options.neighbours)
-    values, vectors = spectrum(graph, found.weight, max(options.most + 1, options.number or 0), random)
-    number = options.number or by_eigengap(values, min(options.most, len(found.weight)))
-    by_pattern = parts(vectors[:, :number], found.weight, options.seed)
-    labels = _largest_first(by_pattern[found.of])
-    count = int(labels.max()) + 1
+    if each:
+        found = _of_phrases(workspace, axis, phrases, present, options, random)
+    else:
+        found = _of_graph(workspace, present, options, random)
+    count = int(found.assignment.max())
     if count < 2:
         raise InputError(f"{workspace.folder}: along this axis the documents do not fall apart; choose other features")
 
-    assignment = np.zeros(present.shape[0], np.int64)
-    assignment[inside] = labels + 1
+    assignment = found.assignment
+    inside = np.flatnonzero(assignment)
     half = np.full(present.shape[0], -1, np.int8)
     half[inside] = random.permutation(np.arange(len(inside)) % 2)
-    terms = _terms(workspace, axis, present, assignment, half, count)
-    names = _names(terms)
-    right = _reassigned(workspace, names, present, half) == assignment
-    by_features = _nearest_mean(present, terms.shares[: len(axis)]) == assignment
+    of_features = present[:, : len(axis.features)]
+    terms = terms_of(workspace, axis.features["feature"].to_numpy(), of_features, assignment, half, count)
+    names = names_of(terms)
+    right = by_names(workspace, names, of_features, half) == assignment
+    shares = np.concatenate([terms.shares[: len(axis.features)], terms.shares[len(axis.features) + axis.words.index]])
+    by_features = by_nearest_mean(present, shares) == assignment
     held_out = half == 1
 
-    by_graph = partial(_graph_conductance, graph, found.of, count)
-    own, own_z = against_chance(by_graph, labels, options.draws, random)
-    sample = np.sort(random.permutation(len(inside))[:DENSE_SAMPLE])
+    own, own_z = found.conductance(count, options.draws, random)
+    sample = np.sort(random.permutation(len(inside))[:SAMPLE])
     by_cosine = partial(cosine_conductance, _unit_vectors(workspace, inside[sample]), count)
-    dense, dense_z = against_chance(by_cosine, labels[sample], options.draws, random)
-    sizes = np.bincount(labels, minlength=count)
+    dense, dense_z = against_chance(by_cosine, assignment[inside[sample]] - 1, options.draws, random)
+    sizes = np.bincount(assignment, minlength=count + 1)[1:]
     in_each = np.bincount(assignment[held_out], minlength=count + 1)[1:]
     kept = np.bincount(assignment[held_out & right], minlength=count + 1)[1:]
     table = pd.DataFrame(
         {
             "name": np.array([name.text for name in names], object),
+            "phrase": np.full(count, None) if found.phrases is None else np.array(found.phrases, object),
             "documents": sizes,
             "share": sizes / len(inside),
             "accuracy": np.where(in_each > 0, kept / np.maximum(in_each, 1), np.nan),
@@ -199,106 +189,120 @@ def cluster(
         },
         index=pd.RangeIndex(1, count + 1, name="cluster"),
     )
-    ids = [str(id) for id in workspace.column("_id")]
     return Clusters(
-        axis=list(phrases),
+        axis=phrases,
         table=table,
         assignment=assignment,
-        features=axis,
-        shown=_shown(workspace, terms, _central(graph, found, labels, inside)),
-        ids=ids,
+        features=axis.features,
+        words=axis.words.reset_index(drop=True),
+        shown=shown_of(workspace, terms, found.central),
+        ids=[str(id) for id in workspace.column("_id")],
         accuracy=float(right[held_out].mean()),
         accuracy_by_features=float(by_features[held_out].mean()),
         accuracy_by_chance=float(in_each.max() / max(in_each.sum(), 1)),
-        eigenvalues=[round(float(v), 6) for v in values],
-        notes=_notes(table, present.shape[0] - len(inside), present.shape[0], number, options),
+        eigenvalues=[round(float(v), 6) for v in found.eigenvalues],
+        notes=_notes(table, axis, phrases, int((np.diff(present.indptr) == 0).sum()), found, options),
     )
 
 
-# The axis -------------------------------------------------------------------------------------------
+def _each(phrases: Sequence[str], features: Sequence[int], options: ClusterOptions) -> bool:
+    """Whether every phrase is to be a cluster."""
+    if not options.each:
+        return options.each is None and len(phrases) == options.number and not len(features)
+    if len(features):
+        raise InputError("a cluster for each phrase: features chosen by hand belong to none; leave them out")
+    if len(phrases) < 2 or options.number not in (None, len(phrases)):
+        raise InputError(f"a cluster for each phrase: {len(phrases)} phrase(s) given, {options.number or 2} expected")
+    return True
 
 
-def _axis(workspace: Workspace, phrases: Sequence[str], features: Sequence[int], k: int) -> pd.DataFrame:
-    """feature, label, phrase, similarity of the features to look at; each once, with the phrase it is nearest to."""
-    width = workspace.manifest["width"]
-    for feature in features:
-        if not 0 <= int(feature) < width:
-            raise InputError(f"{workspace.folder}: no feature {feature}; they go from 0 to {width - 1}")
-    chosen = features if features or phrases else range(width)
-    nearest: dict[int, tuple[str | None, float]] = {int(feature): (None, np.nan) for feature in chosen}
-    for phrase in phrases:
-        if not phrase.strip():
-            raise InputError("a phrase of the axis is empty")
-        for feature, similarity in _near(workspace, phrase, k).items():
-            # One chosen by hand (NaN) stays so, as the comparison is false; of several phrases the nearest counts.
-            if feature not in nearest or similarity > nearest[feature][1]:
-                nearest[feature] = (phrase, similarity)
-    return pd.DataFrame(
-        {
-            "feature": list(nearest),
-            "label": pd.Series(workspace.labels(list(nearest)), dtype=object),
-            "phrase": pd.Series([phrase for phrase, _ in nearest.values()], dtype=object),
-            "similarity": [similarity for _, similarity in nearest.values()],
-        }
-    )
+# Two ways to part the documents ---------------------------------------------------------------------
 
 
-def _near(workspace: Workspace, phrase: str, k: int) -> dict[int, float]:
-    """The features, at most k, whose names are near to a phrase, with the similarity of each.
-
-    A name is near when it is at least half as near as the nearest and `NEAR`, or when it holds every word of the phrase:
-    the vector of a single word is a poor one. Its terms, each by itself, must on average be half as near as those of the
-    best, since one term of four pulls a whole name near. Names of words such as "the" alone are near to nothing.
+@dataclass(frozen=True)
+class _Parted:
+    """assignment  [documents] cluster of each document from 1, the largest first; 0 for none
+    central     for each cluster the documents that stand for it
+    phrases     of the clusters, or None
+    eigenvalues of the graph where it parted them
+    graph, found, drawn  Jaccard graph of the patterns of the documents at `drawn`
     """
-    features = workspace.features
-    terms = [list(own) for own in features["terms"]]
-    named = np.flatnonzero([isinstance(label, str) for label in features["label"]])
-    named = named[[not says_nothing(terms[f]) for f in named]]
-    if not len(named):
-        raise InputError(f"{workspace.folder}: no feature has a name; choose features by number")
-    # All vectors of an encoder may point one way, so what names have in common is taken out of them.
-    vectors, query = workspace.label_vectors[named], unit(query_vector(workspace, phrase))
-    middle = vectors.mean(0)
-    similarity = unit(vectors - middle) @ query
-    wanted = _words_of(phrase) if content_words([phrase]) else set()
-    holds = np.array([bool(wanted) and wanted <= _words_of(" ".join(terms[f][:LABEL_TERMS])) for f in named])
-    near = holds | (similarity >= max(NEAR, similarity.max() / 2))
-    if not near.any():
-        best = workspace.labels([named[similarity.argmax()]])[0]
-        raise InputError(
-            f"{workspace.folder}: no feature has a name near to {phrase!r} (the nearest is {best!r}, {similarity.max():.2f} of {NEAR} asked); "
-            "use other words, or choose features by number"
-        )
-    order = np.argsort(-np.where(near, similarity + 2 * holds, -np.inf), kind="stable")[: min(k, int(near.sum()))]
-    shown = [terms[f][:LABEL_TERMS] or [str(features["label"].iloc[f])] for f in named[order]]
-    read = text_vectors(workspace, [bare(term) for own in shown for term in own])
-    of_term = unit(unit(read) - middle) @ query
-    ends = np.cumsum([len(own) for own in shown])
-    by_terms = np.array([part.mean() for part in np.split(of_term, ends[:-1])])
-    return {int(named[i]): float(similarity[i]) for i in order[by_terms >= by_terms.max() / 2]}
+
+    assignment: Array
+    central: list[Array]
+    phrases: list[str] | None
+    eigenvalues: Array
+    graph: csr_matrix
+    found: Patterns
+    drawn: Array
+
+    def conductance(self, count: int, draws: int, random: np.random.Generator) -> tuple[Array, Array]:
+        """[count] conductance of the clusters in the graph, and its z."""
+        if not len(self.drawn):
+            return np.full(count, np.nan), np.full(count, np.nan)
+        of_graph = partial(_graph_conductance, self.graph, self.found.of, count)
+        return against_chance(of_graph, self.assignment[self.drawn] - 1, draws, random)
+
+
+def _of_graph(
+    workspace: Workspace, present: csr_matrix, options: ClusterOptions, random: np.random.Generator
+) -> _Parted:
+    """Spectral clustering of the documents that have anything of the axis."""
+    inside = np.flatnonzero(np.diff(present.indptr) > 0)
+    found = patterns(present[inside])
+    _check_patterns(workspace, found, present.shape[0], options)
+    graph = jaccard_graph(found.rows, options.neighbours)
+    values, vectors = spectrum(graph, found.weight, max(options.most + 1, options.number or 0), random)
+    number = options.number or by_eigengap(values, min(options.most, len(found.weight)))
+    labels = _largest_first(parts(vectors[:, :number], found.weight, options.seed)[found.of])[0]
+    assignment = np.zeros(present.shape[0], np.int64)
+    assignment[inside] = labels + 1
+    return _Parted(assignment, _central(graph, found, labels, inside), None, values, graph, found, inside)
+
+
+def _of_phrases(
+    workspace: Workspace,
+    axis: Axis,
+    phrases: Sequence[str],
+    present: csr_matrix,
+    options: ClusterOptions,
+    random: np.random.Generator,
+) -> _Parted:
+    """All documents, each to a phrase; the graph, of at most `SAMPLE` of them, only tells what the clusters are worth."""
+    evidence = by_phrase(workspace, axis, phrases, present, options.level, options.min_tokens)
+    labels, order = _largest_first(evidence.argmax(1))
+    ordered = np.sort(evidence, axis=1)
+    first = np.argsort(ordered[:, -2] - ordered[:, -1], kind="stable")
+    central = [first[labels[first] == c][:SHOWN] for c in range(len(order))]
+    inside = np.flatnonzero(np.diff(present.indptr) > 0)
+    drawn = np.sort(random.permutation(inside)[:SAMPLE])
+    found = patterns(present[drawn])
+    graph = jaccard_graph(found.rows, options.neighbours)
+    return _Parted(labels + 1, central, [phrases[p] for p in order], np.zeros(0), graph, found, drawn)
 
 
 def _check_patterns(workspace: Workspace, found: Patterns, documents: int, options: ClusterOptions) -> None:
     number = len(found.weight)
     if not number:
-        raise InputError(f"{workspace.folder}: none of {documents:,} documents has any of the axis' features")
+        raise InputError(f"{workspace.folder}: none of {documents:,} documents has any of the axis' features or words")
     if number == 1:
         raise InputError(
-            f"{workspace.folder}: the {int(found.weight.sum()):,} documents with any of the axis' features have the same ones; "
+            f"{workspace.folder}: the {int(found.weight.sum()):,} documents with anything of the axis have the same ones; "
             "nothing tells them apart; add phrases (--axis) or features (--features)"
         )
     if options.number and options.number > number:
         raise InputError(
-            f"{workspace.folder}: {options.number} clusters asked for, but the axis' features occur in only {number} combinations"
+            f"{workspace.folder}: {options.number} clusters asked for, but what makes the axis occurs in only {number} combinations"
         )
 
 
-def _largest_first(labels: Array) -> Array:
-    """The same clusters numbered from 0 by falling size."""
-    _, dense, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    place = np.empty_like(sizes)
-    place[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    return np.asarray(place[dense])
+def _largest_first(labels: Array) -> tuple[Array, Array]:
+    """The same clusters numbered from 0 by falling size, and what number each had."""
+    known, dense, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    order = np.argsort(-sizes, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return np.asarray(place[dense]), known[order]
 
 
 def _graph_conductance(graph: csr_matrix, pattern: Array, number: int, labels: Array) -> Array:
@@ -314,161 +318,6 @@ def _unit_vectors(workspace: Workspace, rows: Array) -> Array:
     return dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-12)
 
 
-# Names ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Terms:
-    """Features of the axis, then words: what a name can hold.
-
-    texts   what is shown; None for a feature without a name
-    labels  whole names, None for a feature without one
-    shares  [terms, clusters] share of the documents of each cluster, in the half that names, that have the term
-    counts  [terms, clusters] the same over all documents, with `sizes` [clusters]
-    axis    [features] numbers of the features
-    """
-
-    texts: list[str | None]
-    labels: list[str | None]
-    shares: Array
-    counts: Array
-    sizes: Array
-    axis: Array
-
-    def of(self, cluster: int) -> Array:
-        """Which terms tell this cluster from each other one, and how well: the gap times the ratio of the shares."""
-        others = np.delete(self.shares, cluster, axis=1).max(1)
-        gap = self.shares[:, cluster] - others
-        return np.where(gap >= _FLOOR, gap * self.log_ratio(cluster), 0)
-
-    def log_ratio(self, cluster: int) -> Array:
-        others = np.delete(self.shares, cluster, axis=1).max(1)
-        return np.log((self.shares[:, cluster] + _FLOOR) / (others + _FLOOR))
-
-
-@dataclass(frozen=True)
-class _Name:
-    """Terms by number, and what each adds when a document has it."""
-
-    text: str | None
-    terms: list[int]
-    weights: list[float]
-
-
-def _terms(
-    workspace: Workspace, axis: pd.DataFrame, present: csr_matrix, assignment: Array, half: Array, count: int
-) -> _Terms:
-    inside = assignment > 0
-    cells = np.where(inside, 2 * (assignment - 1) + half, -1)
-    number = 2 * count
-    by_feature = _sums(cells, number, present)
-    by_word = np.zeros((number, len(workspace.words)))
-    start = 0
-    for arrays in workspace.stored("word_indptr", "word_indices"):
-        stop = start + len(arrays["word_indptr"]) - 1
-        words = arrays["word_indices"]
-        ones = np.ones(len(words), np.float32)
-        shard = csr_matrix((ones, words, arrays["word_indptr"]), shape=(stop - start, len(workspace.words)))
-        by_word += _sums(cells[start:stop], number, shard)
-        start = stop
-    counts = np.concatenate([by_feature, by_word], axis=1).T
-    sizes = np.bincount(cells[inside], minlength=number)
-    labels = workspace.labels(axis["feature"].to_numpy())
-    first = workspace.features["terms"].iloc[axis["feature"].to_numpy()]
-    shown = [None if label is None else str(terms[0]) for label, terms in zip(labels, first)]
-    return _Terms(
-        texts=[*shown, *workspace.words],
-        labels=[*labels, *workspace.words],
-        shares=counts[:, 0::2] / np.maximum(sizes[0::2], 1),
-        counts=counts[:, 0::2] + counts[:, 1::2],
-        sizes=sizes[0::2] + sizes[1::2],
-        axis=axis["feature"].to_numpy(),
-    )
-
-
-def _sums(cells: Array, number: int, rows: csr_matrix) -> Array:
-    """[number, columns] sums of the rows of each cell; a row in cell -1 is left out."""
-    inside = np.flatnonzero(cells >= 0)
-    ones = np.ones(len(inside), np.float32)
-    membership = csr_matrix((ones, (cells[inside], inside)), shape=(number, rows.shape[0]))
-    return np.asarray((membership @ rows).todense(), np.float64)
-
-
-def _names(terms: _Terms) -> list[_Name]:
-    """All clusters' names at once, the most telling term first; no two hold the same word.
-
-    Words such as "the", and phrases that begin or end with one, name only what nothing else does; signs and shapes come last.
-    """
-    number = terms.shares.shape[1]
-    worth = np.stack([terms.of(c) for c in range(number)])
-    plain = np.array([text is not None and _is_plain(text) for text in terms.texts])
-    chosen: list[list[int]] = [[] for _ in range(number)]
-    taken: set[str] = set()
-    for allowed in (plain, ~plain):
-        nameless = [c for c in range(number) if not chosen[c]]
-        for flat in np.argsort(-np.where(allowed, worth, 0), axis=None, kind="stable"):
-            cluster, term = divmod(int(flat), worth.shape[1])
-            if not allowed[term] or worth[cluster, term] <= 0:
-                break
-            text = terms.texts[term]
-            if text is None or cluster not in nameless or len(chosen[cluster]) == TERMS or taken & _words_of(text):
-                continue
-            chosen[cluster].append(term)
-            taken |= _words_of(text)
-    names = []
-    for cluster, picked in enumerate(chosen):
-        picked = sorted(picked, key=lambda t: -clarity([str(terms.texts[t])]))
-        texts = [quoted(str(terms.texts[t])) for t in picked]
-        names.append(_Name(", ".join(texts) or None, picked, terms.log_ratio(cluster)[picked].tolist()))
-    return names
-
-
-def _is_plain(term: str) -> bool:
-    return clarity([term]) == CLEAR or (says_form([term]) and not says_nothing([term]))
-
-
-def _words_of(text: str) -> set[str]:
-    """The words of a term that another may not have, by their beginnings: "award" stands for "awards" too."""
-    words = set(re.findall(r"\w+", text.lower()))
-    stems = {word.rstrip("s")[:_STEM] for word in words - FUNCTION_WORDS or words}
-    return stems or {text}  # a sign, such as "%"
-
-
-def _reassigned(workspace: Workspace, names: Sequence[_Name], present: csr_matrix, half: Array) -> Array:
-    """[documents] the cluster (from 1) whose name fits each held-out document best; 0 where none fits."""
-    features = present.shape[1]
-    weights: dict[int, tuple[int, float]] = {
-        term: (c, weight) for c, name in enumerate(names) for term, weight in zip(name.terms, name.weights)
-    }
-    words = [t for t in weights if t >= features]
-    scores = _weighted(present, {t: w for t, w in weights.items() if t < features}, len(names))
-    start = 0
-    for coded in workspace.coded():
-        here = slice(start, start + coded.words.shape[0])
-        picked = coded.words[:, [t - features for t in words]]
-        scores[here] += _weighted(picked, {i: weights[t] for i, t in enumerate(words)}, len(names))
-        start = here.stop
-    best = np.where(scores.max(1) > 0, scores.argmax(1) + 1, 0)
-    return np.where(half == 1, best, -1)
-
-
-def _weighted(rows: csr_matrix, weights: Mapping[int, tuple[int, float]], number: int) -> Array:
-    """[rows, number] for each cluster the sum of the weights of its columns that a row has."""
-    columns = np.zeros((rows.shape[1], number))
-    for column, (cluster, weight) in weights.items():
-        columns[column, cluster] = weight
-    return np.asarray(rows @ columns)
-
-
-def _nearest_mean(present: csr_matrix, shares: Array) -> Array:
-    """[documents] the cluster (from 1) whose mean over the naming half is nearest by cosine."""
-    means = shares / np.maximum(np.linalg.norm(shares, axis=0), 1e-12)
-    return np.asarray(np.argmax(present @ means, axis=1)) + 1
-
-
-# What is shown of them ------------------------------------------------------------------------------
-
-
 def _central(graph: csr_matrix, found: Patterns, labels: Array, inside: Array) -> list[Array]:
     """For each cluster the documents (positions) of highest summed affinity to its own, one a pattern."""
     number = int(labels.max()) + 1
@@ -480,50 +329,36 @@ def _central(graph: csr_matrix, found: Patterns, labels: Array, inside: Array) -
     return [inside[first[order[of_pattern[order] == c][:SHOWN]]] for c in range(number)]
 
 
-def _shown(workspace: Workspace, terms: _Terms, central: Sequence[Array]) -> list[dict[str, Any]]:
-    """Of each cluster: features and words by inside minus outside share (all documents), and its central documents."""
-    rows = workspace.rows(np.concatenate(central).tolist(), ["_id", workspace.text_column]).to_pydict()
-    documents = [
-        {"id": str(id), "text": text} for id, text in zip(rows["_id"], rows[workspace.text_column], strict=True)
-    ]
-    everything, total = terms.counts.sum(1), terms.sizes.sum()
-    number, start, shown = len(terms.axis), 0, []
-    for cluster, positions in enumerate(central):
-        within = terms.counts[:, cluster] / max(terms.sizes[cluster], 1)
-        outside = (everything - terms.counts[:, cluster]) / max(total - terms.sizes[cluster], 1)
-        gap = within - outside
-        best = {
-            "features": np.argsort(-gap[:number], kind="stable")[:SHOWN],
-            "words": number + np.argsort(-gap[number:], kind="stable")[:SHOWN],
-        }
-        entry: dict[str, Any] = {}
-        for kind, picked in best.items():
-            entry[kind] = [
-                {
-                    **({"feature": int(terms.axis[t])} if kind == "features" else {}),
-                    "label": terms.labels[t],
-                    "inside": round(float(within[t]), 4),
-                    "outside": round(float(outside[t]), 4),
-                }
-                for t in picked
-                if gap[t] > 0
-            ]
-        entry["central"] = documents[start : start + len(positions)]
-        start += len(positions)
-        shown.append(entry)
-    return shown
-
-
-def _notes(table: pd.DataFrame, without: int, documents: int, number: int, options: ClusterOptions) -> list[str]:
-    notes = []
-    if without:
+def _notes(
+    table: pd.DataFrame, axis: Axis, phrases: Sequence[str], without: int, found: _Parted, options: ClusterOptions
+) -> list[str]:
+    notes, documents = [], len(found.assignment)
+    if axis.without:
         notes.append(
-            f"{without:,} of {documents:,} documents have none of the axis' features: they are in no cluster (0)."
+            f"Nothing is near to {', '.join(map(repr, axis.without))}; use words that such documents would hold."
         )
-    if options.number is None:
-        notes.append(f"{number} clusters, as the eigengap says; ask for another number where that does not suit.")
-    if len(table) < number:
-        notes.append(f"Only {len(table)} clusters could be told apart.")
+    if found.phrases is not None:
+        notes.append(
+            "Each phrase is a cluster; for clusters along all phrases together: --together, or another number."
+        )
+        if without:
+            notes.append(
+                f"{without:,} of {documents:,} documents have none of the axis' features and words: they went to a phrase by their "
+                "dense vectors and by what else its documents have."
+            )
+        empty = [phrase for phrase in phrases if phrase not in found.phrases]
+        if empty:
+            notes.append(f"No document went to {', '.join(map(repr, empty))}.")
+    else:
+        if without:
+            notes.append(
+                f"{without:,} of {documents:,} documents have none of the axis' features and words: they are in no cluster (0)."
+            )
+        number = options.number or len(table)
+        if options.number is None:
+            notes.append(f"{number} clusters, as the eigengap says; ask for another number where that does not suit.")
+        if len(table) < number:
+            notes.append(f"Only {len(table)} clusters could be told apart.")
     unnamed = list(table.index[table["name"].isna()])
     if unnamed:
         notes.append(

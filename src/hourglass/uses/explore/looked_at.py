@@ -67,7 +67,8 @@ class Field:
         The mean of features' vectors is over all labels of the workspace, that of words over the words asked for, which
         are read for it.
         """
-        from hourglass.uses.explore.find import text_vectors, unit
+        from hourglass.uses.explore.find import text_vectors
+        from hourglass.uses.explore.scores import unit
 
         everything = self.workspace.label_vectors
         vectors = np.zeros((len(at), everything.shape[1]))

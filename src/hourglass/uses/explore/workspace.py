@@ -225,6 +225,11 @@ class Workspace:
         return load_file(self.folder / "labels.safetensors")["vectors"]
 
     @cached_property
+    def word_vectors(self) -> dict[str, Array]:
+        """[d] dense vectors of the words that were read in this session; `cluster` adds those that it reads."""
+        return {}
+
+    @cached_property
     def coder(self) -> TextCoder:
         """The trained model, loaded once."""
         return self._load_coder(self.folder / "coder")
