@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click.core import ParameterSource
 
 from hourglass.cli.options import AsJson
 from hourglass.cli.output import out, percent, print_json
@@ -221,8 +220,8 @@ def fit(
 def _refuse(context: typer.Context, system: str, panel: str) -> None:
     """Options of the other kind of system are not passed over in silence."""
     for parameter in context.command.params:
-        given = context.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
-        if given and getattr(parameter, "rich_help_panel", None) == panel:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE" and getattr(parameter, "rich_help_panel", None) == panel:
             raise InputError(f"{parameter.opts[0]} is not for {system}; see hourglass fit --help")
 
 
