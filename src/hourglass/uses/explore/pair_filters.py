@@ -61,7 +61,7 @@ def one_of_a_kind(pairs: pd.DataFrame, left: Field, right: Field, notes: list[st
     for row, (i, j) in enumerate(zip(pairs["i"].tolist(), pairs["j"].tolist())):
         a, b = _first_term(left, i), _first_term(right, j)
         stand = int(left.stands[i]), int(right.stands[j])
-        within = {(x, y) for x in parts_of(a) for y in parts_of(b)}
+        within: set[tuple[Any, Any]] = {(x, y) for x in parts_of(a) for y in parts_of(b)}
         if stand != (i, j):
             within.add(stand)
         new[row] = told.isdisjoint(within)
