@@ -7,6 +7,7 @@ import urllib.request
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hourglass.cli import main
@@ -79,6 +80,15 @@ def test_pairs_are_drawn(corpus):
     none = replace(pairs, table=pairs.table.head(0))
     assert together.drawn(none) == ""
     assert "No pair goes together" in together.table(none)
+
+
+def test_a_word_of_a_pair_is_shown_as_one(corpus):
+    pairs = corpus.correlate(max_similarity=None, max_same_tokens=None, split=False)
+    row = pairs.table.iloc[[0]].assign(kind_b="word", b=pd.NA, label_b="please")
+    with_word = replace(pairs, table=row.assign(b=row["b"].astype("Int64")))
+    assert '<span class="tag">word</span><bdi>please</bdi>' in together.table(with_word)
+    assert "word: please" in together.drawn(with_word)
+    assert "<bdi>please</bdi></h3>" in together.documents(corpus, with_word, 0)
 
 
 def test_places_that_pull_each_other_end_closer():

@@ -398,19 +398,20 @@ def test_words_of_shuffled_texts_do_not_go_together(tmp_path):
 
 
 def test_form_and_what_has_no_name_count_across_two_texts_alone(tmp_path):
-    """ "How" goes with a refund, and so does a feature that nobody could name."""
+    """ "How" goes with a refund, and so do a feature that nobody could name and one of "the"."""
     random = np.random.default_rng(0)
     asks = random.random(600) < 0.2
-    answers = np.where(random.random(600) < 0.1, ~asks, asks)
+    answers, *has = (np.where(random.random(600) < 0.1, ~asks, asks) for _ in range(3))
+    maxima = np.stack(has, 1).astype(float)
     questions = [f"{'how' if a else 'when'} x{i}" for i, a in enumerate(asks)]
-    left = of_texts(tmp_path / "left", questions, [None, "the"], np.stack([asks, asks], 1).astype(float))
+    left = of_texts(tmp_path / "left", questions, [None, "the"], maxima)
     right = of_texts(tmp_path / "right", [f"{'refund' if a else 'parcel'} x{i}" for i, a in enumerate(answers)])
     rows = left.correlate(right).table
     assert {"how", "the", None} <= set(rows["label_a"])
     assert rows.loc[rows["label_a"].isna(), "a"].tolist() == [0] * int(rows["label_a"].isna().sum())
     assert len(left.correlate(right, form=False).table) == 0
     together = [f"{q} {a}" for q, a in zip(questions, ["refund" if a else "parcel" for a in answers])]
-    within = of_texts(tmp_path / "within", together, [None, "the"], np.stack([asks, asks], 1).astype(float))
+    within = of_texts(tmp_path / "within", together, [None, "the"], maxima)
     assert len(within.correlate(max_same_tokens=None).table) == 0
     assert {"how", "the"} <= set(within.correlate(max_same_tokens=None, form=True).table["label_a"])
 

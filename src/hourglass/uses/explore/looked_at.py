@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from hourglass.uses.explore.alike import terms_of
+from hourglass.uses.explore.alike import first_alike, terms_of
 from hourglass.uses.explore.labels import CLEAR, FORM, TERMS, clarity, said_words, says_form
 from hourglass.uses.explore.presence import items_of, names_of, present_in
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
+
+ALIKE_DOCUMENTS = 20_000
+"""Documents that are looked at, at most, to see which items are in about the same ones."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,22 @@ class Field:
     def terms(self) -> list[list[str]]:
         """Of each item: a word is its own, a feature without a name has none."""
         return terms_of(self.workspace, self.items)
+
+    @cached_property
+    def stands(self) -> Array:
+        """[m] the item that stands for each: for a word or a feature without a name one that tells more and is in about the
+        same documents, where there is any, else itself.
+
+        A named feature tells more than a word, a word more than a pair of words, these more than a feature without a name.
+        """
+        is_word = (self.items["kind"] == "word").to_numpy()
+        is_pair = np.array([word and " " in label for word, label in zip(is_word, self.items["label"])], np.int64)
+        rank = np.where(self.named, is_word + is_pair, 3)
+        order = np.argsort(rank, kind="stable")
+        some = np.linspace(0, len(self.tokens) - 1, min(len(self.tokens), ALIKE_DOCUMENTS)).astype(np.int64)
+        stands = np.arange(len(order))
+        stands[order] = order[first_alike(self.present[some][:, order])]
+        return np.where(rank == 0, np.arange(len(order)), stands)
 
     @cached_property
     def words(self) -> list[set[str]]:

@@ -53,17 +53,24 @@ def of_different_labels(
 
 def one_of_a_kind(pairs: pd.DataFrame, left: Field, right: Field, notes: list[str]) -> pd.DataFrame:
     """Several features, and a word, often share the first term of their name: the strongest pair of two such terms stands
-    for all, and for those of longer terms with the same words in them.
+    for all, and for those of longer terms with the same words in them. So does the strongest for pairs of words that are in
+    about the same documents as its own.
     """
-    told: set[tuple[str, str]] = set()
+    told: set[tuple[Any, Any]] = set()
     new = np.zeros(len(pairs), bool)
-    for row, (i, j) in enumerate(zip(pairs["i"], pairs["j"])):
+    for row, (i, j) in enumerate(zip(pairs["i"].tolist(), pairs["j"].tolist())):
         a, b = _first_term(left, i), _first_term(right, j)
-        within = {(x, y) for x in parts_of(a) for y in parts_of(b)}
+        stand = int(left.stands[i]), int(right.stands[j])
+        within: set[tuple[Any, Any]] = {(x, y) for x in parts_of(a) for y in parts_of(b)}
+        if stand != (i, j):
+            within.add(stand)
         new[row] = told.isdisjoint(within)
-        told |= {(a, b), (b, a)} if left is right else {(a, b)}
+        if new[row]:
+            told |= {(a, b), stand}
+            if left is right:
+                told |= {(b, a), stand[::-1]}
     if not new.all():
-        notes.append(f"{int((~new).sum()):,} pairs say again what a stronger pair of like names says and are left out.")
+        notes.append(f"{int((~new).sum()):,} pairs say again what a stronger pair says and are left out.")
     return pairs[new]
 
 
