@@ -97,13 +97,14 @@ def test_differences_lead_to_documents_and_mistakes_are_one_line(page, tab):
 
 def test_pairs_are_a_graph_and_a_list(page, tab):
     here = tab("Together")
-    page.locator("#pairs").wait_for(state="attached")
-    here.get_by_label("pairs with similar names too").check()
-    pair = page.locator("#pairs tr.pick", has_text="invoice").first
-    here.locator("#find-pairs").click()
-    pair.wait_for()
+    pair, read = page.locator("#pairs tr.pick", has_text="invoice").first, page.locator("#pair-documents .docs")
     pair.click()
-    page.locator("#pair-documents .docs").wait_for()
+    read.wait_for()
+    here.get_by_label("pairs with similar names too").check()
+    here.locator("#find-pairs").click()
+    read.wait_for(state="detached")  # the pairs are those asked for, not those before
+    pair.click()
+    read.wait_for()
     here.locator(".figure .scatterlayer").first.wait_for(state="attached")
 
 
