@@ -215,7 +215,7 @@ def _compare(workspace: Workspace, by: str, a: str, b: str | None, options: Diff
     """Who is on which side and in which half, and the counts of each half."""
     groups = workspace.column(by)
     _check_groups(workspace, by, groups, [a] if b is None else [a, b])
-    tokens = np.concatenate([coded.codes.tokens for coded in workspace.coded()])
+    tokens = np.concatenate([arrays["tokens"] for arrays in workspace.stored("tokens")])
     side = np.full(len(groups), -1, np.int8)
     named = np.array([g is not None for g in groups])
     side[named & (groups == a)] = 0
@@ -321,7 +321,7 @@ def _count(
         # A cell of its own for each other group in each half, so that the nearest of them can be told.
         cells = np.where(side == 1, number + half * (others.max() + 1) + others, cells)
         number += halves * (int(others.max()) + 1)
-    sums: Array | None = None
+    sums = np.zeros((number, workspace.manifest["width"] + len(workspace.words)))
     kept: list[csr_matrix] = []
     start = 0
     for coded in workspace.coded():
@@ -332,25 +332,24 @@ def _count(
             (np.ones(inside.sum(), np.float32), (cells[here][inside], np.flatnonzero(inside))),
             shape=(number, present.shape[0]),
         )
-        counts = np.asarray((membership @ present).todense(), np.float64)
-        sums = counts if sums is None else sums + counts
+        counts = membership @ present  # few of all cells: a shard holds few groups, and few of the words
+        sums[np.repeat(np.arange(number), np.diff(counts.indptr)), counts.indices] += counts.data
         if pairs is not None or options.test == "permutation":
             kept.append(present)
         start = here.stop
-    counts_of = sums if sums is not None else np.zeros((number, 0))
     features = workspace.manifest["width"]
     everything = vstack(kept, format="csr") if kept else None
     results = []
     for h in range(halves):
         inside_a, inside_b = (side == 0) & (half == h), (side == 1) & (half == h)
         total_a, total_b = int(inside_a.sum()), int(inside_b.sum())
-        a, b, closest = counts_of[2 * h], counts_of[2 * h + 1], None
+        a, b, closest = sums[2 * h], sums[2 * h + 1], None
         if others is not None:
             groups = int(others.max()) + 1
             rows = slice(2 * halves + h * groups, 2 * halves + (h + 1) * groups)
             sizes = np.bincount(others[inside_b], minlength=groups)
-            b = counts_of[rows].sum(0)
-            closest = (counts_of[rows][sizes > 0] / sizes[sizes > 0, None]).max(0)
+            b = sums[rows].sum(0)
+            closest = (sums[rows][sizes > 0] / sizes[sizes > 0, None]).max(0)
         counts_here = _Counts(features, np.arange(len(a)), a, b, total_a, total_b, closest)
         if pairs is not None and everything is not None:
             counts_here = _count_pairs(everything, pairs, inside_a, inside_b, features)
