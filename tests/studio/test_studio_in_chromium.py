@@ -7,7 +7,7 @@ import pytest
 from chromium import trouble
 from studio_workspace import HOSTILE
 
-PATIENT = 60_000
+PATIENT = 60_000  # milliseconds: other work may have the machine
 
 
 @pytest.fixture(scope="module")
