@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from hourglass.nn import max_logits as module
 from hourglass.nn.max_logits import max_logits
 
 
-def test_as_autograd():
+@pytest.mark.parametrize("at_once", [1, 4, 5, 128])
+def test_as_autograd(monkeypatch, at_once):
+    monkeypatch.setattr(module, "_ROWS", at_once)
     torch.manual_seed(0)
     rows = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(20, 4, dtype=torch.float64, requires_grad=True)
