@@ -29,8 +29,8 @@ from claims.shared.docstrings import docstrings
 from hourglass.adapters.tokenizers import train_tokenizer
 from hourglass.bottlenecks.noising import NOISES
 from hourglass.systems.bart import Bart, BartConfig
+from hourglass.systems.bart_parts import Writer
 from hourglass.training import Callback, TrainConfig, fit
-from hourglass.uses.finetune.encoder_decoder import Writer
 
 PUBLIC_DATA = False
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hourglass.errors import ConfigError, FolderError, nearest
 from hourglass.storage.atomic import atomic_folder, read_json
+from hourglass.storage.values import fits
 
 Batch = Mapping[str, Tensor]
 """Tensors by name; the first axis of every tensor is the example."""
@@ -44,11 +45,14 @@ class WaistConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from plain values; an unknown key is an error that names the nearest valid one."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        for key in values:
+        """Build from plain values; an unknown key is an error that names the nearest valid one, a wrong type one too."""
+        known = {field.name: field.type for field in dataclasses.fields(cls)}
+        hints = get_type_hints(cls)
+        for key, value in values.items():
             if key not in known:
                 raise ConfigError(f"{cls.__qualname__} has no setting {key!r}{nearest(key, known)}")
+            if not fits(value, hints[key]):
+                raise ConfigError(f"{cls.__qualname__}: {key} {value!r}: expected {known[key]}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

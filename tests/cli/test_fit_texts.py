@@ -77,6 +77,8 @@ def test_long_texts_are_read_to_their_end(run):
     vectors = encoder([beginning + " and this", beginning + " or that, 40 euros", "short"])
     assert encoder.windowed == 2
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-6
+    lengths = np.linalg.norm(Encoder("minilm")([beginning * 5, "short"]), axis=1)
+    assert np.abs(lengths - 1).max() < 1e-5
 
 
 def test_goes_on_where_it_stopped(corpus, tmp_path, monkeypatch):
@@ -119,5 +121,8 @@ def test_what_does_not_fit(corpus, tmp_path):
     assert "--init is not for sae" in refused("sae", corpus, "--init", "minilm")
     assert "expected name=value" in refused("dupmae", corpus, "--set", "objective")
     assert "DupMAEConfig has no setting 'objektive'" in refused("dupmae", corpus, "--set", "objektive=mlm")
+    assert "max_tokens 'long': expected int" in refused("dupmae", corpus, "--set", "max_tokens=long")
+    assert "no preset 'huge'" in refused("dupmae", corpus, "--preset", "huge")
+    assert "a vocabulary of 3: expected" in refused("dupmae", corpus, "--text", "body", "--vocabulary", 3)
     assert "no column 'bodi'" in refused("dupmae", corpus, "--text", "bodi", "--preset", "tiny")
     assert not (tmp_path / "x" / "model").exists()

@@ -39,6 +39,8 @@ def load_network(model: str, head: Head) -> tuple[Any, Any]:
             raise FolderError(
                 f"{model}: {kind_of.rsplit('.', 1)[-1].rstrip(chr(39) + '>')} has no network with a {head} head; name a model of another architecture"
             ) from None
+    if network.config.is_encoder_decoder != (head == "seq2seq"):
+        raise FolderError(f"{model}: {type(network).__name__} has no {head} head; name a model of another architecture")
     body = f"{network.base_model_prefix}."
     missing = sorted(name for name in report["missing_keys"] if name.startswith(body) and "pooler" not in name)
     if missing:

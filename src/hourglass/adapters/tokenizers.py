@@ -6,6 +6,7 @@ tokenizer = train_tokenizer(texts, 2000, "bpe")          # GPT-2's kind, of byte
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ _SPECIAL = {
     },
 }
 _BYTES = 256
+_LETTERS = 1000
+"""Most letters of a WordPiece vocabulary, the commonest; others are unknown."""
 
 
 def train_tokenizer(texts: Sequence[str], size: int, kind: Kind) -> Any:
@@ -52,11 +55,15 @@ def train_tokenizer(texts: Sequence[str], size: int, kind: Kind) -> Any:
     if kind == "wordpiece":
         made = _wordpiece(names["unk_token"])
         # Pieces are numbered in no fixed order, and numbers decide between pairs that are as frequent: so these are given.
-        letters = sorted(
-            {letter for text in texts for letter in made.normalizer.normalize_str(text) if not letter.isspace()}
-        )
+        letters = _letters(made.normalizer, texts)
+        pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
+        if size < len(pieces):
+            raise ConfigError(
+                f"a vocabulary of {size}: expected {len(pieces)} or more, for {len(letters)} letters at the beginning and "
+                f"inside of words and {len(special)} special tokens"
+            )
         trainer: Any = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=[*special, *letters, *("##" + x for x in letters)], show_progress=False
+            vocab_size=size, special_tokens=pieces, limit_alphabet=len(letters), show_progress=False
         )
     else:
         made = Tokenizer(models.BPE(unk_token=names["unk_token"]))
@@ -79,6 +86,16 @@ def train_tokenizer(texts: Sequence[str], size: int, kind: Kind) -> Any:
         special_tokens=[(name, made.token_to_id(name)) for name in (first, last)],
     )
     return PreTrainedTokenizerFast(tokenizer_object=made, **{**names, "mask_token": mask})
+
+
+def _letters(normalizer: Any, texts: Sequence[str]) -> list[str]:
+    """The commonest letters, `_LETTERS` at most and so many that the last is commoner than the first left out."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    common = [(letter, count) for letter, count in counts.most_common() if not letter.isspace()]
+    least = common[_LETTERS][1] if len(common) > _LETTERS else 0
+    return sorted(letter for letter, count in common if count > least)
 
 
 def _wordpiece(unknown: str, vocabulary: Mapping[str, int] | None = None) -> Any:

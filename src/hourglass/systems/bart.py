@@ -11,7 +11,7 @@ BartForConditionalGeneration, and for each text a vector [d], the mean of the en
 5. in the last part of the training dropout is off (`dropout_until`).
 
 The objectives that the paper compares with are settings: a language model, masked tokens (encoder alone), a masked
-segment written by the decoder (MASS). Fine-tuning is in `uses/finetune/encoder_decoder.py`.
+segment written by the decoder (MASS). Fine-tuning is in `bart_parts.py`.
 
 Differences from the paper:
 - a document is an example, and one longer than `max_tokens` is learned from in windows; the paper fills 512 tokens;
@@ -19,7 +19,10 @@ Differences from the paper:
 - spans are of whole words, as in the authors' code, which also has 3.5 in place of 3 and a tenth of random tokens for the
   released model: `Noise(mask=0.3, mean=3.5, mask_random=0.1, permute=1.0)`;
 - the objectives are those of one encoder-decoder; the paper gives some of them another network. Permuted and multitask
-  language models, which need attention in two streams or masks of several kinds, are not here.
+  language models, which need attention in two streams or masks of several kinds, are not here;
+- random tokens are ordinary ones, and noise is drawn for a batch, by torch's generator; by document, epoch and index the
+  functions of `noising` can be called directly;
+- the head on tokens (`bart_parts`) shows the decoder the text unshifted, as the paper says; transformers' question answering shifts.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ from hourglass.waist import Batch, Losses
 
 Objective = Literal["denoise", "language_model", "masked", "masked_seq2seq"]
 Sentences = Literal["full_stop", "text", "newline"]
+_TEXTS_AT_ONCE = 32
 
 
 def _bart(layers: int, width: int, heads: int, positions: int = 1024) -> dict[str, Any]:
@@ -296,19 +300,22 @@ class Bart(TextModel):
         if answers > beams:
             raise ConfigError(f"answers {answers}: expected at most as many as beams, {beams}")
         self.eval()
-        tokens, device = self.tokens(texts), self.network.device
-        written = self.network.generate(
-            input_ids=tokens.ids.to(device),
-            attention_mask=tokens.mask.long().to(device),
-            num_beams=beams,
-            num_return_sequences=answers,
-            no_repeat_ngram_size=no_repeat,
-            length_penalty=length_penalty,
-            min_new_tokens=min_tokens,
-            max_new_tokens=max_tokens or self.config.max_tokens - 1,
-            do_sample=False,
-        )
-        lines = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        device = self.network.device
+        lines: list[str] = []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            tokens = self.tokens(texts[start : start + _TEXTS_AT_ONCE])
+            written = self.network.generate(
+                input_ids=tokens.ids.to(device),
+                attention_mask=tokens.mask.long().to(device),
+                num_beams=beams,
+                num_return_sequences=answers,
+                no_repeat_ngram_size=no_repeat,
+                length_penalty=length_penalty,
+                min_new_tokens=min_tokens,
+                max_new_tokens=max_tokens or self.config.max_tokens - 1,
+                do_sample=False,
+            )
+            lines += self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [lines[i : i + answers] for i in range(0, len(lines), answers)]
 
     def fill(self, texts: Sequence[str], *, answers: int = 1, beams: int = 5) -> list[list[str]]:
@@ -325,9 +332,12 @@ class Bart(TextModel):
         """[n] mean over draws of the noise of -log p(text | noised text) per token, in nats: high for an odd text."""
         self.eval()
         scores = np.zeros(len(texts))
-        for draw in range(draws):
-            drawn = self._batch(texts, np.random.default_rng((seed, draw)))
-            batch = {name: tensor.to(self.network.device) for name, tensor in drawn.items()}
-            for i, (states, ids, wanted) in enumerate(zip(self._guesses(batch), batch["ids"], batch["wanted"])):
-                scores[i] += float(self._nll(states[wanted], ids[wanted])) / max(1, int(wanted.sum()))
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            for draw in range(draws):
+                generator = np.random.default_rng((seed, draw, start))
+                drawn = self._batch(texts[start : start + _TEXTS_AT_ONCE], generator)
+                batch = {name: tensor.to(self.network.device) for name, tensor in drawn.items()}
+                rows = zip(self._guesses(batch), batch["ids"], batch["wanted"])
+                for i, (states, ids, wanted) in enumerate(rows, start):
+                    scores[i] += float(self._nll(states[wanted], ids[wanted])) / max(1, int(wanted.sum()))
         return scores / draws

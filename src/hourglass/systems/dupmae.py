@@ -234,8 +234,7 @@ class DupMAE(TextModel):
         named = self._largest(states, ordinary)
         weights = torch.zeros_like(named)
         weights.scatter_(1, batch["ids"], (ordinary / ordinary.sum(1, keepdim=True).clamp(min=1)).to(named.dtype))
-        # Special tokens share ids with no ordinary one, but padding may: what a text has is set last.
-        weights[:, self.tokenizer.all_special_ids] = 0
+        weights[:, self.tokenizer.all_special_ids] = 0  # written in special places, and those of padding
         some = ordinary.any(1)
         of_text = -(weights[some] * named[some].log_softmax(1)).sum(1)
         return of_text.sum() / len(states)

@@ -21,7 +21,7 @@ from hourglass.adapters.huggingface_loading import open_tokenizer
 from hourglass.adapters.tokenizers import train_tokenizer
 from hourglass.data import open_texts
 from hourglass.data.corpus import Corpus, keep_corpus
-from hourglass.errors import ConfigError, FolderError
+from hourglass.errors import ConfigError, FolderError, nearest
 from hourglass.nn.text_model import TextModel
 from hourglass.storage.atomic import atomic_file, atomic_folder
 from hourglass.training import FitResult, TrainConfig, fit
@@ -59,7 +59,10 @@ def learn(
     """
     if is_finished(out):
         raise FolderError(f"{out}: holds a finished model; choose another --out")
-    recipe = {**system.recipes["init" if init else preset], **(train or {})}
+    start = "init" if init is not None else preset
+    if start not in system.recipes:
+        raise ConfigError(f"no preset {preset!r}{nearest(preset, system.Config.presets)}")
+    recipe = {**system.recipes[start], **(train or {})}
     config = TrainConfig(**{"save_every": max(1, recipe["steps"] // 10), **recipe})
     # The model first: what does not fit is said before the texts are read.
     seed = config.seed
@@ -137,7 +140,7 @@ tags: [hourglass, {name}, sentence-transformers, feature-extraction]
 | texts | {made["documents"]:,}, in {len(corpus):,} pieces |
 | steps | {result.steps:,} of {config.batch_size} pieces, learning rate {config.lr:g} ({config.schedule}) |
 | losses on held-out pieces | {losses or "none were held out"} |
-| time | {seconds / 60:.1f} minutes (of the last call) |
+| time | {_spent(seconds)} (of the last call) |
 | vector | {model.width} numbers, pooling {model.config.pooling}, up to {model.config.max_tokens} tokens |
 
 ```python
@@ -146,3 +149,7 @@ from sentence_transformers import SentenceTransformer
 vectors = SentenceTransformer("DIR").encode(["a text", "another"])
 ```
 """
+
+
+def _spent(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

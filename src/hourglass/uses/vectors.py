@@ -1,7 +1,7 @@
 """A vector for each text of a source, in one table: what `hourglass encode` writes.
 
 Any model that sentence-transformers opens will do, ours among them. A text longer than the model is read in windows of equal
-length, and its vector is their mean, weighted by tokens: no text is cut.
+length, and its vector is their mean, weighted by tokens (of length 1 where the model's are): no text is cut.
 """
 
 from __future__ import annotations
@@ -85,12 +85,15 @@ class Encoder:
         self._tokenizer = backend(self._model.tokenizer)
         special = self._model.tokenizer.num_special_tokens_to_add()
         self._room = (self._model.max_seq_length or _LONGEST) - special
+        self._unit = type(self._model[-1]).__name__ == "Normalize"
         self.windowed = 0
 
     def __call__(self, texts: list[str]) -> Array:
         pieces, owners, weights = [], [], []
-        for number, text in enumerate(texts):
-            for piece, tokens in self._windows(text):
+        for number, (text, encoding) in enumerate(zip(texts, tokenize(self._tokenizer, texts))):
+            windows = list(self._windows(text, encoding))
+            self.windowed += len(windows) > 1
+            for piece, tokens in windows:
                 pieces.append(piece)
                 owners.append(number)
                 weights.append(tokens)
@@ -99,16 +102,15 @@ class Encoder:
             return np.asarray(vectors, np.float32)
         made = np.zeros((len(texts), self.width))
         np.add.at(made, owners, vectors * np.array(weights)[:, None])
-        return (made / np.bincount(owners, weights)[:, None]).astype(np.float32)
+        made /= np.linalg.norm(made, axis=1, keepdims=True) if self._unit else np.bincount(owners, weights)[:, None]
+        return made.astype(np.float32)
 
-    def _windows(self, text: str) -> Iterator[tuple[str, int]]:
+    def _windows(self, text: str, encoding: Any) -> Iterator[tuple[str, int]]:
         """The text, or parts of it that the model takes, with their numbers of tokens."""
-        (encoding,) = tokenize(self._tokenizer, [text])
         number = len(encoding.ids)
         if number <= self._room:
             yield text, max(number, 1)
             return
-        self.windowed += 1
         borders = np.linspace(0, number, -(-number // self._room) + 1).astype(int)
         for start, stop in pairwise(borders):
             yield text[encoding.offsets[start][0] : encoding.offsets[stop - 1][1]], int(stop - start)

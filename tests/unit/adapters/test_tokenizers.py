@@ -39,3 +39,15 @@ def test_bytes_know_every_text():
     assert made.decode(made(text).input_ids, skip_special_tokens=True) == text
     with pytest.raises(ConfigError, match="261 or more"):
         train_tokenizer([], 100, "bpe")
+
+
+def test_rare_letters_are_unknown_and_common_ones_need_room(monkeypatch):
+    from hourglass.adapters import tokenizers
+
+    monkeypatch.setattr(tokenizers, "_LETTERS", 3)
+    made = [train_tokenizer(["ab ab ab ac ac ac ad", "ba e"], 20, "wordpiece") for _ in range(4)]
+    assert len({one.backend_tokenizer.to_str() for one in made}) == 1
+    assert made[0].unk_token_id in made[0]("dd").input_ids
+    assert made[0].unk_token_id not in made[0]("abc").input_ids
+    with pytest.raises(ConfigError, match="a vocabulary of 10: expected 11 or more, for 3 letters"):
+        train_tokenizer(["ab ab ab ac ac ac ad", "ba e"], 10, "wordpiece")

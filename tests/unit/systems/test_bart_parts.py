@@ -12,8 +12,7 @@ from transformers import AutoModelForSequenceClassification, BartForConditionalG
 from hourglass.adapters.tokenizers import train_tokenizer
 from hourglass.errors import SourceError
 from hourglass.systems.bart import Bart, BartConfig
-from hourglass.training import fit
-from hourglass.uses.finetune.encoder_decoder import (
+from hourglass.systems.bart_parts import (
     TUNING,
     BartForTokens,
     Classifier,
@@ -21,6 +20,7 @@ from hourglass.uses.finetune.encoder_decoder import (
     Translator,
     Writer,
 )
+from hourglass.training import fit
 
 BRIEF = dataclasses.replace(TUNING, steps=120, batch_size=8, lr=3e-3)
 
