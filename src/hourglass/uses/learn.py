@@ -31,6 +31,8 @@ from hourglass.training.randomness import seeded
 _CHARACTERS = 8
 """Of a token, at most, in running text: pieces of so many times `max_tokens` characters fill a window or more."""
 _HELD_OUT = 512
+_LEAST_BETWEEN = 100
+"""Steps between checkpoints, which are three times the size of the model, at least."""
 
 
 def learn(
@@ -63,7 +65,7 @@ def learn(
     if start not in system.recipes:
         raise ConfigError(f"no preset {preset!r}{nearest(preset, system.Config.presets)}")
     recipe = {**system.recipes[start], **(train or {})}
-    config = TrainConfig(**{"save_every": max(1, recipe["steps"] // 10), **recipe})
+    config = TrainConfig(**{"save_every": max(_LEAST_BETWEEN, recipe["steps"] // 10), **recipe})
     # The model first: what does not fit is said before the texts are read.
     seed = config.seed
     with seeded(torch.device("cpu"), seed):
