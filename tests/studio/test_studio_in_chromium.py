@@ -29,6 +29,8 @@ def page(browser, address):
 def tab(page):
     def tab(name):
         page.get_by_role("tab", name=name, exact=True).click()
+        # Gradio puts what is in the fields into them once more when they appear; what is typed in less than a frame is lost.
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return page.locator(f"#page-{name.lower()}")
 
     return tab
