@@ -32,6 +32,7 @@ from hourglass.adapters import huggingface_loading as loading
 from hourglass.adapters.pretrained import Head, body, build_network, load_network, settings_of
 from hourglass.adapters.tokenizers import Kind, train_tokenizer
 from hourglass.errors import ConfigError, FolderError, SourceError
+from hourglass.nn.attention import Attention, attention_mask
 from hourglass.storage.atomic import read_json
 from hourglass.waist import Batch, Waist, WaistConfig
 
@@ -187,9 +188,10 @@ class TextModel(Waist):
 
     # Tensors to states ----------------------------------------------------------------------------
 
-    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def states(self, ids: Tensor, mask: Tensor, attention: Attention = "own") -> Tensor:
         """[n, L, d] last hidden states of the body."""
-        states: Tensor = body(self.network)(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        sees = attention_mask(mask, attention, self.network.dtype)
+        states: Tensor = body(self.network)(input_ids=ids, attention_mask=sees).last_hidden_state
         return states
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
