@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
 from hourglass.adapters.pretrained import as_encoder
 from hourglass.errors import ConfigError
 from hourglass.nn.attention import attention_mask, check_attention
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 _SIZES = {
     "vocab_size": 40,
