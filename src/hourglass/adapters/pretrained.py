@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hourglass.adapters.huggingface_loading import loading_errors, open_tokenizer, resolve
+from hourglass.adapters.huggingface_loading import loading_errors, open_tokenizer, quiet, resolve
 from hourglass.errors import ConfigError, FolderError
 
 Head = Literal["masked", "causal", "seq2seq"]
@@ -51,6 +51,27 @@ def load_network(model: str, head: Head) -> tuple[Any, Any]:
     return tokenizer, network
 
 
+def load_encoder(model: str) -> tuple[Any, Any]:
+    """The same, with a masked head; of a decoder too, which becomes an encoder (`as_encoder`) and gets a mask token if it has none.
+
+    A new mask token takes a row of the embeddings that no token has, or a new one. Raises ConfigError as `as_encoder` besides.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+
+    with loading_errors(model, "model"):
+        kind = type(AutoConfig.from_pretrained(resolve(model), trust_remote_code=False))
+    if kind in MODEL_FOR_MASKED_LM_MAPPING or kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return load_network(model, "masked")
+    tokenizer, network = load_network(model, "causal")
+    if tokenizer.mask_token_id is None:
+        tokenizer.add_special_tokens({"mask_token": "<mask>"})
+        if len(tokenizer) > len(network.get_input_embeddings().weight):
+            with quiet():
+                network.resize_token_embeddings(len(tokenizer))
+    network.config.mask_token_id = tokenizer.mask_token_id
+    return tokenizer, as_encoder(network)
+
+
 def build_network(settings: Mapping[str, Any], head: Head, tokenizer: Any) -> Any:
     """A new network: {"model_type": "bert", ...} as in its config.json; what concerns the tokenizer comes from there.
 
@@ -65,6 +86,8 @@ def build_network(settings: Mapping[str, Any], head: Head, tokenizer: Any) -> An
         raise ConfigError(f"vocab_size {values['vocab_size']}: the tokenizer has {len(tokenizer)} tokens")
     for name in ("pad", "bos", "eos"):
         values.setdefault(f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
+    if tokenizer.mask_token_id is not None:
+        values.setdefault("mask_token_id", tokenizer.mask_token_id)
     try:
         return _auto(head).from_config(AutoConfig.for_model(kind, **values))
     except (KeyError, TypeError, ValueError) as error:
@@ -117,7 +140,7 @@ def _as_eurobert(network: Any) -> Any:
     names = (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
         *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
-        *("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "rope_parameters"),
+        *("pad_token_id", "bos_token_id", "eos_token_id", "mask_token_id", "tie_word_embeddings", "rope_parameters"),
         *("attention_dropout", "mlp_bias"),
     )
     settings = {name: getattr(old, name) for name in names if hasattr(old, name)}

@@ -93,6 +93,8 @@ class TextModel(Waist):
     """Kind of tokenizer that is trained on a corpus where a model starts from scratch."""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Settings of `TrainConfig` by preset, and "init" for what starts from a checkpoint."""
+    follows: ClassVar[tuple[str, ...]] = ()
+    """Settings of the config that `learn` takes from those of the training by the same name, where they are not given."""
 
     def __init__(self, config: TextConfig, tokenizer: Any = None, network: Any = None) -> None:
         super().__init__(config)
@@ -210,6 +212,10 @@ class TextModel(Waist):
         return self.pool(self.states(batch["ids"], batch["mask"]), batch["mask"])
 
     # The folder -----------------------------------------------------------------------------------
+
+    def card_rows(self) -> dict[str, str]:
+        """What the model card says of a training beside what it says of every one."""
+        return {}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         with loading.quiet():

@@ -66,13 +66,14 @@ def learn(
         raise ConfigError(f"no preset {preset!r}{nearest(preset, system.Config.presets)}")
     recipe = {**system.recipes[start], **(train or {})}
     config = TrainConfig(**{"save_every": max(_LEAST_BETWEEN, recipe["steps"] // 10), **recipe})
+    settings = {**{name: getattr(config, name) for name in system.follows}, **(settings or {})}
     # The model first: what does not fit is said before the texts are read.
     seed = config.seed
     with seeded(torch.device("cpu"), seed):
         if init is not None:
-            model = system.from_checkpoint(init, **(settings or {}))
+            model = system.from_checkpoint(init, **settings)
         else:
-            model = system(system.Config.preset(preset, **(settings or {})))
+            model = system(system.Config.preset(preset, **settings))
     texts = open_texts(source, text=text)
     if limit is not None:
         texts = texts.limited(limit)
@@ -128,6 +129,7 @@ def _card(
     held_out = result.evaluations[-1] if result.evaluations else {}
     losses = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if name != "step")
     name, made = model.system_name(), corpus.about
+    more = "".join(f"\n| {name} | {value} |" for name, value in model.card_rows().items())
     return f"""---
 library_name: sentence-transformers
 tags: [hourglass, {name}, sentence-transformers, feature-extraction]
@@ -140,7 +142,7 @@ tags: [hourglass, {name}, sentence-transformers, feature-extraction]
 | system | `{name}` of Hourglass: {(type(model).__doc__ or "").strip().splitlines()[0]} |
 | starts from | {init or "scratch"} |
 | texts | {made["documents"]:,}, in {len(corpus):,} pieces |
-| steps | {result.steps:,} of {config.batch_size} pieces, learning rate {config.lr:g} ({config.schedule}) |
+| steps | {result.steps:,} of {config.batch_size} pieces, learning rate {config.lr:g} ({config.schedule}) |{more}
 | losses on held-out pieces | {losses or "none were held out"} |
 | time | {_spent(seconds)} (of the last call) |
 | vector | {model.width} numbers, pooling {model.config.pooling}, up to {model.config.max_tokens} tokens |
