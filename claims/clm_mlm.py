@@ -73,7 +73,7 @@ SIZES = {
     "full": Size(12_000, 1500, 16_000, 1000, 2000, 1000, 800, 4000, (200, 100)),
 }
 LAYERS, WIDTH, VOCABULARY, LONGEST, BATCH, RATE, CLASSES, GROUPS = 2, 64, 2000, 48, 32, 1.5e-3, 12, 20
-RATES = {"retrieval": (5e-4, 1.5e-3, 5e-3), "classification": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
+RATES = {"retrieval": (1e-3, 3e-3), "classification": (3e-4, 1e-3, 3e-3, 1e-2)}
 
 Phases = tuple[tuple[str, float], ...]
 ARMS: dict[str, tuple[str, Phases]] = {
@@ -141,23 +141,25 @@ CLAIMS = {
 def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
     """A row a claim, seed and twentieth of the test split; what the arms cost is in the detail of the first."""
     rows = []
+    size = SIZES[budget]
+    known = _docstrings(3 * (size.learned + size.validation + size.queries + size.others))
     for seed in seeds:
-        split = _split(SIZES[budget], seed)
+        split = _split(known, size, seed)
         found, told = {}, {}
         for arm in ARMS:
-            found[arm], told[arm] = _arm(arm, split, seed, SIZES[budget])
+            found[arm], told[arm] = _arm(arm, split, seed, size)
             print(f"seed {seed}, {arm}: {told[arm]}", file=sys.stderr, flush=True)
         for part, (what, ours, baseline) in PAIRS.items():
             pairs = zip(np.array_split(found[ours][what], GROUPS), np.array_split(found[baseline][what], GROUPS))
             for unit, (a, b) in enumerate(pairs):
                 detail = {"ours": told[ours], "baseline": told[baseline]} if unit == 0 else None
-                rows.append(Row(part, str(unit), seed, float(a.mean()), float(b.mean()), detail))
+                means = {"ours": float(a.mean()), "baseline": float(b.mean())}
+                rows.append(Row(part=part, unit=str(unit), seed=seed, **means, detail=detail))
     return rows
 
 
-def _split(size: Size, seed: int) -> dict[str, Any]:
-    known = _docstrings(3 * (size.learned + size.validation + size.queries + size.others))
-    random.Random(seed).shuffle(known)
+def _split(known: Sequence[tuple[str, str, str]], size: Size, seed: int) -> dict[str, Any]:
+    known = random.Random(seed).sample(known, len(known))
     common = Counter(package for _, _, package in known).most_common(CLASSES)
     classes = tuple(package for package, _ in common)
     tested = size.queries + size.others
@@ -167,8 +169,12 @@ def _split(size: Size, seed: int) -> dict[str, Any]:
     def labelled(texts: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
         return [(f"{line}\n{body}", package) for line, body, package in texts if package in classes]
 
+    texts = [f"{line}\n{body}" for line, body, _ in learned]
+    tokenizer = train_tokenizer(texts, VOCABULARY, "wordpiece")
     return {
-        "learned": [f"{line}\n{body}" for line, body, _ in learned],
+        "learned": texts,
+        "tokenizer": tokenizer,
+        "entropy": _entropy(tokenizer, texts),
         "classes": classes,
         "labelled": labelled(learned)[: size.labelled],
         "to_choose": labelled(validation),
@@ -221,10 +227,9 @@ def _learned(arm: str, split: dict[str, Any], seed: int, size: Size) -> tuple[CL
     steps = size.large if length == "large" else size.small
     network = {**CLMMLMConfig.presets["tiny"]["network"], "num_hidden_layers": LAYERS, "hidden_size": WIDTH}
     network |= {"intermediate_size": 4 * WIDTH, "max_position_embeddings": 2 * LONGEST}
-    tokenizer = train_tokenizer(split["learned"], VOCABULARY, "wordpiece")
     torch.manual_seed(seed)
     config = CLMMLMConfig(network=network, max_tokens=LONGEST, phases=phases or (("mlm", 1.0),), steps=steps)
-    model = CLMMLM(config, tokenizer)
+    model = CLMMLM(config, split["tokenizer"])
     if not phases:
         return model.eval(), {}
     train = TrainConfig(
@@ -241,8 +246,8 @@ def _learned(arm: str, split: dict[str, Any], seed: int, size: Size) -> tuple[CL
     fit(model, split["learned"], train, progress=False)
     told: dict[str, Any] = model.spent()
     if phases[-1][0] == "mlm":
-        loss, entropy = _mlm_loss(model, split), _entropy(model, split["learned"])
-        told |= {"mlm_loss": loss, "entropy": entropy, "past_plateau": loss < entropy - 0.5}
+        loss = _mlm_loss(model, split)
+        told |= {"mlm_loss": loss, "entropy": split["entropy"], "past_plateau": loss < split["entropy"] - 0.5}
     return model, told
 
 
@@ -255,13 +260,12 @@ def _mlm_loss(model: CLMMLM, split: dict[str, Any]) -> float:
     return float(np.mean(losses))
 
 
-def _entropy(model: CLMMLM, texts: Sequence[str]) -> float:
+def _entropy(tokenizer: Any, texts: Sequence[str]) -> float:
     """Of single tokens, in nats."""
-    counts = np.zeros(len(model.tokenizer))
-    for i in range(0, len(texts), BATCH):
-        tokens = model.tokens(texts[i : i + BATCH])
-        counts += np.bincount(tokens.ids[tokens.words >= 0].numpy(), minlength=len(counts))
-    shares = counts[counts > 0] / counts.sum()
+    counts: Counter[int] = Counter()
+    for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]:
+        counts.update(ids)
+    shares = np.array(list(counts.values())) / counts.total()
     return -math.fsum(shares * np.log(shares))
 
 
