@@ -126,3 +126,14 @@ def test_what_does_not_fit(corpus, tmp_path):
     assert "a vocabulary of 3: expected" in refused("dupmae", corpus, "--text", "body", "--vocabulary", 3)
     assert "no column 'bodi'" in refused("dupmae", corpus, "--text", "bodi", "--preset", "tiny")
     assert not (tmp_path / "x" / "model").exists()
+
+
+def test_shares_are_of_the_steps_of_the_run(corpus, tmp_path):
+    call(
+        *("fit", "clm_mlm", corpus, "--text", "body", "--out", tmp_path / "run", "--preset", "tiny", "--steps", 8),
+        *("--batch-size", 4, "--vocabulary", 300, "--set", 'phases=[["clm", 0.25], ["mlm", 0.75]]'),
+    )
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["hourglass"]["steps"] == 8
+    assert "| objectives | clm up to step 2, mlm up to step 8 |" in (tmp_path / "run/model/README.md").read_text()
+    with pytest.raises(InputError, match=r"no objective 'mml' \(did you mean 'mlm'\?\)"):
+        call("fit", "clm_mlm", corpus, "--text", "body", "--out", tmp_path / "no", "--set", 'phases=[["mml", 1]]')
