@@ -372,6 +372,20 @@ def test_a_decoder_becomes_an_encoder_with_a_mask_token(causal_folder, tmp_path)
     assert np.abs(SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(TEXTS[:3]) - vectors).max() < 1e-5
 
 
+def test_a_new_mask_token_takes_a_row_that_no_token_has(causal_folder, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    decoder = AutoModelForCausalLM.from_pretrained(causal_folder / "llama")
+    decoder.resize_token_embeddings(300)
+    tokenizer = AutoTokenizer.from_pretrained(causal_folder / "llama")
+    for part in (decoder, tokenizer):
+        part.save_pretrained(tmp_path / "llama")
+    model = CLMMLM.from_checkpoint(str(tmp_path / "llama"))
+    assert len(model.network.get_input_embeddings().weight) == 300
+    assert model.network.config.mask_token_id == model.tokenizer.mask_token_id == len(tokenizer)
+    assert bool((model.collate(TEXTS)["read"] == len(tokenizer)).any())
+
+
 # What does not fit --------------------------------------------------------------------------------
 
 
