@@ -422,6 +422,7 @@ def test_decoders_of_another_kind(causal_folder):
         ({"phases": [["mml", 1.0]]}, r"no objective 'mml' \(did you mean 'mlm'\?\)"),
         ({"phases": [["clm", 0.25], ["mlm", 0.5]]}, "expected shares that are 1 together, not 0.75"),
         ({"phases": [["clm", 0.25], ["mlm", 3000]]}, "whole numbers of steps"),
+        ({"phases": [["clm", 10], ["mlm", math.inf]]}, "whole numbers of steps"),
         ({"phases": [["clm", 0], ["mlm", 1]]}, "lengths above 0"),
         ({"phases": ["mlm"]}, "phase 'mlm': expected an objective and its length"),
         ({"phases": []}, "expected one or more"),
