@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hourglass.adapters.huggingface_loading import frame, quiet
 from hourglass.errors import ConfigError
-from hourglass.storage.atomic import atomic_folder
+from hourglass.storage.atomic import atomic_folder, read_json
 
 _MODES = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
 _ENCODER_STATES = {
@@ -74,7 +74,9 @@ def save_sparse(folder: Path, network: Any, tokenizer: Any, max_tokens: int, k: 
     """
     bias = network.get_output_embeddings().bias
     if bias is None:
-        raise ConfigError(f"{type(network).__name__}: its head has no bias, by which special tokens are kept without weight")
+        raise ConfigError(
+            f"{type(network).__name__}: its head has no bias, by which special tokens are kept without weight"
+        )
     around = sorted({number for part in frame(tokenizer, "none") for number in part})
     kind = "sentence_transformers."
     modules = {
@@ -112,7 +114,9 @@ def save_sparse(folder: Path, network: Any, tokenizer: Any, max_tokens: int, k: 
             finally:
                 bias.copy_(kept)
             tokenizer.save_pretrained(new)
-        _write(new, files)
+        settings = read_json(new / "config.json")
+        settings.pop("hourglass", None)  # of the model that the network came from: what is here is another
+        _write(new, {"config.json": settings, **files})
 
 
 def _write(folder: Path, files: Mapping[str, Any]) -> None:

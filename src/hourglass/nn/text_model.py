@@ -257,4 +257,3 @@ def _words(text: str, encoding: Any) -> np.ndarray:
         for a, b, start in zip(of[1:], of, starts[1:])
     ]
     return np.cumsum([0, *begins])
-

@@ -20,7 +20,7 @@ and those that also write, are saved for this class alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -101,7 +101,9 @@ class RetrieverConfig(HeadConfig):
         if self.activation not in get_args(Activation):
             raise ConfigError(f"activation {self.activation!r}{nearest(self.activation, get_args(Activation))}")
         if self.representation != "dense" and self.similarity != "dot":
-            raise ConfigError(f"similarity {self.similarity!r}: weights of words are compared by 'dot', the inner product")
+            raise ConfigError(
+                f"similarity {self.similarity!r}: weights of words are compared by 'dot', the inner product"
+            )
         for name in ("reduced", "k"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 1 or more, or None")
@@ -212,7 +214,10 @@ class Retriever(Head):
                 batch = self.tokens(texts[start : start + TEXTS_AT_ONCE])
                 parts = read(**{name: tensor.to(device) for name, tensor in batch.items()})
                 scale = self.representation.scale if of == "query" else 1.0
-                yield parts.dense.float().cpu().numpy(), sparse.csr_matrix((scale * parts.lexical).float().cpu().numpy())
+                yield (
+                    parts.dense.float().cpu().numpy(),
+                    sparse.csr_matrix((scale * parts.lexical).float().cpu().numpy()),
+                )
 
     def score(self, judged: Judged) -> Estimate:
         """nDCG@10 over the whole corpus of `judged`."""
@@ -236,25 +241,27 @@ class Retriever(Head):
 
     # The folder -----------------------------------------------------------------------------------
 
-    def save_sparse(self, folder: str | Path) -> None:
-        """A folder that `SparseEncoder` of sentence-transformers opens, and that gives the lexical part of documents.
-
-        Raises ConfigError where there is no such part, or its weights are raw.
-        """
+    def lexical(self) -> Self:
+        """A retriever by the lexical part alone, with this one's encoder; ConfigError where there is no such part, or its
+        weights are raw, and can be below 0."""
         if self.config.representation == "dense" or self.config.activation == "raw":
             raise ConfigError(
-                f"representation {self.config.representation!r}, activation {self.config.activation!r}: "
-                "a SparseEncoder has lexical weights of log1p_relu"
+                f"representation {self.config.representation!r}, activation {self.config.activation!r}: expected 'lexical' or "
+                "'both', and 'log1p_relu'; tune one with these"
             )
-        save_sparse(Path(folder), self.encoder.network, self.tokenizer, self.config.max_tokens, self.config.k)
+        alone = replace(self.config, representation="lexical", reduced=None)
+        return type(self)(alone, (self.encoder.network, self.tokenizer)).train(self.training)
+
+    def save_sparse(self, folder: str | Path) -> None:
+        """A folder that `SparseEncoder` of sentence-transformers opens, and that gives the lexical part of documents."""
+        alone = self.lexical()
+        save_sparse(Path(folder), alone.encoder.network, self.tokenizer, self.config.max_tokens, self.config.k)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if not self.encoder.plain:
             return super()._save_pretrained(save_directory)
         network, linear = self.encoder.network, self.representation.linear
-        save_around(
-            save_directory, network, self.tokenizer, self.system_name(), self.config.to_dict(), self._beside()
-        )
+        save_around(save_directory, network, self.tokenizer, self.system_name(), self.config.to_dict(), self._beside())
         if self.representation.has_dense:
             write_dense_files(
                 save_directory,
