@@ -151,7 +151,9 @@ def test_weights_of_words(run, corpus, tmp_path):
             kept = [i for i in order if weights[i] > 0]
             assert np.abs(np.array(row["weights"]) - weights[kept]).max() < 1e-5
             given = {tokens[i]: weights[i] for i in kept}
-            assert all(given.get(token, 0) == pytest.approx(w, abs=1e-5) for token, w in zip(row["tokens"], row["weights"]))
+            assert all(
+                given.get(token, 0) == pytest.approx(w, abs=1e-5) for token, w in zip(row["tokens"], row["weights"])
+            )
     assert "6 words each" in call(
         *("encode", tmp_path / "tuned", corpus, "--text", "body", "--out", to, "--sparse", "--force")
     )

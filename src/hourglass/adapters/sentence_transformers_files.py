@@ -70,7 +70,8 @@ def save_sparse(folder: Path, network: Any, tokenizer: Any, max_tokens: int, k: 
     """A folder for `SparseEncoder(folder)`, from version 6 on: log(1 + relu) of the largest logits, the k largest of a text.
 
     The special tokens around a text have no voice (a `MultiVectorMask` hides them from the pooling), and those of the
-    vocabulary no weight (their bias in the saved head says so). Raises ConfigError for a head without a bias.
+    vocabulary no weight (their bias in the saved head says so). Such a token that is written out within a text has no voice
+    there either, while it has one here. Raises ConfigError for a head without a bias.
     """
     bias = network.get_output_embeddings().bias
     if bias is None:
