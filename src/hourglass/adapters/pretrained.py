@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -88,6 +89,15 @@ def body(network: Any) -> Any:
     """The network without its head; of one that reads and writes, the part that reads."""
     inner = network.base_model
     return inner.get_encoder() if network.config.is_encoder_decoder else inner
+
+
+def attention_mask(network: Any, sees: Tensor) -> Tensor:
+    """[n, 1, L, L] in the form that the network's attention takes, of a mask [n, L, L] that is true where token i sees token j."""
+    if network.config._attn_implementation == "sdpa":
+        return sees[:, None]
+    dtype = next(network.parameters()).dtype
+    shut = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
+    return shut[:, None]
 
 
 # A folder of transformers that holds a model of ours ---------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hourglass.adapters.pretrained import body
+from hourglass.adapters.pretrained import attention_mask, body
 from hourglass.errors import ConfigError
 
 Source = Any
@@ -87,12 +87,7 @@ class TokenEncoder(nn.Module):
     def _mask(self, mask: Tensor) -> Tensor:
         if not self._full:
             return mask.long()
-        n, length = mask.shape
-        full = mask[:, None, None, :].expand(n, 1, length, length)
-        if self.network.config._attn_implementation == "sdpa":
-            return full
-        dtype = next(self.network.parameters()).dtype
-        return torch.zeros(full.shape, dtype=dtype, device=full.device).masked_fill(~full, torch.finfo(dtype).min)
+        return attention_mask(self.network, mask[:, None].expand(-1, mask.shape[1], -1))
 
     @torch.no_grad()
     def _looks_ahead(self) -> bool:
