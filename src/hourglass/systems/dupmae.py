@@ -17,7 +17,9 @@ Differences from the paper:
 - A text longer than the network is learned from in windows; [SEP] is not among the tokens that vote for the bag of words
   (in the authors' code it is).
 - The lexical weights of a text are log(1 + relu) of those logits, as in SPLADE: the paper's fine-tuning was not published.
-- Fine-tuning with labelled pairs, where the paper also learns to reduce [CLS] to 384 numbers, is not in this file.
+- Fine-tuning with labelled pairs is not in this file but in `uses.finetune.retriever`, for any masked language model: [CLS], the
+  weights or both, reduced by a learned matrix and to the largest k. The scale between the two, which is learned, is ours.
+- The distillation loss is a mean over queries; the authors' code divides by the documents as well, hence their weight of 1e-4.
 - The query of RetroMAE is made without layer norm and token type (`query_norm` false), that of DupMAE with them, as in the code.
 """
 
