@@ -90,6 +90,8 @@ class Encoder:
     def __init__(self, model: str) -> None:
         from sentence_transformers import SentenceTransformer
 
+        if _ours(model).get("representation") == "lexical":
+            raise ConfigError(f"{model}: has weights of words and no vector; write them with --sparse")
         with loading_errors(model, "model"):
             self._model = SentenceTransformer(resolve(model) if model == "minilm" else model, trust_remote_code=False)
         self.width = int(self._model.encode(["a"], show_progress_bar=False).shape[1])
@@ -164,9 +166,7 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
 
     Raises ConfigError for a model without weights of words.
     """
-    folder, ours = Path(model), {}
-    if (folder / "config.json").is_file():
-        ours = read_json(folder / "config.json").get("hourglass", {})
+    ours = _ours(model)
     if ours.get("system") == "retriever":
         retriever = Retriever.from_pretrained(model).lexical()
     elif ours.get("system") == "dupmae":
@@ -176,6 +176,13 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
     else:
         return _splade(model)
     return retriever, retriever.tokenizer, retriever.config.max_tokens, retriever.config.k
+
+
+def _ours(model: str) -> dict[str, Any]:
+    """The settings of a model of ours that a folder holds; none of another."""
+    path = Path(model) / "config.json"
+    settings: dict[str, Any] = read_json(path).get("hourglass", {}) if path.is_file() else {}
+    return settings
 
 
 def _splade(model: str) -> tuple[Any, Any, int | None, int | None]:

@@ -265,3 +265,27 @@ def test_what_cannot_be_is_named(source, tmp_path):
     source[0].save_pretrained(tmp_path / "other")
     with pytest.raises(FolderError, match="holds the system None, expected 'retriever'"):
         Retriever.from_pretrained(tmp_path / "other")
+
+
+def test_it_goes_on_where_it_stopped(source, tmp_path, monkeypatch):
+    rows = described(40, 3)
+    settings = TrainConfig(steps=8, batch_size=8, lr=1e-3, save_every=2)
+
+    def learned(out):
+        head = made(source, pooling="cls", dropout=0.1).train()
+        return fit(head, rows, settings, progress=False, out=out).model.state_dict()
+
+    whole = learned(tmp_path / "whole")
+    loss, calls = Retriever.loss, iter(range(100))
+
+    def stops(self, batch):
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    monkeypatch.setattr(Retriever, "loss", stops)
+    with pytest.raises(KeyboardInterrupt):
+        learned(tmp_path / "cut")
+    monkeypatch.setattr(Retriever, "loss", loss)
+    again = learned(tmp_path / "cut")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
