@@ -159,14 +159,14 @@ def test_weights_of_words(run, corpus, tmp_path):
     )
     assert SparseEncoder(str(tmp_path / "sparse"), device="cpu").max_active_dims == 9
     with pytest.raises(ConfigError, match="minilm: has no weights of words"):
-        api.encode("minilm", corpus, str(tmp_path / "x.parquet"), lexical=True)
+        api.encode("minilm", corpus, str(tmp_path / "x.parquet"), sparse=True)
     tuned.lexical().save_pretrained(tmp_path / "lexical")
     with pytest.raises(ConfigError, match="has weights of words and no vector; write them with --sparse"):
         api.encode(str(tmp_path / "lexical"), corpus, str(tmp_path / "x.parquet"))
     assert api.encode(str(tmp_path / "tuned"), corpus, str(tmp_path / "d.parquet"))["width"] == 4
     Retriever(RetrieverConfig(max_tokens=32), model).save_pretrained(tmp_path / "dense")
     with pytest.raises(ConfigError, match="representation 'dense'"):
-        api.encode(str(tmp_path / "dense"), corpus, str(tmp_path / "x.parquet"), lexical=True)
+        api.encode(str(tmp_path / "dense"), corpus, str(tmp_path / "x.parquet"), sparse=True)
 
 
 def test_the_weight_of_a_word_is_the_largest_of_any_window(run):

@@ -35,7 +35,7 @@ def encode(
     """Write a vector for each text, or weights of its words, into one table; texts longer than the model are read in windows."""
     from hourglass import api
 
-    made = api.encode(model, source, to, lexical=sparse, text=text, id=id, limit=limit, force=force)
+    made = api.encode(model, source, to, sparse=sparse, text=text, id=id, limit=limit, force=force)
     if as_json:
         print_json({"model": model, "to": to, **made})
         return

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import sparse
+from scipy.sparse import csr_matrix, vstack
 
 from hourglass.adapters.huggingface_loading import backend, loading_errors, resolve
 from hourglass.adapters.huggingface_loading import encode as tokenize
@@ -39,7 +39,7 @@ def write_vectors(
     source: Any,
     to: str,
     *,
-    lexical: bool = False,
+    sparse: bool = False,
     text: str | None = None,
     id: str | None = None,
     limit: int | None = None,
@@ -49,12 +49,12 @@ def write_vectors(
     """Write the ids and vectors of a source's texts to a .parquet file, a path or URL; memory follows the batch.
 
     model                   "minilm", the folder of a trained model or of sentence-transformers, or a Hub id
-    lexical                 weights of words in place of vectors; the model is a dupmae, a retriever with a lexical part, or one
+    sparse                  weights of words in place of vectors; the model is a dupmae, a retriever with a lexical part, or one
                             of `SparseEncoder`
     source, text, id, limit as for `explore`
 
-    Returns {"documents", "width", "windowed"}, the last the number of texts longer than the model, and with `lexical` "weights",
-    the mean number of a text. Columns: `_id` and `vector`; with `lexical` `_id`, `tokens` and their `weights`, the heaviest first.
+    Returns {"documents", "width", "windowed"}, the last the number of texts longer than the model, and with `sparse` "weights",
+    the mean number of a text. Columns: `_id` and `vector`; with `sparse` `_id`, `tokens` and their `weights`, the heaviest first.
     The file is there whole or not at all, and one that exists is replaced only with `force`.
 
     Raises InputError for bad input, in one line.
@@ -64,7 +64,7 @@ def write_vectors(
         raise ConfigError(f"{to}: expected a path or URL that ends in .parquet")
     if place.is_file() and not force:
         raise FolderError(f"{to}: exists; choose another place, or replace it with --force")
-    encoder = Weigher(model) if lexical else Encoder(model)
+    encoder = Weigher(model) if sparse else Encoder(model)
     texts = open_texts(source, text=text, id=id)
     if limit is not None:
         texts = texts.limited(limit)
@@ -137,13 +137,13 @@ class Weigher:
     def windowed(self) -> int:
         return self._windows.windowed
 
-    def __call__(self, texts: list[str]) -> sparse.csr_matrix:
+    def __call__(self, texts: list[str]) -> csr_matrix:
         pieces, owners, _ = self._windows(texts)
         rows = encode_documents(self._model, pieces)
         if len(pieces) == len(texts):
             return rows
         starts = np.searchsorted(owners, np.arange(len(texts) + 1))
-        return sparse.vstack([rows[a:b].max(axis=0) for a, b in pairwise(starts)], "csr")
+        return vstack([rows[a:b].max(axis=0) for a, b in pairwise(starts)], "csr")
 
     def arrow(self, texts: list[str]) -> list[pa.Array]:
         rows = self(texts)

@@ -13,8 +13,7 @@ from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.nn.lexical import keep_largest, lexical_weights
 from hourglass.systems.dupmae import DupMAE, DupMAEConfig
 from hourglass.training import TrainConfig, fit
-from hourglass.uses.finetune import Pair, Retriever, RetrieverConfig, mine_negatives, with_teacher
-from hourglass.uses.finetune.representation import JointRows
+from hourglass.uses.finetune import JointRows, Pair, Retriever, RetrieverConfig, mine_negatives, with_teacher
 from hourglass.uses.probe import retrieval
 from hourglass.uses.probe.retrieval import search
 
@@ -119,6 +118,19 @@ def test_everything_learns_and_a_document_learns_by_what_it_keeps(source):
     assert weights.grad.tolist() == [[1.0, 0.0, 1.0]]
     nothing = torch.full((1, 4), -torch.inf)
     assert not lexical_weights(nothing, [0]).any() and not lexical_weights(nothing, [0], "raw").any()
+
+
+def test_scores_keep_their_digits_under_autocast(source):
+    head = made(source, k=None, negatives=2)
+    batch = head.collate(PAIRS)
+    with torch.no_grad():
+        exact = head.loss(batch)["contrastive"]
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = head._query(batch["query_ids"], batch["query_mask"], batch["query_types"])
+            scores = head.representation.scores(parts, parts)
+            assert scores.dtype == torch.float32
+            assert torch.allclose(scores, scores.T)
+            assert float(head.loss(batch)["contrastive"]) == pytest.approx(float(exact), abs=0.1)
 
 
 def described(n, seed):

@@ -65,8 +65,10 @@ class Representation(nn.Module):
         return 1.0 if self.log_scale is None else self.log_scale.exp()
 
     def scores(self, queries: Parts, documents: Parts) -> Tensor:
-        """[queries, documents]"""
-        return queries.dense @ documents.dense.T + self.scale * (queries.lexical @ documents.lexical.T)
+        """[queries, documents] in float32, also where autocast is on: sums over a vocabulary need all their digits."""
+        with torch.autocast(queries.dense.device.type, enabled=False):
+            dense, lexical = (a.float() @ b.float().T for a, b in zip(queries, documents))
+            return dense + self.scale * lexical
 
 
 @dataclass(frozen=True)
