@@ -25,7 +25,6 @@ from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import read_json
 from hourglass.storage.places import Place
 from hourglass.uses.explore.progress import Progress
-from hourglass.uses.finetune.retriever import Retriever, RetrieverConfig
 from hourglass.uses.probe.encoders import encode_documents
 
 _TEXTS_AT_ONCE = 1024
@@ -166,6 +165,8 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
 
     Raises ConfigError for a model without weights of words.
     """
+    from hourglass.uses.finetune.retriever import Retriever, RetrieverConfig
+
     ours = _ours(model)
     if ours.get("system") == "retriever":
         retriever = Retriever.from_pretrained(model).lexical()
