@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -91,13 +90,57 @@ def body(network: Any) -> Any:
     return inner.get_encoder() if network.config.is_encoder_decoder else inner
 
 
-def attention_mask(network: Any, sees: Tensor) -> Tensor:
-    """[n, 1, L, L] in the form that the network's attention takes, of a mask [n, L, L] that is true where token i sees token j."""
-    if network.config._attn_implementation == "sdpa":
-        return sees[:, None]
-    dtype = next(network.parameters()).dtype
-    shut = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)
-    return shut[:, None]
+def as_encoder(network: Any) -> Any:
+    """A decoder with the same weights whose own attention sees both ways, so that whoever opens its folder reads it so.
+
+    Llama, Mistral and Qwen2 become EuroBERT, which is their architecture without the causal mask. What is no decoder is given
+    back as it is. Raises ConfigError for other decoders, and for a window.
+    """
+    config = network.config
+    if not _is_decoder(network):
+        return network
+    if config.model_type not in _TWINS:
+        raise ConfigError(
+            f"{type(network).__name__}: no architecture of transformers reads its weights in both directions; "
+            f"start from one of {', '.join(_TWINS)}"
+        )
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        raise ConfigError(
+            f"{type(network).__name__}: its attention has a window of {config.sliding_window} tokens, "
+            "which EuroBERT has not; start from a model without one"
+        )
+    return _as_eurobert(network).train(network.training)
+
+
+_TWINS = ("llama", "mistral", "qwen2")
+
+
+def _as_eurobert(network: Any) -> Any:
+    from transformers import EuroBertConfig, EuroBertForMaskedLM
+
+    old = network.config
+    biased = any(name.endswith("self_attn.q_proj.bias") for name in network.state_dict())
+    names = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
+        *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
+        *("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "rope_parameters"),
+        *("attention_dropout", "mlp_bias"),
+    )
+    settings = {name: getattr(old, name) for name in names if hasattr(old, name)}
+    made = EuroBertForMaskedLM(EuroBertConfig(**settings, attention_bias=biased))
+    missing, unexpected = made.load_state_dict(network.state_dict(), strict=False)
+    # Qwen2 has no bias after its attention.
+    if unexpected or any(not name.endswith("o_proj.bias") for name in missing):
+        raise ConfigError(f"{type(network).__name__}: its weights do not fit EuroBERT ({[*unexpected, *missing][0]})")
+    for name in missing:
+        made.get_parameter(name).data.zero_()
+    return made
+
+
+def _is_decoder(network: Any) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
+
+    return type(network).__name__ in KINDS.values() and not network.config.is_encoder_decoder
 
 
 # A folder of transformers that holds a model of ours ---------------------------------------------------------

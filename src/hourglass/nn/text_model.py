@@ -39,6 +39,7 @@ from hourglass.adapters.pretrained import (
 from hourglass.adapters.sentence_transformers_files import write_dense_files
 from hourglass.adapters.tokenizers import Kind, train_tokenizer
 from hourglass.errors import ConfigError, SourceError
+from hourglass.nn.attention import Attention, attention_mask
 from hourglass.waist import Batch, Waist, WaistConfig
 
 Pooling = Literal["cls", "mean", "lasttoken"]
@@ -193,9 +194,10 @@ class TextModel(Waist):
 
     # Tensors to states ----------------------------------------------------------------------------
 
-    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def states(self, ids: Tensor, mask: Tensor, attention: Attention = "own") -> Tensor:
         """[n, L, d] last hidden states of the body."""
-        states: Tensor = body(self.network)(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        sees = attention_mask(mask, attention, self.network.dtype)
+        states: Tensor = body(self.network)(input_ids=ids, attention_mask=sees).last_hidden_state
         return states
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:

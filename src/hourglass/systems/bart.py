@@ -38,7 +38,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hourglass.adapters.pretrained import attention_mask
 from hourglass.bottlenecks.attention_masks import SIGHTS, Sight, sight_masks, two_streams
 from hourglass.bottlenecks.noising import (
     NOISES,
@@ -49,6 +48,7 @@ from hourglass.bottlenecks.noising import (
     sentence_ends_in_text,
 )
 from hourglass.errors import ConfigError, nearest
+from hourglass.nn.attention import as_scores
 from hourglass.nn.cross_entropy import linear_cross_entropy
 from hourglass.nn.text_model import TextConfig, TextModel
 from hourglass.waist import Batch, Losses
@@ -331,7 +331,7 @@ class Bart(TextModel):
 
     def _seen(self, batch: Batch) -> Tensor:
         """[n, S, d] states of the encoder, of tokens that see what the batch says."""
-        sees = attention_mask(self.network, batch["sees"])
+        sees = as_scores(batch["sees"], self.network.dtype)
         states: Tensor = self.network.model.encoder(batch["read"], attention_mask=sees).last_hidden_state
         return states
 

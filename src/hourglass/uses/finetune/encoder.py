@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hourglass.adapters.pretrained import attention_mask, body
+from hourglass.adapters.pretrained import body
 from hourglass.errors import ConfigError
+from hourglass.nn.attention import attention_mask
 
 Source = Any
 """A pair (network, tokenizer) of transformers, or whatever has both as attributes: a text model of ours."""
@@ -81,13 +82,9 @@ class TokenEncoder(nn.Module):
         types  [n, L] 0 for the first text of a pair, 1 for the second; ignored where the network has no such thing
         """
         more = {"token_type_ids": types} if self.has_types and types is not None else {}
-        states: Tensor = self._body(input_ids=ids, attention_mask=self._mask(mask), **more).last_hidden_state
+        sees = attention_mask(mask, "bidirectional" if self._full else "own", next(self.parameters()).dtype)
+        states: Tensor = self._body(input_ids=ids, attention_mask=sees, **more).last_hidden_state
         return states
-
-    def _mask(self, mask: Tensor) -> Tensor:
-        if not self._full:
-            return mask.long()
-        return attention_mask(self.network, mask[:, None].expand(-1, mask.shape[1], -1))
 
     @torch.no_grad()
     def _looks_ahead(self) -> bool:
