@@ -1,4 +1,4 @@
-"""Networks of transformers that go on learning: built from a config or loaded with their head, and what is read of a folder.
+"""Networks of transformers that go on learning: built from a config or loaded with their head, and the folder of a model around one.
 
 `huggingface_loading` loads frozen ones, without heads, to be read.
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from hourglass.adapters.huggingface_loading import loading_errors, open_tokenizer, quiet, resolve
 from hourglass.errors import ConfigError, FolderError
+from hourglass.storage.atomic import read_json
 
 Head = Literal["masked", "causal", "seq2seq"]
 """What a network predicts with: hidden tokens, the next token, or another text."""
@@ -158,6 +164,49 @@ def _is_decoder(network: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
 
     return type(network).__name__ in KINDS.values() and not network.config.is_encoder_decoder
+
+
+# A folder of transformers that holds a model of ours ---------------------------------------------------------
+
+_BESIDE = "hourglass.safetensors"
+
+
+def save_around(
+    folder: Path, network: Any, tokenizer: Any, system: str, settings: Mapping[str, Any], beside: Mapping[str, Tensor]
+) -> None:
+    """Network and tokenizer as transformers saves them; the settings under "hourglass" in config.json, what the model has beside
+    its network in hourglass.safetensors."""
+    with quiet():
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    path = folder / "config.json"
+    config = {**read_json(path), "hourglass": {"system": system, **settings}}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if beside:
+        save_file({name: tensor.contiguous() for name, tensor in beside.items()}, folder / _BESIDE)
+
+
+def settings_in(folder: Path, system: str) -> dict[str, Any]:
+    """The settings of the model of ours that a folder holds; FolderError where it holds another or none."""
+    settings: dict[str, Any] = read_json(folder / "config.json").get("hourglass", {})
+    found = settings.pop("system", None)
+    if found != system:
+        raise FolderError(f"{folder / 'config.json'}: holds the system {found!r}, expected {system!r}")
+    return settings
+
+
+def load_beside(folder: Path, model: nn.Module, beside: Mapping[str, Tensor]) -> None:
+    """Into `model` what it has beside its network, tensors of these names and shapes; FolderError for others."""
+    if not beside:
+        return
+    path = folder / _BESIDE
+    try:
+        saved = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if saved.keys() != beside.keys() or any(saved[name].shape != beside[name].shape for name in saved):
+        raise FolderError(f"{path}: does not fit {folder / 'config.json'}")
+    model.load_state_dict(saved, strict=False)
 
 
 def _auto(head: Head) -> Any:

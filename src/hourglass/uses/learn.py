@@ -27,6 +27,7 @@ from hourglass.storage.atomic import atomic_file, atomic_folder
 from hourglass.training import FitResult, TrainConfig, fit
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
+from hourglass.uses.probe.self_retrieval import SelfRetrieval
 
 _CHARACTERS = 8
 """Of a token, at most, in running text: pieces of so many times `max_tokens` characters fill a window or more."""
@@ -49,7 +50,8 @@ def learn(
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> FitResult:
-    """Train `system` on the texts of a source; the result's evaluations are of texts that were held out.
+    """Train `system` on the texts of a source; the result's evaluations are of texts that were held out, and have what
+    `SelfRetrieval` finds on them beside the losses.
 
     source, text, limit   as for `explore`
     init        "minilm", a folder or a Hub id to go on from; without it a new network by `preset`, and a tokenizer of at most
@@ -84,13 +86,15 @@ def learn(
         with seeded(torch.device("cpu"), seed):
             model = system(model.config, tokenizer)
     held_out = min(_HELD_OUT, len(corpus) // 20)
+    apart = [str(corpus[i]) for i in range(held_out)]
     began = time.perf_counter()
     result = fit(
         model,
         _Part(corpus, held_out, len(corpus)),
         config,
         out=out,
-        eval_data=_Part(corpus, 0, held_out) if held_out else None,
+        eval_data=apart or None,
+        callbacks=[SelfRetrieval(model, apart)],
         progress=progress,
     )
     card = _card(model, corpus, init, config, result, time.perf_counter() - began)
@@ -143,7 +147,7 @@ tags: [hourglass, {name}, sentence-transformers, feature-extraction]
 | starts from | {init or "scratch"} |
 | texts | {made["documents"]:,}, in {len(corpus):,} pieces |
 | steps | {result.steps:,} of {config.batch_size} pieces, learning rate {config.lr:g} ({config.schedule}) |{more}
-| losses on held-out pieces | {losses or "none were held out"} |
+| on held-out pieces | {losses or "none were held out"} |
 | time | {_spent(seconds)} (of the last call) |
 | vector | {model.width} numbers, pooling {model.config.pooling}, up to {model.config.max_tokens} tokens |
 
