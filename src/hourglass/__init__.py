@@ -17,6 +17,7 @@ _HOMES = {
     "TrainConfig": "hourglass.training",
     "Waist": "hourglass.waist",
     "Workspace": "hourglass.uses.explore",
+    "adapt": "hourglass.api",
     "encode": "hourglass.api",
     "explore": "hourglass.api",
     "explore_sae": "hourglass.api",

@@ -46,6 +46,7 @@ from hourglass.training import fit as fit_waist
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
 from hourglass.uses import coders
+from hourglass.uses.adapt import adapt
 from hourglass.uses.explore import Workspace, build, engines
 from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import is_workspace, writing
@@ -58,7 +59,7 @@ from hourglass.waist import Waist
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["encode", "explore", "explore_sae", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
+__all__ = ["adapt", "encode", "explore", "explore_sae", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
 
 
 def explore(

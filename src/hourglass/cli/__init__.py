@@ -11,6 +11,7 @@ import sys
 import typer
 
 from hourglass.cli import (
+    adapt,
     claim,
     cluster,
     correlate,
@@ -53,6 +54,7 @@ for verb in (
     features.features,
     relabel.relabel,
     fit.fit,
+    adapt.adapt,
     encode.encode,
     steer.steer,
     studio.studio,
