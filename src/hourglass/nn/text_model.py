@@ -16,7 +16,7 @@ hourglass.safetensors, its settings under "hourglass" in config.json.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,8 +36,9 @@ from hourglass.nn.attention import Attention, attention_mask
 from hourglass.storage.atomic import read_json
 from hourglass.waist import Batch, Waist, WaistConfig
 
-Pooling = Literal["cls", "mean", "lasttoken"]
-"""How the states of a text become one vector: that of its first token, their mean, or that of its last token."""
+Pooling = Literal["cls", "mean", "weightedmean", "lasttoken"]
+"""How the states of a text become one vector: that of its first token, their mean, their mean with weights 1, 2, 3 ..., or
+that of its last token."""
 
 _BYTES = 300  # a vocabulary without a corpus: the bytes, and the special tokens
 
@@ -50,7 +51,7 @@ class TextConfig(WaistConfig):
                 those of the checkpoint
     max_tokens  longest text, special tokens included. While learning, a window of a longer one is read, another each time;
                 otherwise its beginning
-    pooling     of the latent: "cls", "mean" or "lasttoken"
+    pooling     of the latent: "cls", "mean", "weightedmean" or "lasttoken"
     """
 
     network: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +79,21 @@ class Tokens:
     mask: Tensor
     words: Tensor
     begins: Tensor
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One of the trainings that a system asks for, one after another.
+
+    name             its folder within that of the run; "" for the last, whose folder is the run's own
+    steps            optimiser steps of it
+    texts, held_out  examples to learn from and to measure the losses on
+    """
+
+    name: str
+    steps: int
+    texts: Sequence[Any]
+    held_out: Sequence[Any]
 
 
 class TextModel(Waist):
@@ -162,7 +178,7 @@ class TextModel(Waist):
                 part = self._window(words)
                 ids, words, begins = ids[part], words[part] - words[part.start], begins[part]
             rows.append((ids, words, begins))
-        longest = max(len(ids) for ids, _, _ in rows) + len(before) + len(after)
+        longest = max(1, max(len(ids) for ids, _, _ in rows) + len(before) + len(after))
         made = Tokens(
             torch.full((len(rows), longest), self.tokenizer.pad_token_id),
             torch.zeros(len(rows), longest, dtype=torch.bool),
@@ -186,6 +202,17 @@ class TextModel(Waist):
             start = int(starts[int(torch.randint(len(starts), ()))])
         return slice(start, start + self._room)
 
+    # What is learned ------------------------------------------------------------------------------
+
+    def lessons(
+        self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int
+    ) -> Iterator[Lesson]:
+        """The trainings that make up one of `steps` steps, each asked for when the one before it is done.
+
+        A system that makes something of the texts first keeps it in `folder`: the same call after a stop finds it there.
+        """
+        yield Lesson("", steps, texts, held_out)
+
     # Tensors to states ----------------------------------------------------------------------------
 
     def states(self, ids: Tensor, mask: Tensor, attention: Attention = "own") -> Tensor:
@@ -199,11 +226,14 @@ class TextModel(Waist):
         match self.config.pooling:
             case "cls":
                 return states[:, 0]
-            case "mean":
+            case "mean" | "weightedmean":
                 weights = mask[..., None].to(states.dtype)
-                return (states * weights).sum(1) / weights.sum(1)
+                if self.config.pooling == "weightedmean":
+                    weights = weights.cumsum(1) * weights
+                return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
             case _:
-                return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+                last = (mask.sum(1) - 1).clamp(min=0)
+                return states[torch.arange(len(states), device=states.device), last]
 
     def encode(self, batch: Batch) -> Tensor:
         """[n, d] pooled last states of the untouched text, as sentence-transformers gives them."""
@@ -283,7 +313,7 @@ def _words(text: str, encoding: Any) -> np.ndarray:
 def _sentence_transformers(width: int, pooling: Pooling, max_tokens: int) -> dict[str, Any]:
     """The files that make sentence-transformers open a folder of transformers, by name."""
     kind = "sentence_transformers.models."
-    modes = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
+    modes = {"cls": "cls_token", "mean": "mean_tokens", "weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken"}
     return {
         "modules.json": [
             {"idx": 0, "name": "0", "path": "", "type": kind + "Transformer"},

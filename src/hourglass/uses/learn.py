@@ -11,7 +11,8 @@ The same call after a kill at any moment goes on where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +85,26 @@ def learn(
             model = system(model.config, tokenizer)
     held_out = min(_HELD_OUT, len(corpus) // 20)
     began = time.perf_counter()
-    result = fit(
-        model,
-        _Part(corpus, held_out, len(corpus)),
-        config,
-        out=out,
-        eval_data=_Part(corpus, 0, held_out) if held_out else None,
-        progress=progress,
-    )
+    made = 0
+    learned, measured = _Part(corpus, held_out, len(corpus)), _Part(corpus, 0, held_out)
+    for lesson in model.lessons(learned, measured, out, config.steps):
+        result = fit(
+            model,
+            lesson.texts,
+            replace(config, steps=lesson.steps),
+            out=out / lesson.name,
+            eval_data=lesson.held_out if held_out else None,
+            progress=progress,
+        )
+        made += result.steps
+    result = replace(result, steps=made)
     card = _card(model, corpus, init, config, result, time.perf_counter() - began)
     with atomic_file(out / "model" / "README.md") as path:
         path.write_text(card, encoding="utf-8")
     return result
 
 
-class _Part:
+class _Part(Sequence[str]):
     """A run of a corpus's texts, as a sequence of its own."""
 
     def __init__(self, corpus: Corpus, start: int, stop: int) -> None:
@@ -107,7 +113,9 @@ class _Part:
     def __len__(self) -> int:
         return self._stop - self._start
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         return str(self._corpus[self._start + int(index)])
 
 
