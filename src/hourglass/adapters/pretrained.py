@@ -12,8 +12,8 @@ from typing import Any, Literal
 from hourglass.adapters.huggingface_loading import loading_errors, open_tokenizer, resolve
 from hourglass.errors import ConfigError, FolderError
 
-Head = Literal["masked", "causal", "seq2seq", "either"]
-"""What a network predicts with: hidden tokens, the next token, or another text; "either" of the first two (`head_of`)."""
+Head = Literal["masked", "causal", "seq2seq", "language"]
+"""What a network predicts with: hidden tokens, the next token, or another text; "language": either of the first two (`head_of`)."""
 
 _NOT_SETTINGS = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "hourglass"}
 
@@ -155,4 +155,4 @@ def _auto(head: Head, config: Any) -> Any:
         "masked": transformers.AutoModelForMaskedLM,
         "causal": transformers.AutoModelForCausalLM,
         "seq2seq": transformers.AutoModelForSeq2SeqLM,
-    }[head_of(config) if head == "either" else head]
+    }[head_of(config) if head == "language" else head]

@@ -174,7 +174,7 @@ class Text2Token(TextModel):
     """
 
     Config = Text2TokenConfig
-    head = "either"
+    head = "language"
     vocabulary = "bpe"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {"steps": 200, "batch_size": 16, "lr": 1e-3},
@@ -314,7 +314,7 @@ class Text2Token(TextModel):
     # A step ---------------------------------------------------------------------------------------
 
     def collate(self, examples: Sequence[Any]) -> Batch:
-        """Texts, in stages with derived targets `Example`s, to {"ids", "mask", "words" [n, L]} and what the stage needs:
+        """Texts to {"ids", "mask", "words" [n, L]} and what the stage learns from; with derived targets only of `Example`s.
 
         terms, targets, shares   [n, L], [n, k], [n, k]: tokens as they are counted; the target, a share of 0 is padding
         read, hidden             [n, L]: what is read in "mntp", and what of it is hidden
@@ -327,8 +327,9 @@ class Text2Token(TextModel):
         if self.objective in _TARGETS:
             terms, real = self._terms(tokens)
             batch["terms"] = torch.from_numpy(terms)
-            batch["targets"], batch["shares"] = parts.padded(n, *self._target(examples, terms, real))
-            number = int((batch["shares"] > 0).any(1).sum())
+            if self.objective == "in_text" or all(isinstance(example, Example) for example in examples):
+                batch["targets"], batch["shares"] = parts.padded(n, *self._target(examples, terms, real))
+                number = int((batch["shares"] > 0).any(1).sum())
         elif self.objective == "mntp":
             can = tokens.words.clone()
             if not self._reads_ahead:
@@ -347,9 +348,6 @@ class Text2Token(TextModel):
         own = parts.largest(*own, config.terms or terms.shape[1])
         if self.objective == "in_text":
             return own
-        for i, example in enumerate(examples):
-            if not isinstance(example, Example):
-                raise SourceError(f"example {i}: a text without a derived target; make them by `derive`")
         derived = parts.flat(np.stack([e.ids for e in examples]), np.stack([e.shares for e in examples]))
         return derived if self.objective == "derived" else parts.mixed(own, derived, config.mix)
 
@@ -369,6 +367,8 @@ class Text2Token(TextModel):
             first, second = F.normalize(twice, dim=1).chunk(2)
             own = torch.arange(len(ids), device=ids.device)
             return {"contrastive": F.cross_entropy(self.config.scale * first @ second.T, own)}
+        if "targets" not in batch:
+            raise SourceError(f"stage {self.objective!r}: texts without derived targets; make them by `derive`")
         said = logits(self.network, self.encode(batch)).float().log_softmax(1).gather(1, batch["targets"])
         shares = batch["shares"]
         return {"kl": (torch.special.xlogy(shares, shares) - shares * said).sum() / of}
@@ -388,7 +388,7 @@ class Text2Token(TextModel):
         of_stage = np.diff(ends, prepend=0).tolist()
         if min(of_stage) < 1:
             raise ConfigError(f"steps {steps}: expected enough for each of {len(stages)} stages ({', '.join(stages)})")
-        if not {*_TARGETS}.isdisjoint(stages):
+        if not {*_TARGETS}.isdisjoint(stages) and not int(self.documents):
             self._counted(texts, folder / "statistics.safetensors")
 
         def derived(name: str) -> tuple[Derived, Derived]:
