@@ -98,9 +98,7 @@ CLAIMS = {
     "mixed_over_in_text_retrieval": _claim(
         "Tokens beyond the text for half of the updates find more still", "own tokens alone", "retrieval"
     ),
-    "mixed_over_in_text_clustering": _claim(
-        "They tell packages apart better still", "own tokens alone", "clustering"
-    ),
+    "mixed_over_in_text_clustering": _claim("They tell packages apart better still", "own tokens alone", "clustering"),
 }
 
 
@@ -120,7 +118,10 @@ def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
         split = _split(known, budget, seed)
         found = _found(split, seed, budget)
         for part, (way, ours, baseline) in PAIRS.items():
-            groups = {arm: np.array_split(values[way], GROUPS if way == "retrieval" else PARTS) for arm, values in found.items()}
+            groups = {
+                arm: np.array_split(values[way], GROUPS if way == "retrieval" else PARTS)
+                for arm, values in found.items()
+            }
             for unit in range(len(groups[ours])):
                 of_arms = {arm: float(group[unit].mean()) for arm, group in groups.items()}
                 row = Row(part=part, unit=str(unit), seed=seed, ours=of_arms.pop(ours), baseline=of_arms.pop(baseline))
@@ -229,7 +230,12 @@ def _v_measures(encoder: Any, split: _Split) -> np.ndarray:
     vectors = dense_vectors(encoder, [split.judged.corpus[name] for name in names])
     return np.array(
         [
-            clustering(lambda _, part=part: vectors[part], [names[i] for i in part], [split.packages[names[i]] for i in part], seeds=(0, 1, 2)).v_measure.value
+            clustering(
+                lambda _, part=part: vectors[part],
+                [names[i] for i in part],
+                [split.packages[names[i]] for i in part],
+                seeds=(0, 1, 2),
+            ).v_measure.value
             for part in np.array_split(np.arange(len(names)), PARTS)
         ]
     )

@@ -204,9 +204,7 @@ class TextModel(Waist):
 
     # What is learned ------------------------------------------------------------------------------
 
-    def lessons(
-        self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int
-    ) -> Iterator[Lesson]:
+    def lessons(self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int) -> Iterator[Lesson]:
         """The trainings that make up one of `steps` steps, each asked for when the one before it is done.
 
         A system that makes something of the texts first keeps it in `folder`: the same call after a stop finds it there.

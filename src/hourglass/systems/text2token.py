@@ -37,28 +37,25 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from hourglass.adapters.pretrained import body, head_of
 from hourglass.bottlenecks.masking import choose_tokens, corrupt
 from hourglass.errors import ConfigError, SourceError, nearest
-from hourglass.metrics.alignment import Alignment, alignment
-from hourglass.metrics.spectrum import effective_rank, mean_cosine
 from hourglass.nn.attention import Attention, check_attention
 from hourglass.nn.language_head import logits, token_loss
 from hourglass.nn.text_model import Lesson, TextConfig, TextModel, Tokens
 from hourglass.storage.atomic import atomic_file
 from hourglass.systems import text2token_parts as parts
 from hourglass.systems.text2token_parts import Background, Derived, Example, Weights
-from hourglass.uses.probe.encoders import dense_vectors
+from hourglass.training.randomness import seeded
 from hourglass.waist import Batch, Losses
 
 Array = np.ndarray[Any, Any]
 Objective = Literal["clm", "mntp", "simcse", "in_text", "derived", "mixed"]
 _TARGETS = ("in_text", "derived", "mixed")
 _TEXTS_AT_ONCE = 64
-_TEXTS_IN_MEMORY = 2048
 
 
 def _llama(layers: int, width: int, heads: int, inner: int) -> dict[str, Any]:
@@ -195,16 +192,18 @@ class Text2Token(TextModel):
         check_attention(self.network, self.attention)
         if "clm" in config.stages and self._reads_ahead:
             raise ConfigError(f"stage 'clm': {type(self.network).__name__} is no decoder; leave the stage out")
-        if getattr(self.network, "new_head", False) and config.stages[0] in ("simcse", *_TARGETS):
-            if not config.train_head and config.stages[0] != "simcse":
-                raise ConfigError(
-                    f"{type(self.network).__name__}: its weights have no language head to name tokens by; start from a "
-                    "language model, with a stage 'mntp', or with train_head"
-                )
+        first = next((stage for stage in config.stages if stage != "simcse"), None)
+        if getattr(self.network, "new_head", False) and first in _TARGETS and not config.train_head:
+            raise ConfigError(
+                f"{type(self.network).__name__}: its weights have no language head to name tokens by; start from a language "
+                "model, with a stage 'mntp', or with train_head"
+            )
+        self._dropouts = parts.dropouts(self.network)
         if "simcse" in config.stages and not self._dropouts:
             raise ConfigError(f"stage 'simcse': {type(self.network).__name__} has no dropout to tell two passes apart")
         if "mntp" in config.stages:
-            self._blank = self._blank_id()
+            blank = None if self.tokenizer.mask_token_id is not None else self.tokenizer.convert_tokens_to_ids("_")
+            self._blank = self.require_mask() if blank in (None, self.tokenizer.unk_token_id) else blank
         size = int(self.network.get_output_embeddings().weight.shape[0])
         self.register_buffer("documents", torch.zeros((), dtype=torch.int64))
         self.register_buffer("having", torch.zeros(size, dtype=torch.int64))
@@ -227,23 +226,6 @@ class Text2Token(TextModel):
         for module, name, own in self._dropouts:
             setattr(module, name, self.config.dropout if objective == "simcse" else own)
 
-    @cached_property
-    def _dropouts(self) -> list[tuple[nn.Module, str, float]]:
-        """(module, attribute, its own rate): of modules, and of attention, which has a number."""
-        found = []
-        for module in self.network.modules():
-            name = "p" if isinstance(module, nn.Dropout) else "attention_dropout"
-            if isinstance(getattr(module, name, None), float | int):
-                found.append((module, name, float(getattr(module, name))))
-        return found
-
-    def _blank_id(self) -> int:
-        if self.tokenizer.mask_token_id is None:
-            blank = self.tokenizer.convert_tokens_to_ids("_")
-            if blank is not None and blank != self.tokenizer.unk_token_id:
-                return int(blank)
-        return self.require_mask()
-
     @property
     def attention(self) -> Attention:
         """That of `encode`: the network's own where it is the one asked for."""
@@ -253,50 +235,59 @@ class Text2Token(TextModel):
     # What tokens are ------------------------------------------------------------------------------
 
     @cached_property
-    def _words(self) -> parts.Vocabulary:
+    def words(self) -> parts.Vocabulary:
+        """What the tokens are."""
         config = self.config
         return parts.Vocabulary(
             self.tokenizer, len(self.having), word_starts=config.word_starts, stop_words=config.stop_words
         )
 
-    def _terms(self, tokens: Tokens) -> tuple[Array, Array]:
+    def terms(self, tokens: Tokens) -> tuple[Array, Array]:
         """[n, L] ids, the first of a word with the mark of a space; [n, L] bool, what is neither padding nor special."""
         ids, words = tokens.ids.numpy(), tokens.words.numpy()
         begins = np.diff(words, axis=1, prepend=-1) != 0
-        return np.where(begins, self._words.begins[ids], ids), words >= 0
+        return np.where(begins, self.words.begins[ids], ids), words >= 0
 
     def kept(self) -> Array:
         """[V] bool: what can be a target."""
-        having = self.having.cpu().numpy()[self._words.variants]
-        kept: Array = self._words.content & (having <= self.config.max_df * int(self.documents))
-        return kept if int(self.documents) else self._words.content
+        having = self.having.cpu().numpy()[self.words.variants]
+        kept: Array = self.words.content & (having <= self.config.max_df * int(self.documents))
+        return kept if int(self.documents) else self.words.content
+
+    def named(self) -> Array:
+        """[V] bool: what can be a derived target; no piece inside of a word, which is what a decoder often says next."""
+        return self.kept() & ~self.words.inside
 
     def _idf(self) -> Array:
         """[V] log(N / (1 + texts that have it)), 0 or more; 0 of what cannot be a target."""
-        having = self.having.cpu().numpy()[self._words.variants]
+        having = self.having.cpu().numpy()[self.words.variants]
         idf = np.log(max(1, int(self.documents)) / (1.0 + having)).clip(0)
         return np.where(self.kept(), idf, 0)
 
     def count(self, texts: Sequence[str]) -> None:
-        """Take the corpus statistics from texts, read one after another; only from texts to learn from.
+        """Take the corpus statistics from texts, read one after another as they are learned from: of a long one a window.
 
-        Raises SourceError where the filters leave no token.
+        Only from texts to learn from. The windows are always the same. Raises SourceError where the filters leave no token.
         """
         self.documents.zero_()
         self.having.zero_()
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            self._count(*self._terms(self.tokens(texts[start : start + _TEXTS_AT_ONCE])))
+        training = self.training
+        self.train()
+        with seeded(torch.device("cpu"), 0):
+            for start in range(0, len(texts), _TEXTS_AT_ONCE):
+                self._count(*self.terms(self.tokens(texts[start : start + _TEXTS_AT_ONCE])))
+        self.train(training)
         self._require_targets()
 
     def _count(self, terms: Array, real: Array) -> None:
         rows, places = np.nonzero(real)
-        keys = np.unique(rows * len(self.having) + self._words.variants[terms[rows, places]])
+        keys = np.unique(rows * len(self.having) + self.words.variants[terms[rows, places]])
         counts = np.bincount(keys % len(self.having), minlength=len(self.having))
         self.having += torch.from_numpy(counts).to(self.having.device)
         self.documents += len(terms)
 
     def _require_targets(self) -> None:
-        having = self.having.cpu().numpy()[self._words.variants]
+        having = self.having.cpu().numpy()[self.words.variants]
         if not (having[self.kept()] > 0).any():
             raise SourceError(
                 f"{int(self.documents):,} texts: the filters leave no token as a target; raise max_df "
@@ -325,7 +316,7 @@ class Text2Token(TextModel):
         batch = {"ids": tokens.ids, "mask": tokens.mask, "words": tokens.words}
         number = n
         if self.objective in _TARGETS:
-            terms, real = self._terms(tokens)
+            terms, real = self.terms(tokens)
             batch["terms"] = torch.from_numpy(terms)
             if self.objective == "in_text" or all(isinstance(example, Example) for example in examples):
                 batch["targets"], batch["shares"] = parts.padded(n, *self._target(examples, terms, real))
@@ -369,7 +360,7 @@ class Text2Token(TextModel):
             return {"contrastive": F.cross_entropy(self.config.scale * first @ second.T, own)}
         if "targets" not in batch:
             raise SourceError(f"stage {self.objective!r}: texts without derived targets; make them by `derive`")
-        said = logits(self.network, self.encode(batch)).float().log_softmax(1).gather(1, batch["targets"])
+        said = self.logits(self.encode(batch)).log_softmax(1).gather(1, batch["targets"])
         shares = batch["shares"]
         return {"kl": (torch.special.xlogy(shares, shares) - shares * said).sum() / of}
 
@@ -398,13 +389,14 @@ class Text2Token(TextModel):
         needs = [stage in ("derived", "mixed") for stage in stages]
         first = derived("targets") if config.teacher == "start" and any(needs) else None
         for i, stage in enumerate(stages):
-            learned, measured = texts, held_out
+            name = "" if i == len(stages) - 1 else f"stage-{i + 1}-{stage}"
+            lesson = Lesson(name, of_stage[i], texts, held_out)
             if needs[i]:
                 learned, measured = first or derived(f"targets-{i + 1}")
                 self.config = replace(config, targets=learned.digest)
+                lesson = Lesson(name, of_stage[i], learned, measured)
             self.begin(stage)
-            name = "" if i == len(stages) - 1 else f"stage-{i + 1}-{stage}"
-            yield Lesson(name, of_stage[i], learned, measured)
+            yield lesson
 
     def _counted(self, texts: Sequence[str], path: Path) -> None:
         if path.exists():
@@ -427,28 +419,14 @@ class Text2Token(TextModel):
             "word_starts": config.word_starts,
             "stop_words": config.stop_words,
         }
-        k = min(config.derived, max(1, int(self.kept().sum())))
-        return parts.keep_derived(texts, folder, self._derived(texts, k), k, made_from)
-
-    @torch.no_grad()
-    def _derived(self, texts: Sequence[str], k: int) -> Iterator[tuple[Tensor, Tensor]]:
-        device = self.network.device
-        out = torch.from_numpy(~self.kept()).to(device)
-        some = [texts[i] for i in range(0, len(texts), -(-len(texts) // parts.BACKGROUND_TEXTS))] if len(texts) else []
-        if not some:
-            return
-        common = torch.from_numpy(dense_vectors(self, some)).to(device)
-        less = parts.take_away(self.config.background, common, self._logits)
-        for start in range(0, len(texts), _TEXTS_IN_MEMORY):
-            vectors = torch.from_numpy(dense_vectors(self, texts[start : start + _TEXTS_IN_MEMORY])).to(device)
-            for part in vectors.split(_TEXTS_AT_ONCE):
-                best = less(part).masked_fill(out, -torch.inf).topk(k, dim=1)
-                yield best.indices, (best.values / self.config.tau).softmax(1)
-
-    def _logits(self, vectors: Tensor) -> Tensor:
-        return logits(self.network, vectors)
+        k = min(config.derived, max(1, int(self.named().sum())))
+        return parts.keep_derived(texts, folder, parts.named(self, texts, k), k, made_from)
 
     # What it is for -------------------------------------------------------------------------------
+
+    def logits(self, vectors: Tensor) -> Tensor:
+        """[n, V] float32 of vectors [n, d], by the network's own head."""
+        return logits(self.network, vectors).float()
 
     def explain(self, vectors: Any, k: int = 10) -> list[list[tuple[str, float]]]:
         """The k words that each of the vectors [n, d] names, and their probabilities among all words that can be targets.
@@ -460,7 +438,10 @@ class Text2Token(TextModel):
         for i in range(rows.shape[0]):
             ids, weights = rows[i].indices, rows[i].data
             order = np.argsort(-weights, kind="stable")
-            names = [self.tokenizer.convert_tokens_to_string([self.tokenizer.convert_ids_to_tokens(int(j))]).strip() for j in ids]
+            names = [
+                self.tokenizer.convert_tokens_to_string([self.tokenizer.convert_ids_to_tokens(int(j))]).strip()
+                for j in ids
+            ]
             said.append([(names[j], float(weights[j])) for j in order])
         return said
 
@@ -469,46 +450,15 @@ class Text2Token(TextModel):
         """[n, V] of the vectors [n, d]: the probabilities of the k tokens that each names, variants of a word as one, for an index."""
         given = torch.atleast_2d(torch.as_tensor(np.asarray(vectors), dtype=torch.float32)).to(self.network.device)
         out = torch.from_numpy(~self.kept()).to(given.device)
-        variants = torch.from_numpy(self._words.variants).to(given.device)
+        variants = torch.from_numpy(self.words.variants).to(given.device)
         made = []
         for part in given.split(_TEXTS_AT_ONCE):
-            shares = self._logits(part).float().masked_fill(out, -torch.inf).softmax(1)
+            shares = self.logits(part).masked_fill(out, -torch.inf).softmax(1)
             words = torch.zeros_like(shares).index_add_(1, variants, shares)
             best = words.topk(min(k, words.shape[1]), dim=1)
             rows = torch.zeros_like(words).scatter_(1, best.indices, best.values)
             made.append(sparse.csr_matrix(rows.cpu().numpy()))
         return sparse.vstack(made, "csr")
-
-    def report(self, texts: Sequence[str], k: int = 10) -> dict[str, float]:
-        """Hit, local and global alignment of the texts' vectors (`alignment`), and whether they have collapsed.
-
-        "mean_cosine" of two texts, near 1 where all point one way; "effective_rank" of all vectors.
-        """
-        vectors = dense_vectors(self, texts)
-        found = self.alignment(texts, vectors, k).to_dict()
-        return {**found, "mean_cosine": mean_cosine(vectors), "effective_rank": effective_rank(vectors)}
-
-    @torch.no_grad()
-    def alignment(self, texts: Sequence[str], vectors: Array, k: int = 10) -> Alignment:
-        """Whether the vectors [n, d] name the tokens of the texts, all of them but special ones; variants of a word are one."""
-        training = self.training
-        self.eval()
-        device = self.network.device
-        variants = torch.from_numpy(self._words.variants).to(device)
-
-        def some() -> Iterator[tuple[Array, list[Array]]]:
-            for start in range(0, len(texts), _TEXTS_AT_ONCE):
-                here = slice(start, start + _TEXTS_AT_ONCE)
-                said = self._logits(torch.from_numpy(np.asarray(vectors[here], np.float32)).to(device)).float()
-                scores = torch.full_like(said, -torch.inf)
-                scores.scatter_reduce_(1, variants.expand_as(said), said, "amax")
-                terms, real = self._terms(self.tokens(texts[here]))
-                of_text = [np.unique(self._words.variants[row[there]]) for row, there in zip(terms, real)]
-                yield scores.cpu().numpy(), of_text
-
-        found = alignment(some(), k)
-        self.train(training)
-        return found
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if not self.config.lora:

@@ -1,4 +1,4 @@
-"""What Text2Token makes its targets of: what the tokens of a vocabulary are, words in the text, words beyond it, on disk.
+"""What Text2Token makes its targets of, words in the text and words beyond it, and what tells whether it learned them.
 
 A target is a distribution over a few tokens: their ids, and shares that sum to 1.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,9 +18,12 @@ from torch import Tensor, nn
 
 from hourglass.adapters.huggingface_loading import special_ids
 from hourglass.errors import FolderError, MissingExtra
+from hourglass.metrics.alignment import Alignment, alignment
+from hourglass.metrics.spectrum import Variation, effective_rank, mean_cosine, variation
 from hourglass.storage.atomic import atomic_folder, read_json, write_json
 from hourglass.storage.rows import DiskArray
 from hourglass.uses.explore.labels import FUNCTION_WORDS
+from hourglass.uses.probe.encoders import dense_vectors
 
 Array = np.ndarray[Any, Any]
 Weights = Literal["tfidf", "binary", "uniform"]
@@ -27,6 +31,8 @@ Background = Literal["none", "mean", "component"]
 
 _SPACES = ("Ġ", "▁")
 _INSIDE = "##"
+_TEXTS_AT_ONCE = 64
+_TEXTS_IN_MEMORY = 2048
 BACKGROUND_TEXTS = 10_000
 """Of so many texts at most, evenly spaced, is taken what all texts have in common."""
 
@@ -36,6 +42,7 @@ class Vocabulary:
 
     content   [V] bool: neither special, nor without a letter, nor (`stop_words`) an English function word, nor (`word_starts`)
               inside of a word, where the vocabulary marks words by the space before them
+    inside    [V] bool: marked by "##" as inside of a word
     variants  [V] int64: one number, the id of one of them, for tokens that differ by case or by that mark alone
     begins    [V] int64: the token with that mark where there is one, else itself
     """
@@ -45,14 +52,14 @@ class Vocabulary:
         special = special_ids(tokenizer)
         marks = [piece[:1] in _SPACES and len(piece) > 1 for piece in pieces]
         word_starts = word_starts and any(mark for i, mark in enumerate(marks) if i not in special)
-        self.content = np.zeros(size, bool)
+        self.content, self.inside = np.zeros(size, bool), np.zeros(size, bool)
         self.variants, self.begins = np.arange(size), np.arange(size)
         marked: dict[str, int] = {}
         groups: dict[str, int] = {}
         words = []
         for i, piece in enumerate(pieces):
-            inside = piece.startswith(_INSIDE)
-            word = piece if inside or i in special else tokenizer.convert_tokens_to_string([piece]).strip()
+            self.inside[i] = piece.startswith(_INSIDE)
+            word = piece if self.inside[i] or i in special else tokenizer.convert_tokens_to_string([piece]).strip()
             words.append(word)
             if i in special:
                 continue
@@ -80,9 +87,7 @@ class Example(NamedTuple):
     shares: Array
 
 
-def in_text(
-    terms: Array, kept: Array, idf: Array, weights: Weights, temperature: float
-) -> tuple[Array, Array, Array]:
+def in_text(terms: Array, kept: Array, idf: Array, weights: Weights, temperature: float) -> tuple[Array, Array, Array]:
     """(rows, ids, shares) of the target of each text, flat: its distinct tokens that are kept.
 
     terms [n, L] ids; kept [n, L] bool; idf [V]
@@ -196,25 +201,119 @@ def keep_derived(
     return Derived(texts, folder)
 
 
-def take_away(
-    background: Background, vectors: Tensor, head: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
+def take_away(background: Background, vectors: Tensor, head: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Pooled vectors [n, d] to logits [n, V] less what the texts of `vectors` [m, d] have in common.
 
     "mean" takes the mean logits away, "component" the part of a vector that lies along the first right singular vector.
     """
     if background == "mean":
-        parts = [head(part).float().sum(0) for part in vectors.split(256)]
+        parts = [head(part).sum(0) for part in vectors.split(256)]
         common = torch.stack(parts).sum(0) / len(vectors)
-        return lambda given: head(given).float() - common
+        return lambda given: head(given) - common
     if background == "component":
         squares = vectors.double().T @ vectors.double()
         first = torch.linalg.eigh(squares).eigenvectors[:, -1].to(vectors.dtype)
-        return lambda given: head(given - (given @ first)[:, None] * first).float()
-    return lambda given: head(given).float()
+        return lambda given: head(given - (given @ first)[:, None] * first)
+    return head
 
 
-# LoRA -------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def named(model: Any, texts: Sequence[str], k: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(ids, shares) [m, k] of texts, some at a time, in their order: the tokens that a `Text2Token` names, less the background."""
+    if not len(texts):
+        return
+    device = model.network.device
+    out = torch.from_numpy(~model.named()).to(device)
+    some = [texts[i] for i in range(0, len(texts), -(-len(texts) // BACKGROUND_TEXTS))]
+    vectors = torch.from_numpy(dense_vectors(model, some)).to(device)
+    less = take_away(model.config.background, vectors, model.logits)
+    for start in range(0, len(texts), _TEXTS_IN_MEMORY):
+        vectors = torch.from_numpy(dense_vectors(model, texts[start : start + _TEXTS_IN_MEMORY])).to(device)
+        for part in vectors.split(_TEXTS_AT_ONCE):
+            best = less(part).masked_fill(out, -torch.inf).topk(k, dim=1)
+            yield best.indices, (best.values / model.config.tau).softmax(1)
+
+
+# Reports ----------------------------------------------------------------------------------------------
+
+
+def report(model: Any, texts: Sequence[str], k: int = 10) -> dict[str, float]:
+    """Of the texts' vectors by a `Text2Token`: what `alignment` tells, and whether they have collapsed.
+
+    "hit", "local", "across" of all tokens; "content_hit" and so on of those that can be targets; "mean_cosine" of two texts, near
+    1 where all point one way; "effective_rank" of all vectors.
+    """
+    vectors = dense_vectors(model, texts)
+    found = aligned(model, texts, vectors, k).to_dict()
+    for name, value in aligned(model, texts, vectors, k, content=True).to_dict().items():
+        found[f"content_{name}"] = value
+    return {**found, "mean_cosine": mean_cosine(vectors), "effective_rank": effective_rank(vectors)}
+
+
+@torch.no_grad()
+def aligned(model: Any, texts: Sequence[str], vectors: Array, k: int = 10, *, content: bool = False) -> Alignment:
+    """Whether the vectors [n, d] name the tokens of the texts, variants of a word as one.
+
+    content  look only at what can be a target; otherwise at all tokens of a text but special ones
+    """
+    training = model.training
+    model.eval()
+    device = model.network.device
+    variants = torch.from_numpy(model.words.variants).to(device)
+    kept = model.kept() if content else np.ones(len(variants), bool)
+    out = torch.from_numpy(~kept).to(device)
+
+    def some() -> Iterator[tuple[Array, list[Array]]]:
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            here = slice(start, start + _TEXTS_AT_ONCE)
+            said = model.logits(torch.from_numpy(np.asarray(vectors[here], np.float32)).to(device))
+            said = said.masked_fill(out, -torch.inf)
+            scores = torch.full_like(said, -torch.inf)
+            scores.scatter_reduce_(1, variants.expand_as(said), said, "amax")
+            terms, real = model.terms(model.tokens(texts[here]))
+            real &= kept[terms]
+            of_text = [np.unique(model.words.variants[row[there]]) for row, there in zip(terms, real)]
+            yield scores.cpu().numpy(), of_text
+
+    found = alignment(some(), k)
+    model.train(training)
+    return found
+
+
+@dataclass(frozen=True)
+class SpectralReport:
+    """Along which directions a trained model's vectors moved.
+
+    variation  of the raw model's components, the largest first
+    shifted    by how many times the first variation the raw vectors were moved along the first component, and their alignment
+               then: if that is what was learned, it is better at 1 than at 0
+    """
+
+    variation: Variation
+    shifted: dict[float, Alignment]
+
+
+def spectral_report(
+    raw: Any, trained: Any, texts: Sequence[str], times: Sequence[float] = (0, 0.25, 0.5, 1, 1.5, 2), k: int = 10
+) -> SpectralReport:
+    """Of the texts' vectors by two `Text2Token`s with one head, the second made of the first."""
+    before = dense_vectors(raw, texts)
+    found = variation(before, dense_vectors(trained, texts))
+    step = found.variation[0] * found.components[0]
+    return SpectralReport(found, {by: aligned(raw, texts, before + by * step, k) for by in times})
+
+
+# Parts of a network -----------------------------------------------------------------------------------
+
+
+def dropouts(network: nn.Module) -> list[tuple[nn.Module, str, float]]:
+    """(module, attribute, rate) of whatever drops: modules, and attention, which has a number."""
+    found = []
+    for module in network.modules():
+        name = "p" if isinstance(module, nn.Dropout) else "attention_dropout"
+        if isinstance(getattr(module, name, None), float | int):
+            found.append((module, name, float(getattr(module, name))))
+    return found
 
 
 def add_lora(network: Any, body: nn.Module, rank: int) -> None:
