@@ -175,7 +175,7 @@ def _found(split: _Split, seed: int, budget: str) -> dict[str, dict[str, np.ndar
     tokenizer = train_tokenizer(split.learned, VOCABULARY, "wordpiece")
     before, steps = STEPS[budget]
     torch.manual_seed(seed)
-    decoder = Text2Token(_config("clm"), tokenizer)
+    decoder = Text2Token(_config(), tokenizer)
     _fit(decoder, split.learned, before, 1e-3, seed)
     decoder.count(split.learned)
     encoders: dict[str, Any] = {
@@ -185,7 +185,7 @@ def _found(split: _Split, seed: int, budget: str) -> dict[str, dict[str, np.ndar
     for arm, settings in ARMS.items():
         tried = []
         for rate in RATES[budget]:
-            model = _from(decoder, settings)
+            model = _from(decoder, {"attention": "bidirectional", **settings})
             _fit(model, split.learned, steps, rate, seed)
             chosen = len(RATES[budget]) == 1 or _mrr(model, split.choosing).mean()
             tried.append((float(chosen), -rate, model))
@@ -201,10 +201,10 @@ def _found(split: _Split, seed: int, budget: str) -> dict[str, dict[str, np.ndar
     }
 
 
-def _config(*stages: Any) -> Text2TokenConfig:
+def _config() -> Text2TokenConfig:
     network = {**Text2TokenConfig.presets["tiny"]["network"], "num_hidden_layers": LAYERS}
     network |= {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH}
-    return Text2TokenConfig(network=network, max_tokens=LONGEST, stages=stages)
+    return Text2TokenConfig(network=network, max_tokens=LONGEST, attention="causal", stages=("clm",))
 
 
 def _from(decoder: Text2Token, settings: dict[str, Any]) -> Text2Token:

@@ -20,8 +20,8 @@ Differences from the paper:
 - derived targets are written once and not by a moving average of the model (train the stage before with `ema` for that), and
   from one reading, not from several prompts;
 - the bag of words stands for LLARA's target alone, without its two prompts and their special tokens;
-- "mntp" hides every chosen token behind the mask token, or "_" where there is none, and with a masked language model a token is
-  guessed from its own place;
+- "mntp" hides every chosen token behind the mask token, or "_" where there is none, and a masked language model guesses a token
+  from its own place;
 - LoRA goes on through all stages, where LLM2Vec takes a new one for each.
 """
 
@@ -43,7 +43,7 @@ from torch.nn import functional as F
 from hourglass.adapters.pretrained import body, head_of
 from hourglass.bottlenecks.masking import choose_tokens, corrupt
 from hourglass.errors import ConfigError, SourceError, nearest
-from hourglass.nn.attention import Attention, check_attention
+from hourglass.nn.attention import check_attention
 from hourglass.nn.language_head import logits, token_loss
 from hourglass.nn.text_model import Lesson, TextConfig, TextModel, Tokens
 from hourglass.storage.atomic import atomic_file
@@ -74,7 +74,7 @@ def _llama(layers: int, width: int, heads: int, inner: int) -> dict[str, Any]:
 class Text2TokenConfig(TextConfig):
     """Network, stages, targets.
 
-    attention    "bidirectional" or "causal", of all stages but "clm"
+    attention    "bidirectional" or "causal", of all stages but "clm"; of a decoder by `is_causal` in its settings
     stages       what is learned, one after another: "clm", "mntp", "simcse", "in_text", "derived", "mixed"
     shares       of the steps, for each stage; by default all alike
     train_head   in the stages with targets too
@@ -188,16 +188,18 @@ class Text2Token(TextModel):
         super().__init__(config, tokenizer, network)
         if self.network.get_output_embeddings() is None:
             raise ConfigError(f"{type(self.network).__name__}: has no matrix that gives its tokens' logits")
-        self._reads_ahead = head_of(self.network.config) == "masked"
-        check_attention(self.network, self.attention)
-        if "clm" in config.stages and self._reads_ahead:
-            raise ConfigError(f"stage 'clm': {type(self.network).__name__} is no decoder; leave the stage out")
         first = next((stage for stage in config.stages if stage != "simcse"), None)
         if getattr(self.network, "new_head", False) and first in _TARGETS and not config.train_head:
             raise ConfigError(
                 f"{type(self.network).__name__}: its weights have no language head to name tokens by; start from a language "
                 "model, with a stage 'mntp', or with train_head"
             )
+        self._next = head_of(self.network.config) == "causal"
+        if self._next:
+            self.network.config.is_causal = config.attention == "causal"  # heeded by whoever opens the folder
+        parts.check_reading(self.network, config.attention)
+        if "clm" in config.stages:
+            check_attention(self.network, "causal")
         self._dropouts = parts.dropouts(self.network)
         if "simcse" in config.stages and not self._dropouts:
             raise ConfigError(f"stage 'simcse': {type(self.network).__name__} has no dropout to tell two passes apart")
@@ -208,7 +210,7 @@ class Text2Token(TextModel):
         self.register_buffer("documents", torch.zeros((), dtype=torch.int64))
         self.register_buffer("having", torch.zeros(size, dtype=torch.int64))
         if config.lora:
-            parts.add_lora(self.network, body(self.network), config.lora)
+            parts.add_lora(self.network, config.lora)
         self.begin(config.stages[0])
 
     def begin(self, objective: Objective) -> None:
@@ -225,12 +227,6 @@ class Text2Token(TextModel):
             parameter.requires_grad_("lora_" in name if self.config.lora else head or not of_head)
         for module, name, own in self._dropouts:
             setattr(module, name, self.config.dropout if objective == "simcse" else own)
-
-    @property
-    def attention(self) -> Attention:
-        """That of `encode`: the network's own where it is the one asked for."""
-        own = "bidirectional" if self._reads_ahead else "causal"
-        return "own" if self.config.attention == own else self.config.attention
 
     # What tokens are ------------------------------------------------------------------------------
 
@@ -323,7 +319,7 @@ class Text2Token(TextModel):
                 number = int((batch["shares"] > 0).any(1).sum())
         elif self.objective == "mntp":
             can = tokens.words.clone()
-            if not self._reads_ahead:
+            if self._next:
                 can[:, 0] = -1  # there is no token before it
             batch["hidden"] = choose_tokens(can, self.config.hidden)
             batch["read"] = corrupt(tokens.ids, batch["hidden"], self._blank, len(self.tokenizer), masked=1, random=0)
@@ -346,12 +342,12 @@ class Text2Token(TextModel):
         """{"kl"}: mean over the texts that have a target, in nats; {"nll"}: mean over tokens; or {"contrastive"}."""
         ids, mask, of = batch["ids"], batch["mask"], batch["of"].sum()
         if self.objective == "clm":
-            states = self.states(ids, mask)[:, :-1]
+            states = self.states(ids, mask, "own" if self.config.attention == "causal" else "causal")[:, :-1]
             return {"nll": token_loss(self.network, states[mask[:, 1:]], ids[:, 1:][mask[:, 1:]]) / of}
         if self.objective == "mntp":
             hidden = batch["hidden"]
-            states = self.states(batch["read"], mask, self.attention)
-            where = hidden if self._reads_ahead else F.pad(hidden[:, 1:], (0, 1))
+            states = self.states(batch["read"], mask)
+            where = F.pad(hidden[:, 1:], (0, 1)) if self._next else hidden
             return {"nll": token_loss(self.network, states[where], ids[hidden]) / of}
         if self.objective == "simcse":
             twice = self.encode({"ids": ids.repeat(2, 1), "mask": mask.repeat(2, 1)})
@@ -363,10 +359,6 @@ class Text2Token(TextModel):
         said = self.logits(self.encode(batch)).log_softmax(1).gather(1, batch["targets"])
         shares = batch["shares"]
         return {"kl": (torch.special.xlogy(shares, shares) - shares * said).sum() / of}
-
-    def encode(self, batch: Batch) -> Tensor:
-        """[n, d] pooled last states, each after the network's last norm."""
-        return self.pool(self.states(batch["ids"], batch["mask"], self.attention), batch["mask"])
 
     # Stages ---------------------------------------------------------------------------------------
 

@@ -147,7 +147,7 @@ def test_causal_and_bidirectional(pooling):
         model = counted(attention=attention, pooling=pooling)
         batch = model.collate(later)
         with torch.no_grad():
-            states = model.states(batch["ids"], batch["mask"], model.attention)
+            states = model.states(batch["ids"], batch["mask"])
             alone = model.encode(model.collate(later[:1]))
             beside = model.encode(model.collate([later[0], " ".join(TEXTS[:3])]))
         assert (not torch.allclose(states[0, 1], states[1, 1], atol=1e-6)) == sees
@@ -247,12 +247,13 @@ def test_a_frozen_head_that_is_the_embedding_too():
 
 
 def test_next_and_hidden_tokens_are_what_transformers_says():
-    model = made(stages=("clm",)).eval()
+    model, both_ways = (made(stages=("clm",), attention=a).eval() for a in ("causal", "bidirectional"))
     batch = model.collate(TEXTS[:5])
     with torch.no_grad():
         labels = batch["ids"].masked_fill(~batch["mask"], -100)
         theirs = model.network(input_ids=batch["ids"], attention_mask=batch["mask"].long(), labels=labels).loss
         assert float(model.loss(batch)["nll"]) == pytest.approx(float(theirs), rel=1e-5)
+        assert float(both_ways.loss(batch)["nll"]) == pytest.approx(float(theirs), rel=1e-5)
     model = made(stages=("mntp",)).eval()
     batch = model.collate(TEXTS)
     hidden = batch["hidden"]
@@ -282,15 +283,19 @@ def test_a_masked_language_model(tmp_path):
     with pytest.raises(ConfigError, match="no language head to name tokens by"):
         Text2Token.from_checkpoint(str(tmp_path / "bert"))
     model = Text2Token.from_checkpoint(str(tmp_path / "bert"), stages=("mntp", "in_text"), max_tokens=40, max_df=1.0)
-    assert model.attention == "own"
     assert type(model.network).__name__ == "BertForMaskedLM"
     batch = model.eval().collate(TEXTS[:6])
     with torch.no_grad():
         said = model.network(input_ids=batch["read"], attention_mask=batch["mask"].long()).logits
         expected = F.cross_entropy(said[batch["hidden"]], batch["ids"][batch["hidden"]])
         assert float(model.loss(batch)["nll"]) == pytest.approx(float(expected), rel=1e-5)
-    with pytest.raises(ConfigError, match="stage 'clm': BertForMaskedLM is no decoder"):
-        Text2Token.from_checkpoint(str(tmp_path / "bert"), stages=("clm",), max_tokens=40)
+    with pytest.raises(ConfigError, match="BertForMaskedLM: reads both ways, whatever its settings say; set attention"):
+        Text2Token.from_checkpoint(str(tmp_path / "bert"), stages=("mntp",), max_tokens=40, attention="causal")
+    causal = Text2Token.from_checkpoint(str(tmp_path / "bert"), stages=("clm",), max_tokens=40).eval()
+    first, second = causal.collate(["red hats wait"]), causal.collate(["red hats sing"])
+    with torch.no_grad():
+        states = [causal.states(batch["ids"], batch["mask"], "causal") for batch in (first, second)]
+    assert torch.allclose(states[0][:, :9], states[1][:, :9], atol=1e-6)
     with pytest.raises(FolderError, match="no network with a language head"):
         Text2Token.from_checkpoint(str(tmp_path / "t5"))
 
@@ -301,6 +306,32 @@ def test_any_decoder(causal_folder, name):
     result = fit(model, TEXTS, TrainConfig(steps=20, batch_size=8, lr=1e-3, log_every=1), progress=False)
     assert result.history[-1]["kl"] < result.history[0]["kl"]
     assert bool(torch.isfinite(model.encode(model.collate(["", "a"]))).all())
+
+
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [("llama", "bidirectional"), ("gpt2", "bidirectional"), ("gpt2", "causal"), ("bert", "bidirectional")],
+)
+def test_others_read_as_it_was_learned(causal_folder, tmp_path, name, attention):
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel
+
+    make_readers(tmp_path)
+    folder = causal_folder / name if name != "bert" else tmp_path / name
+    settings = {"stages": ("mntp", "in_text"), "max_tokens": 40, "attention": attention}
+    model = Text2Token.from_checkpoint(str(folder), **settings).eval()
+    model.count([text for text in TEXTS for _ in range(2)] + ["x"] * 2000)
+    model.save_pretrained(tmp_path / "model")
+    batch = model.collate(TEXTS[:5])
+    with torch.no_grad():
+        ours = model.encode(batch)
+        own = AutoModel.from_pretrained(tmp_path / "model")(input_ids=batch["ids"], attention_mask=batch["mask"].long())
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(TEXTS[:5])
+    assert np.abs(ours.numpy() - theirs).max() < 1e-5
+    assert float((model.pool(own.last_hidden_state, batch["mask"]) - ours).abs().max()) < 1e-5
+    again = Text2Token.from_pretrained(str(tmp_path / "model"))
+    with torch.no_grad():
+        assert torch.equal(again.encode(again.collate(TEXTS[:5])), ours)
 
 
 @pytest.mark.parametrize("check", SYSTEM_CHECKS, ids=lambda check: check.__name__)
@@ -384,7 +415,6 @@ def test_others_open_the_folder(pooling, tmp_path):
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     model = counted(attention="causal", pooling=pooling)
-    assert model.attention == "own"
     model.save_pretrained(tmp_path / "model")
     with torch.no_grad():
         ours = model.encode(model.collate(TEXTS[:5]))
