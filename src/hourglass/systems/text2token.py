@@ -16,7 +16,7 @@ bag of words of LLARA); "clm" makes the language model where there is none.
 Differences from the paper:
 - its text was not to be had beyond the abstract, nor its code: the formulas of both targets, their filters, k, temperatures, the
   order of the stages and all rates are choices made here. This is a method of that kind, not the paper's numbers;
-- a text longer than the network is learned from in windows, and its target is that of the window;
+- a text longer than the network is learned from in windows, and its target is that of the window; with derived targets from its beginning;
 - derived targets are written once and not by a moving average of the model (train the stage before with `ema` for that), and
   from one reading, not from several prompts;
 - the bag of words stands for LLARA's target alone, without its two prompts and their special tokens;
@@ -307,14 +307,17 @@ class Text2Token(TextModel):
         read, hidden             [n, L]: what is read in "mntp", and what of it is hidden
         of                       [n] mean number of what counts in the loss of a text, over the whole batch
         """
-        tokens = self.tokens([example.text if isinstance(example, Example) else example for example in examples])
+        derived = all(isinstance(example, Example) for example in examples)
+        texts = [example.text if isinstance(example, Example) else example for example in examples]
+        # A derived target is of a text's beginning: no other part is read then.
+        tokens = self.beginnings(texts) if derived else self.tokens(texts)
         n = len(examples)
         batch = {"ids": tokens.ids, "mask": tokens.mask, "words": tokens.words}
         number = n
         if self.objective in _TARGETS:
             terms, real = self.terms(tokens)
             batch["terms"] = torch.from_numpy(terms)
-            if self.objective == "in_text" or all(isinstance(example, Example) for example in examples):
+            if self.objective == "in_text" or derived:
                 batch["targets"], batch["shares"] = parts.padded(n, *self._target(examples, terms, real))
                 number = int((batch["shares"] > 0).any(1).sum())
         elif self.objective == "mntp":
@@ -328,6 +331,14 @@ class Text2Token(TextModel):
             number = int(tokens.mask[:, 1:].sum())
         batch["of"] = torch.full((n,), max(1, number) / n)
         return batch
+
+    def beginnings(self, texts: Sequence[str]) -> Tokens:
+        """Tokens of the beginning of each text, also while learning."""
+        training, self.training = self.training, False
+        try:
+            return self.tokens(texts)
+        finally:
+            self.training = training
 
     def _target(self, examples: Sequence[Any], terms: Array, real: Array) -> tuple[Array, ...]:
         config = self.config

@@ -257,8 +257,6 @@ def aligned(model: Any, texts: Sequence[str], vectors: Array, k: int = 10, *, co
 
     content  look only at what can be a target; otherwise at all tokens of a text but special ones
     """
-    training = model.training
-    model.eval()
     device = model.network.device
     variants = torch.from_numpy(model.words.variants).to(device)
     kept = model.kept() if content else np.ones(len(variants), bool)
@@ -271,14 +269,12 @@ def aligned(model: Any, texts: Sequence[str], vectors: Array, k: int = 10, *, co
             said = said.masked_fill(out, -torch.inf)
             scores = torch.full_like(said, -torch.inf)
             scores.scatter_reduce_(1, variants.expand_as(said), said, "amax")
-            terms, real = model.terms(model.tokens(texts[here]))
+            terms, real = model.terms(model.beginnings(texts[here]))
             real &= kept[terms]
             of_text = [np.unique(model.words.variants[row[there]]) for row, there in zip(terms, real)]
             yield scores.cpu().numpy(), of_text
 
-    found = alignment(some(), k)
-    model.train(training)
-    return found
+    return alignment(some(), k)
 
 
 @dataclass(frozen=True)

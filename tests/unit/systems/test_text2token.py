@@ -199,6 +199,18 @@ def test_derived_targets_by_hand_and_on_disk(tmp_path):
     assert batch["shares"].sum(1).tolist() == pytest.approx([1] * 4)
 
 
+def test_a_derived_target_is_learned_from_the_beginning_that_it_is_of(tmp_path):
+    long = [" ".join(TEXTS[i : i + 12]) for i in range(6)]
+    model = made(stages=("mixed",), max_df=1.0)
+    assert model.training
+    model.count(TEXTS)
+    store = model.derive(long, tmp_path / "targets")
+    beginning = model.beginnings(long).ids
+    assert torch.equal(model.train().collate(store[:6])["ids"], beginning)
+    model.begin("in_text")
+    assert not torch.equal(model.collate(long)["ids"], beginning)
+
+
 def test_mixed_targets(tmp_path):
     model = counted(stages=("mixed",), mix=0.3, derived=6, max_df=0.5)
     store = model.derive(TEXTS, tmp_path / "targets")
