@@ -61,7 +61,7 @@ CHOOSING = {"smoke": 20, "laptop": 400, "full": 400}
 STEPS = {"smoke": (20, 6), "laptop": (2000, 1000), "full": (10_000, 2000)}
 """Of the decoder, and of each arm."""
 RATES = {"smoke": (1e-3,), "laptop": (3e-4, 1e-3), "full": (1e-4, 3e-4, 1e-3)}
-LAYERS, WIDTH, VOCABULARY, LONGEST, BATCH, WORDS = 2, 64, 2000, 48, 32, 24
+LAYERS, WIDTH, VOCABULARY, LONGEST, BATCH = 2, 64, 2000, 48, 32
 GROUPS, PARTS, PACKAGES = 20, 10, 8
 ARMS: dict[str, dict[str, Any]] = {
     "simcse": {"stages": ("simcse",)},
@@ -178,7 +178,7 @@ def _found(split: _Split, seed: int, budget: str) -> dict[str, dict[str, np.ndar
     torch.manual_seed(seed)
     decoder = Text2Token(_config(), tokenizer)
     _fit(decoder, split.learned, before, 1e-3, seed)
-    beginnings = [" ".join(body.split()[:WORDS]) for body in split.learned]
+    beginnings = _beginnings(decoder, split.learned)
     decoder.count(beginnings)
     encoders: dict[str, Any] = {
         attention: _from(decoder, {"attention": attention, "stages": ("in_text",)})
@@ -201,6 +201,16 @@ def _found(split: _Split, seed: int, budget: str) -> dict[str, dict[str, np.ndar
         arm: {"retrieval": _mrr(encoder, split.judged), "clustering": _v_measures(encoder, split)}
         for arm, encoder in encoders.items()
     }
+
+
+def _beginnings(model: Text2Token, texts: list[str]) -> list[str]:
+    """Of each text the whole words that fit into the network."""
+    tokens = model.beginnings(texts)
+    cut = []
+    for text, real, words, begins in zip(texts, tokens.mask, tokens.words, tokens.begins):
+        last = int(begins[words == words.max()][0])
+        cut.append(text[:last] if int(real.sum()) == LONGEST else text)
+    return cut
 
 
 def _config() -> Text2TokenConfig:
