@@ -117,6 +117,7 @@ class TextModel(Waist):
         if self.tokenizer.pad_token_id is None:
             # Padding is masked wherever it is looked at; any token can stand for it.
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
+        self.tokenizer.padding_side = "right"  # as here, for whoever opens the folder
         if self._room < 1:
             raise ConfigError(f"max_tokens {config.max_tokens}: no room for a text beside the special tokens")
         positions = getattr(self.network.config, "max_position_embeddings", None)

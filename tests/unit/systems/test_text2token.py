@@ -332,6 +332,7 @@ def test_others_read_as_it_was_learned(causal_folder, tmp_path, name, attention)
     folder = causal_folder / name if name != "bert" else tmp_path / name
     settings = {"stages": ("mntp", "in_text"), "max_tokens": 40, "attention": attention}
     model = Text2Token.from_checkpoint(str(folder), **settings).eval()
+    assert model.tokenizer.padding_side == "right"
     model.count([text for text in TEXTS for _ in range(2)] + ["x"] * 2000)
     model.save_pretrained(tmp_path / "model")
     batch = model.collate(TEXTS[:5])
