@@ -49,7 +49,7 @@ class Vocabulary:
     """
 
     def __init__(self, tokenizer: Any, size: int, *, word_starts: bool, stop_words: bool) -> None:
-        pieces = tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))
+        pieces = [piece or "" for piece in tokenizer.convert_ids_to_tokens(list(range(min(size, len(tokenizer)))))]
         special = special_ids(tokenizer)
         marks = [piece[:1] in _SPACES and len(piece) > 1 for piece in pieces]
         word_starts = word_starts and any(mark for i, mark in enumerate(marks) if i not in special)
@@ -64,7 +64,8 @@ class Vocabulary:
             words.append(word)
             if i in special:
                 continue
-            self.variants[i] = groups.setdefault(word.casefold() or piece, i)
+            whole = word and "\ufffd" not in word  # no part of a letter's bytes
+            self.variants[i] = groups.setdefault(word.casefold() if whole else f" {i}", i)
             if marks[i]:
                 marked.setdefault(word, i)
             self.content[i] = (

@@ -80,6 +80,9 @@ def test_variants_of_a_word_and_pieces_inside_of_words():
     assert model.words.content[number("Ġpaper")]
     assert not model.words.content[number("e")]  # inside of words
     assert made(tokenizer, word_starts=False).words.content[number("e")]
+    parts_of_letters = [number(piece) for piece in ("Ã", "©", "ä")]  # of é, and of 东
+    assert len({model.words.variants[i] for i in parts_of_letters}) == 3
+    assert not model.words.content[parts_of_letters].any()
     # At the beginning of a text, or after a bracket, there is no space; the word is the same.
     terms, real = model.terms(model.tokens(["paper", "(paper"]))
     assert number("Ġpaper") in terms[0][real[0]]
