@@ -31,6 +31,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/sae_training.py
 	$(BIN)/python benchmarks/sae_variants.py
 	$(BIN)/python benchmarks/explore.py
+	$(BIN)/python benchmarks/noising.py
 	$(BIN)/python benchmarks/states_cache.py
 	$(BIN)/python benchmarks/target_l0.py
 	$(BIN)/python benchmarks/verbs.py

@@ -126,3 +126,68 @@ def test_what_does_not_fit(corpus, tmp_path):
     assert "a vocabulary of 3: expected" in refused("dupmae", corpus, "--text", "body", "--vocabulary", 3)
     assert "no column 'bodi'" in refused("dupmae", corpus, "--text", "bodi", "--preset", "tiny")
     assert not (tmp_path / "x" / "model").exists()
+
+
+def test_shares_are_of_the_steps_of_the_run(corpus, tmp_path):
+    call(
+        *("fit", "clm_mlm", corpus, "--text", "body", "--out", tmp_path / "run", "--preset", "tiny", "--steps", 8),
+        *("--batch-size", 4, "--vocabulary", 300, "--set", 'phases=[["clm", 0.25], ["mlm", 0.75]]'),
+    )
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["hourglass"]["steps"] == 8
+    assert "| objectives | clm up to step 2, mlm up to step 8 |" in (tmp_path / "run/model/README.md").read_text()
+    with pytest.raises(InputError, match=r"no objective 'mml' \(did you mean 'mlm'\?\)"):
+        call("fit", "clm_mlm", corpus, "--text", "body", "--out", tmp_path / "no", "--set", 'phases=[["mml", 1]]')
+
+
+def test_weights_of_words(run, corpus, tmp_path):
+    from sentence_transformers import SparseEncoder
+
+    from hourglass import api
+    from hourglass.uses.finetune import Retriever, RetrieverConfig
+
+    model = api.load(run / "model")
+    tuned = Retriever(RetrieverConfig.preset("dupmae", max_tokens=32, reduced=4, k=6), model)
+    tuned.save_pretrained(tmp_path / "tuned")
+    model.save_sparse(tmp_path / "sparse", k=9)
+    all_weights = model.lexical(model.collate(TEXTS), None).detach().numpy()
+    tokens = model.tokenizer.convert_ids_to_tokens(range(all_weights.shape[1]))
+    for folder, k in ((run / "model", 384), (tmp_path / "tuned", 6), (tmp_path / "sparse", 9)):
+        to = tmp_path / f"{folder.name}.parquet"
+        said = json.loads(call("encode", folder, corpus, "--text", "body", "--out", to, "--sparse", "--json"))
+        rows = pq.read_table(to).to_pylist()
+        assert said["documents"] == len(rows) == len(TEXTS)
+        assert said["weights"] == pytest.approx(np.mean([len(row["tokens"]) for row in rows]))
+        for row, weights in zip(rows, all_weights):
+            order = np.argsort(-weights, kind="stable")[:k]
+            kept = [i for i in order if weights[i] > 0]
+            assert np.abs(np.array(row["weights"]) - weights[kept]).max() < 1e-5
+            given = {tokens[i]: weights[i] for i in kept}
+            assert all(
+                given.get(token, 0) == pytest.approx(w, abs=1e-5) for token, w in zip(row["tokens"], row["weights"])
+            )
+    assert "6 words each" in call(
+        *("encode", tmp_path / "tuned", corpus, "--text", "body", "--out", to, "--sparse", "--force")
+    )
+    assert SparseEncoder(str(tmp_path / "sparse"), device="cpu").max_active_dims == 9
+    with pytest.raises(ConfigError, match="minilm: has no weights of words"):
+        api.encode("minilm", corpus, str(tmp_path / "x.parquet"), sparse=True)
+    tuned.lexical().save_pretrained(tmp_path / "lexical")
+    with pytest.raises(ConfigError, match="has weights of words and no vector; write them with --sparse"):
+        api.encode(str(tmp_path / "lexical"), corpus, str(tmp_path / "x.parquet"))
+    assert api.encode(str(tmp_path / "tuned"), corpus, str(tmp_path / "d.parquet"))["width"] == 4
+    Retriever(RetrieverConfig(max_tokens=32), model).save_pretrained(tmp_path / "dense")
+    with pytest.raises(ConfigError, match="representation 'dense'"):
+        api.encode(str(tmp_path / "dense"), corpus, str(tmp_path / "x.parquet"), sparse=True)
+
+
+def test_the_weight_of_a_word_is_the_largest_of_any_window(run):
+    from hourglass.uses.vectors import Weigher
+
+    weigher = Weigher(str(run / "model"))
+    long = " ".join(TEXTS[:20])
+    rows = weigher([long, "short", long + " and this"])
+    assert weigher.windowed == 2
+    pieces, owners, _ = weigher._windows([long])
+    assert len(pieces) > 2 and set(owners) == {0}
+    apart = weigher(pieces).toarray()
+    assert np.abs(rows[0].toarray()[0] - apart.max(0)).max() < 1e-6

@@ -1,4 +1,4 @@
-"""Networks of transformers that go on learning: built from a config or loaded with their head, and what is read of a folder.
+"""Networks of transformers that go on learning: built from a config or loaded with their head, and the folder of a model around one.
 
 `huggingface_loading` loads frozen ones, without heads, to be read.
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
-from hourglass.adapters.huggingface_loading import loading_errors, open_tokenizer, resolve
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hourglass.adapters.huggingface_loading import loading_errors, open_tokenizer, quiet, resolve
 from hourglass.errors import ConfigError, FolderError
+from hourglass.storage.atomic import read_json
 
 Head = Literal["masked", "causal", "seq2seq", "language"]
 """What a network predicts with: hidden tokens, the next token, or another text; "language": either of the first two (`head_of`)."""
@@ -54,6 +60,27 @@ def load_network(model: str, head: Head) -> tuple[Any, Any]:
     return tokenizer, network
 
 
+def load_encoder(model: str) -> tuple[Any, Any]:
+    """The same, with a masked head; of a decoder too, which becomes an encoder (`as_encoder`) and gets a mask token if it has none.
+
+    A new mask token takes a row of the embeddings that no token has, or a new one. Raises ConfigError as `as_encoder` besides.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+
+    with loading_errors(model, "model"):
+        kind = type(AutoConfig.from_pretrained(resolve(model), trust_remote_code=False))
+    if kind in MODEL_FOR_MASKED_LM_MAPPING or kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return load_network(model, "masked")
+    tokenizer, network = load_network(model, "causal")
+    if tokenizer.mask_token_id is None:
+        tokenizer.add_special_tokens({"mask_token": "<mask>"})
+        if len(tokenizer) > len(network.get_input_embeddings().weight):
+            with quiet():
+                network.resize_token_embeddings(len(tokenizer))
+    network.config.mask_token_id = tokenizer.mask_token_id
+    return tokenizer, as_encoder(network)
+
+
 def build_network(settings: Mapping[str, Any], head: Head, tokenizer: Any) -> Any:
     """A new network: {"model_type": "bert", ...} as in its config.json; what concerns the tokenizer comes from there.
 
@@ -68,6 +95,8 @@ def build_network(settings: Mapping[str, Any], head: Head, tokenizer: Any) -> An
         raise ConfigError(f"vocab_size {values['vocab_size']}: the tokenizer has {len(tokenizer)} tokens")
     for name in ("pad", "bos", "eos"):
         values.setdefault(f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
+    if tokenizer.mask_token_id is not None:
+        values.setdefault("mask_token_id", tokenizer.mask_token_id)
     try:
         config = AutoConfig.for_model(kind, **values)
         return _auto(head, config).from_config(config)
@@ -121,7 +150,7 @@ def _as_eurobert(network: Any) -> Any:
     names = (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
         *("num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps"),
-        *("pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "rope_parameters"),
+        *("pad_token_id", "bos_token_id", "eos_token_id", "mask_token_id", "tie_word_embeddings", "rope_parameters"),
         *("attention_dropout", "mlp_bias"),
     )
     settings = {name: getattr(old, name) for name in names if hasattr(old, name)}
@@ -139,6 +168,49 @@ def _is_decoder(network: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
 
     return type(network).__name__ in KINDS.values() and not network.config.is_encoder_decoder
+
+
+# A folder of transformers that holds a model of ours ---------------------------------------------------------
+
+_BESIDE = "hourglass.safetensors"
+
+
+def save_around(
+    folder: Path, network: Any, tokenizer: Any, system: str, settings: Mapping[str, Any], beside: Mapping[str, Tensor]
+) -> None:
+    """Network and tokenizer as transformers saves them; the settings under "hourglass" in config.json, what the model has beside
+    its network in hourglass.safetensors."""
+    with quiet():
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    path = folder / "config.json"
+    config = {**read_json(path), "hourglass": {"system": system, **settings}}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if beside:
+        save_file({name: tensor.contiguous() for name, tensor in beside.items()}, folder / _BESIDE)
+
+
+def settings_in(folder: Path, system: str) -> dict[str, Any]:
+    """The settings of the model of ours that a folder holds; FolderError where it holds another or none."""
+    settings: dict[str, Any] = read_json(folder / "config.json").get("hourglass", {})
+    found = settings.pop("system", None)
+    if found != system:
+        raise FolderError(f"{folder / 'config.json'}: holds the system {found!r}, expected {system!r}")
+    return settings
+
+
+def load_beside(folder: Path, model: nn.Module, beside: Mapping[str, Tensor]) -> None:
+    """Into `model` what it has beside its network, tensors of these names and shapes; FolderError for others."""
+    if not beside:
+        return
+    path = folder / _BESIDE
+    try:
+        saved = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FolderError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if saved.keys() != beside.keys() or any(saved[name].shape != beside[name].shape for name in saved):
+        raise FolderError(f"{path}: does not fit {folder / 'config.json'}")
+    model.load_state_dict(saved, strict=False)
 
 
 def head_of(config: Any) -> Literal["masked", "causal"]:

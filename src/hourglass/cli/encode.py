@@ -19,22 +19,30 @@ def encode(
     ],
     source: Annotated[str, typer.Argument(help="Texts, as for explore.")],
     to: Annotated[str, typer.Option("--out", help="A path or URL that ends in .parquet.")],
+    sparse: Annotated[
+        bool,
+        typer.Option(
+            "--sparse",
+            help="Weights of words in place of vectors, by a dupmae, a retriever with a lexical part, or a SparseEncoder.",
+        ),
+    ] = False,
     text: Annotated[str | None, typer.Option(help="Column that holds the text (guessed where it is plain).")] = None,
     id: Annotated[str | None, typer.Option(help="Column that names a document (default: id, else the row).")] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most so many texts.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a vector for each text into one table; texts longer than the model are read in windows."""
+    """Write a vector for each text, or weights of its words, into one table; texts longer than the model are read in windows."""
     from hourglass import api
 
-    made = api.encode(model, source, to, text=text, id=id, limit=limit, force=force)
+    made = api.encode(model, source, to, sparse=sparse, text=text, id=id, limit=limit, force=force)
     if as_json:
         print_json({"model": model, "to": to, **made})
         return
     longer = f" ({made['windowed']:,} in windows)" if made["windowed"] else ""
+    each = f"{made['weights']:.0f} words" if sparse else f"{made['width']} numbers"
     out.print(
-        f"{made['documents']:,} texts{longer}, {made['width']} numbers each, written to {to}",
+        f"{made['documents']:,} texts{longer}, {each} each, written to {to}",
         markup=False,
         soft_wrap=True,
     )

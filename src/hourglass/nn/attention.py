@@ -31,8 +31,12 @@ def attention_mask(real: Tensor, attention: Attention, dtype: torch.dtype) -> Te
     sees = real[:, None, :].expand(-1, length, -1)
     if attention == "causal":
         sees = sees.tril()
-    sees = sees | torch.eye(length, dtype=torch.bool, device=real.device)
-    scores = torch.zeros(sees.shape, dtype=dtype, device=real.device)
+    return as_scores(sees | torch.eye(length, dtype=torch.bool, device=real.device), dtype)
+
+
+def as_scores(sees: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same of any [n, L, L] bool, true where row i sees token j."""
+    scores = torch.zeros(sees.shape, dtype=dtype, device=sees.device)
     return scores.masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
 
 

@@ -15,7 +15,6 @@ hourglass.safetensors, its settings under "hourglass" in config.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,16 +23,23 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hourglass.adapters import huggingface_loading as loading
-from hourglass.adapters.pretrained import Head, body, build_network, load_network, settings_of
+from hourglass.adapters.pretrained import (
+    Head,
+    body,
+    build_network,
+    load_beside,
+    load_network,
+    save_around,
+    settings_in,
+    settings_of,
+)
+from hourglass.adapters.sentence_transformers_files import write_dense_files
 from hourglass.adapters.tokenizers import Kind, train_tokenizer
-from hourglass.errors import ConfigError, FolderError, SourceError
+from hourglass.errors import ConfigError, SourceError
 from hourglass.nn.attention import Attention, attention_mask
-from hourglass.storage.atomic import read_json
 from hourglass.waist import Batch, Waist, WaistConfig
 
 Pooling = Literal["cls", "mean", "weightedmean", "lasttoken"]
@@ -109,6 +115,8 @@ class TextModel(Waist):
     """Kind of tokenizer that is trained on a corpus where a model starts from scratch."""
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Settings of `TrainConfig` by preset, and "init" for what starts from a checkpoint."""
+    follows: ClassVar[tuple[str, ...]] = ()
+    """Settings of the config that `learn` takes from those of the training by the same name, where they are not given."""
 
     def __init__(self, config: TextConfig, tokenizer: Any = None, network: Any = None) -> None:
         super().__init__(config)
@@ -240,29 +248,27 @@ class TextModel(Waist):
 
     # The folder -----------------------------------------------------------------------------------
 
+    def card_rows(self) -> dict[str, str]:
+        """What the model card says of a training beside what it says of every one."""
+        return {}
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        with loading.quiet():
-            self.network.save_pretrained(save_directory)
-            self.tokenizer.save_pretrained(save_directory)
-        path = save_directory / "config.json"
-        config = {**read_json(path), "hourglass": {"system": self.system_name(), **self.config.to_dict()}}
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        beside = {name: tensor.contiguous() for name, tensor in self._beside().items()}
-        if beside:
-            save_file(beside, save_directory / "hourglass.safetensors")
-        files = _sentence_transformers(self.width, self.config.pooling, self.config.max_tokens)
-        if self.network.config.is_encoder_decoder:
-            files["sentence_bert_config.json"] |= _ENCODER_STATES
-        for name, content in files.items():
-            (save_directory / name).parent.mkdir(exist_ok=True)
-            (save_directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        network, settings = self.network, self.config.to_dict()
+        save_around(save_directory, network, self.tokenizer, self.system_name(), settings, self._beside())
+        write_dense_files(
+            save_directory,
+            width=self.width,
+            pooling=self.config.pooling,
+            max_tokens=self.config.max_tokens,
+            encoder_decoder=network.config.is_encoder_decoder,
+        )
 
     def _beside(self) -> dict[str, Tensor]:
         """What the system has beside its network."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("network.")}
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, config: Any = None, **hub: Any) -> Self:
+    def _from_pretrained(cls, *, model_id: str, **hub: Any) -> Self:
         folder = Path(model_id)
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
@@ -271,29 +277,10 @@ class TextModel(Waist):
                 k: hub[k] for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in hub
             }
             folder = Path(snapshot_download(model_id, **options))
-        settings = read_json(folder / "config.json").get("hourglass", {})
-        system = settings.pop("system", None)
-        if system != cls.system_name():
-            raise FolderError(f"{folder / 'config.json'}: holds the system {system!r}, expected {cls.system_name()!r}")
-        model = cls(cls.Config.from_dict(settings), *load_network(str(folder), cls.head))
-        beside, path = model._beside(), folder / "hourglass.safetensors"
-        if beside:
-            try:
-                saved = load_file(path)
-            except (OSError, SafetensorError) as error:
-                raise FolderError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-            fits = saved.keys() == beside.keys() and all(saved[name].shape == beside[name].shape for name in saved)
-            if not fits:
-                raise FolderError(f"{path}: does not fit {folder / 'config.json'}")
-            model.load_state_dict(saved, strict=False)
+        config = cls.Config.from_dict(settings_in(folder, cls.system_name()))
+        model = cls(config, *load_network(str(folder), cls.head))
+        load_beside(folder, model, model._beside())
         return model.eval()
-
-
-_ENCODER_STATES = {
-    "modality_config": {"text": {"method": "forward", "method_output_name": "encoder_last_hidden_state"}},
-    "module_output_name": "token_embeddings",
-}
-"""Of a network that reads and writes, sentence-transformers would take what the decoder has."""
 
 
 def _words(text: str, encoding: Any) -> np.ndarray:
@@ -307,21 +294,3 @@ def _words(text: str, encoding: Any) -> np.ndarray:
         for a, b, start in zip(of[1:], of, starts[1:])
     ]
     return np.cumsum([0, *begins])
-
-
-def _sentence_transformers(width: int, pooling: Pooling, max_tokens: int) -> dict[str, Any]:
-    """The files that make sentence-transformers open a folder of transformers, by name."""
-    kind = "sentence_transformers.models."
-    modes = {"cls": "cls_token", "mean": "mean_tokens", "weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken"}
-    return {
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": kind + "Transformer"},
-            {"idx": 1, "name": "1", "path": "1_Pooling", "type": kind + "Pooling"},
-        ],
-        "sentence_bert_config.json": {"max_seq_length": max_tokens, "do_lower_case": False},
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": width,
-            **{f"pooling_mode_{mode}": name == pooling for name, mode in modes.items()},
-            "pooling_mode_max_tokens": False,
-        },
-    }

@@ -10,7 +10,8 @@ BartForConditionalGeneration, and for each text a vector [d], the mean of the en
 4. noise is drawn anew whenever a document is seen;
 5. in the last part of the training dropout is off (`dropout_until`).
 
-The objectives that the paper compares with are settings: a language model, masked tokens (encoder alone), a masked
+The objectives that the paper compares with are settings: a language model, masked tokens, masked tokens under attention of
+several kinds (UniLM), tokens guessed one after another in a random order (XLNet; the encoder alone in these three), a masked
 segment written by the decoder (MASS). Fine-tuning is in `bart_parts.py`.
 
 Differences from the paper:
@@ -18,8 +19,9 @@ Differences from the paper:
 - from scratch the byte pairs are those of the corpus, where the paper takes GPT-2's;
 - spans are of whole words, as in the authors' code, which also has 3.5 in place of 3 and a tenth of random tokens for the
   released model: `Noise(mask=0.3, mean=3.5, mask_random=0.1, permute=1.0)`;
-- the objectives are those of one encoder-decoder; the paper gives some of them another network. Permuted and multitask
-  language models, which need attention in two streams or masks of several kinds, are not here;
+- the objectives are those of one encoder-decoder; the paper gives some of them another network, and has two streams of
+  attention in all that the encoder does alone here, to tell the likelihood of a text that is written: here only the permuted
+  language model has them, and a query begins as the mask token, where XLNet learns a vector for it;
 - random tokens are ordinary ones, and noise is drawn for a batch, by torch's generator; by document, epoch and index the
   functions of `noising` can be called directly;
 - the head on tokens (`bart_parts`) shows the decoder the text unshifted, as the paper says; transformers' question answering shifts.
@@ -36,6 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hourglass.bottlenecks.attention_masks import SIGHTS, Sight, sight_masks, two_streams
 from hourglass.bottlenecks.noising import (
     NOISES,
     SENTENCE_BREAKS,
@@ -45,11 +48,16 @@ from hourglass.bottlenecks.noising import (
     sentence_ends_in_text,
 )
 from hourglass.errors import ConfigError, nearest
+from hourglass.nn.attention import as_scores
 from hourglass.nn.cross_entropy import linear_cross_entropy
 from hourglass.nn.text_model import TextConfig, TextModel
 from hourglass.waist import Batch, Losses
 
-Objective = Literal["denoise", "language_model", "masked", "masked_seq2seq"]
+Objective = Literal["denoise", "language_model", "masked", "multitask", "permuted", "masked_seq2seq"]
+SHARES: Mapping[str, float] = {"masked": 0.15, "multitask": 0.15, "permuted": 1 / 6, "masked_seq2seq": 0.5}
+"""Of the tokens, how many an objective hides; the paper's."""
+SIGHT_SHARES: Mapping[Sight, float] = {"left_to_right": 1 / 6, "right_to_left": 1 / 6, "all": 1 / 3, "prefix": 1 / 3}
+"""How often a text of "multitask" is read so; the paper's."""
 Sentences = Literal["full_stop", "text", "newline"]
 _TEXTS_AT_ONCE = 32
 
@@ -74,8 +82,9 @@ class BartConfig(TextConfig):
     noise          a `Noise`, its settings, or the name of one of `NOISES`
     sentences      what ends a sentence: the token "." ("full_stop"), or in the text "text" (. ! ?) or "newline"
     objective      "denoise"; "language_model": nothing is read; "masked": the encoder restores masked tokens, no decoder;
-                   "masked_seq2seq": the decoder writes a masked segment, and nothing else
-    mask_share     of "masked" (the paper: 0.15) and "masked_seq2seq" (0.5)
+                   "multitask": the same, and what a token sees is drawn for each text; "permuted": the encoder guesses tokens
+                   one after another in a random order; "masked_seq2seq": the decoder writes a masked segment, and nothing else
+    mask_share     of the last four; None: the paper's (`SHARES`)
     dropout_until  step after which dropout is off (the paper: at nine tenths); None: never
     """
 
@@ -84,7 +93,7 @@ class BartConfig(TextConfig):
     noise: Noise = NOISES["infill+shuffle"]
     sentences: Sentences = "full_stop"
     objective: Objective = "denoise"
-    mask_share: float = 0.15
+    mask_share: float | None = None
     dropout_until: int | None = None
 
     presets = {  # noqa: RUF012  (a ClassVar of the base)
@@ -110,7 +119,7 @@ class BartConfig(TextConfig):
             value = getattr(self, name)
             if value not in known:
                 raise ConfigError(f"no {name} {value!r}{nearest(value, known)}")
-        if not 0 < self.mask_share <= 1:
+        if self.mask_share is not None and not 0 < self.mask_share <= 1:
             raise ConfigError(f"mask_share {self.mask_share!r}: expected a share above 0 and up to 1")
 
 
@@ -163,6 +172,9 @@ class Bart(TextModel):
         wanted           [n, L] the tokens of it that are to be restored
         written          [n, L] what the decoder has before each of them
         of               [n] mean number of tokens to restore of an example, over the whole batch
+        sees             [n, S, S] of "multitask" and "permuted": which of what is read sees which
+        places           [n, S] of "permuted": where in the document each stands; after the document comes a query for each
+                         token that is to be guessed
         """
         seed = int(torch.randint(2**63 - 1, ()))
         return self._batch(examples, np.random.default_rng(seed))
@@ -187,26 +199,45 @@ class Bart(TextModel):
             hidden[:, 0] = False
             written = written.masked_fill(hidden, self._mask)
         read = nn.utils.rnn.pad_sequence(rows, True, self.tokenizer.pad_token_id)
+        read_mask = torch.arange(read.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
+        more = {}
+        if self.config.objective == "multitask":
+            sights = generator.choice(len(SIGHTS), len(texts), p=[SIGHT_SHARES[sight] for sight in SIGHTS])
+            more = {"sees": sight_masks(read_mask, torch.from_numpy(sights))}
+        elif self.config.objective == "permuted":
+            turns = torch.zeros_like(read)
+            for row, wants in zip(turns, wanted):
+                row[wants] = torch.from_numpy(generator.permutation(int(wants.sum()))) + 1
+            places, sees = two_streams(turns, tokens.mask)
+            asked = torch.arange(sees.shape[1] - read.shape[1]) < wanted.sum(1, keepdim=True)
+            read = torch.cat([read, torch.where(asked, self._mask, self.tokenizer.pad_token_id)], 1)
+            read_mask, more = torch.cat([tokens.mask, asked], 1), {"sees": sees, "places": places}
         return {
             "read": read,
-            "read_mask": torch.arange(read.shape[1]) < torch.tensor([len(row) for row in rows])[:, None],
+            "read_mask": read_mask,
             "ids": tokens.ids,
             "mask": tokens.mask,
             "wanted": wanted,
             "written": written,
             "of": torch.full((len(texts),), max(1, int(wanted.sum())) / len(texts)),
+            **more,
         }
 
     def _noised(
         self, text: str, ids: np.ndarray, words: np.ndarray, begins: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """What is read of a document, and which of its tokens are to be restored; without special tokens."""
-        noise, share = self.config.noise, self.config.mask_share
+        noise, objective = self.config.noise, self.config.objective
+        share = self.config.mask_share or SHARES.get(objective, 0.0)
         every = np.ones(len(ids), bool)
-        match self.config.objective:
+        match objective:
             case "language_model":
                 return ids[:0], every
-            case "masked":
+            case "permuted":
+                wants = np.zeros(len(ids), bool)
+                wants[generator.permutation(len(ids))[: math.ceil(len(ids) * share)]] = True
+                return ids, wants
+            case "masked" | "multitask":
                 one_each = np.ones(math.ceil(len(ids) * share), np.int64)
                 read = replace_spans(ids, one_each, generator, mask_id=self._mask)
                 return read, read != ids
@@ -238,7 +269,9 @@ class Bart(TextModel):
         return torch.tensor([*before, *ids.tolist(), *after])
 
     def corrupt(self, texts: Sequence[str], seed: int = 0) -> list[tuple[str, str]]:
-        """(noised, whole) for each text, as text: data for any model that reads and writes."""
+        """(noised, whole) for each text, as text: data for any model that reads and writes. Nothing is noised by "permuted"."""
+        if self.config.objective == "permuted":
+            raise ConfigError("objective 'permuted': hides tokens by attention, so that there is no noised text")
         batch = self._batch(texts, np.random.default_rng(seed))
         before, after = map(len, self._frame)
 
@@ -265,8 +298,17 @@ class Bart(TextModel):
 
     def _guesses(self, batch: Batch) -> Tensor:
         """[n, L, d] the states from which the tokens of the document are predicted."""
-        if self.config.objective == "masked":
-            return self.states(batch["read"], batch["read_mask"])
+        match self.config.objective:
+            case "masked":
+                return self.states(batch["read"], batch["read_mask"])
+            case "multitask":
+                return self._seen(batch)
+            case "permuted":
+                queries = self._placed(batch)[:, batch["ids"].shape[1] :]
+                asked = batch["read_mask"][:, batch["ids"].shape[1] :]
+                found = queries.new_zeros(*batch["ids"].shape, self.width)
+                found[batch["wanted"]] = queries[asked]  # both in the order of the text
+                return found
         states: Tensor = self.network.model(
             input_ids=batch["read"],
             attention_mask=batch["read_mask"],
@@ -274,6 +316,23 @@ class Bart(TextModel):
             decoder_attention_mask=batch["mask"],
             use_cache=False,
         ).last_hidden_state
+        return states
+
+    def _placed(self, batch: Batch) -> Tensor:
+        """[n, S, d] states of the encoder, which by itself knows of no places but one after another."""
+        encoder = self.network.model.encoder
+        positions = encoder.embed_positions
+        places = nn.functional.embedding(batch["places"] + positions.offset, positions.weight)
+        positions.forward = lambda *_, **__: places
+        try:
+            return self._seen(batch)
+        finally:
+            del positions.forward
+
+    def _seen(self, batch: Batch) -> Tensor:
+        """[n, S, d] states of the encoder, of tokens that see what the batch says."""
+        sees = as_scores(batch["sees"], self.network.dtype)
+        states: Tensor = self.network.model.encoder(batch["read"], attention_mask=sees).last_hidden_state
         return states
 
     def _nll(self, states: Tensor, ids: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ from transformers.models.bart.modeling_bart import BartEncoder, BartPreTrainedMo
 
 from hourglass.adapters.huggingface_loading import loading_errors
 from hourglass.errors import ConfigError, SourceError
+from hourglass.metrics.estimates import Estimate
+from hourglass.metrics.rouge import rouge
 from hourglass.training import TrainConfig
 from hourglass.waist import Batch, Losses, Waist, WaistConfig
 
@@ -240,6 +242,14 @@ class Writer(_Task):
             total += float(self._nll(batch, 0.0).sum())
             count += int((batch["labels"] >= 0).sum())
         return float(torch.tensor(total / count).exp())
+
+    def rouge(self, pairs: Sequence[tuple[str, str]], *, beams: int = 5, batch_size: int = 32) -> dict[str, Estimate]:
+        """{"rouge1", "rouge2", "rougeL"} of what is written for the sources, against the targets."""
+        sources, targets = _pairs(pairs)
+        written: list[str] = []
+        for start in range(0, len(sources), batch_size):
+            written += self.write(sources[start : start + batch_size], beams=beams, max_tokens=self.config.max_tokens)
+        return rouge(targets, written)
 
     def _nll(self, batch: Batch, smoothing: float) -> Tensor:
         logits = self.network(input_ids=batch["ids"], attention_mask=batch["mask"], labels=batch["labels"]).logits

@@ -17,7 +17,9 @@ Differences from the paper:
 - A text longer than the network is learned from in windows; [SEP] is not among the tokens that vote for the bag of words
   (in the authors' code it is).
 - The lexical weights of a text are log(1 + relu) of those logits, as in SPLADE: the paper's fine-tuning was not published.
-- Fine-tuning with labelled pairs, where the paper also learns to reduce [CLS] to 384 numbers, is not in this file.
+- Fine-tuning with labelled pairs is not in this file but in `uses.finetune.retriever`, for any masked language model: [CLS], the
+  weights or both, reduced by a learned matrix and to the largest k. The scale between the two, which is learned, is ours.
+- The distillation loss is a mean over queries; the authors' code divides by the documents as well, hence their weight of 1e-4.
 - The query of RetroMAE is made without layer norm and token type (`query_norm` false), that of DupMAE with them, as in the code.
 """
 
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -32,10 +35,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hourglass.adapters.pretrained import body
+from hourglass.adapters.sentence_transformers_files import save_sparse
 from hourglass.bottlenecks.masking import choose_words, corrupt
 from hourglass.errors import ConfigError
-from hourglass.nn.language_head import before_output, token_loss
-from hourglass.nn.max_logits import max_logits
+from hourglass.nn.language_head import token_loss
+from hourglass.nn.lexical import keep_largest, largest_logits, lexical_weights
 from hourglass.nn.text_model import Pooling, TextConfig, TextModel
 from hourglass.waist import Batch, Losses
 
@@ -231,7 +235,7 @@ class DupMAE(TextModel):
     def _bow(self, states: Tensor, batch: Batch) -> Tensor:
         """Mean over the texts of -sum over their words of log softmax(largest logits), each over the number of tokens."""
         ordinary = batch["words"] >= 0
-        named = self._largest(states, ordinary)
+        named = largest_logits(self.network, states, ordinary)
         weights = torch.zeros_like(named)
         weights.scatter_(1, batch["ids"], (ordinary / ordinary.sum(1, keepdim=True).clamp(min=1)).to(named.dtype))
         weights[:, self.tokenizer.all_special_ids] = 0  # written in special places, and those of padding
@@ -239,23 +243,17 @@ class DupMAE(TextModel):
         of_text = -(weights[some] * named[some].log_softmax(1)).sum(1)
         return of_text.sum() / len(states)
 
-    def _largest(self, states: Tensor, ordinary: Tensor) -> Tensor:
-        n, length, width = states.shape
-        rows = before_output(self.network, states.reshape(-1, width)).reshape(n, length, -1)
-        matrix: Any = self.network.get_output_embeddings()
-        return max_logits(rows, ordinary, matrix.weight, matrix.bias)
-
     # What it is for -------------------------------------------------------------------------------
 
     def lexical(self, batch: Batch, k: int | None = 384) -> Tensor:
         """[n, V] how much each token of the vocabulary says of a text, 0 or more; all but the largest k are 0."""
         states = self.states(batch["ids"], batch["mask"])
-        weights = torch.log1p(F.relu(self._largest(states, batch["words"] >= 0)))
-        weights[:, self.tokenizer.all_special_ids] = 0
-        if k is None or k >= weights.shape[1]:
-            return weights
-        largest = weights.topk(k, dim=1)
-        return torch.zeros_like(weights).scatter_(1, largest.indices, largest.values)
+        largest = largest_logits(self.network, states, batch["words"] >= 0)
+        return keep_largest(lexical_weights(largest, self.tokenizer.all_special_ids), k)
+
+    def save_sparse(self, folder: str | Path, k: int | None = None) -> None:
+        """A folder that `SparseEncoder` of sentence-transformers opens, and that gives the weights of `lexical`."""
+        save_sparse(Path(folder), self.network, self.tokenizer, self.config.max_tokens, k)
 
 
 class _DecoderLayer(nn.Module):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 Record = dict[str, Any]
 """{"step", "loss", one entry for each named loss, "lr", "examples_per_s"}; of an evaluation, without the last two."""
 
 
-class Callback(Protocol):
+class Callback:
     """Derive from it and define what is wanted; process 0 alone calls it."""
 
     def on_step(self, step: int, record: Record) -> None:

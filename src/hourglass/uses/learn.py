@@ -28,6 +28,7 @@ from hourglass.storage.atomic import atomic_file, atomic_folder
 from hourglass.training import FitResult, TrainConfig, fit
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
+from hourglass.uses.probe.self_retrieval import SelfRetrieval
 
 _CHARACTERS = 8
 """Of a token, at most, in running text: pieces of so many times `max_tokens` characters fill a window or more."""
@@ -50,7 +51,8 @@ def learn(
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> FitResult:
-    """Train `system` on the texts of a source; the result's evaluations are of texts that were held out.
+    """Train `system` on the texts of a source; the result's evaluations are of texts that were held out, and have what
+    `SelfRetrieval` finds on them beside the losses.
 
     source, text, limit   as for `explore`
     init        "minilm", a folder or a Hub id to go on from; without it a new network by `preset`, and a tokenizer of at most
@@ -67,13 +69,14 @@ def learn(
         raise ConfigError(f"no preset {preset!r}{nearest(preset, system.Config.presets)}")
     recipe = {**system.recipes[start], **(train or {})}
     config = TrainConfig(**{"save_every": max(_LEAST_BETWEEN, recipe["steps"] // 10), **recipe})
+    settings = {**{name: getattr(config, name) for name in system.follows}, **(settings or {})}
     # The model first: what does not fit is said before the texts are read.
     seed = config.seed
     with seeded(torch.device("cpu"), seed):
         if init is not None:
-            model = system.from_checkpoint(init, **(settings or {}))
+            model = system.from_checkpoint(init, **settings)
         else:
-            model = system(system.Config.preset(preset, **(settings or {})))
+            model = system(system.Config.preset(preset, **settings))
     texts = open_texts(source, text=text)
     if limit is not None:
         texts = texts.limited(limit)
@@ -84,16 +87,18 @@ def learn(
         with seeded(torch.device("cpu"), seed):
             model = system(model.config, tokenizer)
     held_out = min(_HELD_OUT, len(corpus) // 20)
+    apart = [str(corpus[i]) for i in range(held_out)]
     began = time.perf_counter()
     made = 0
-    learned, measured = _Part(corpus, held_out, len(corpus)), _Part(corpus, 0, held_out)
-    for lesson in model.lessons(learned, measured, out, config.steps):
+    learned = _Part(corpus, held_out, len(corpus))
+    for lesson in model.lessons(learned, apart, out, config.steps):
         result = fit(
             model,
             lesson.texts,
             replace(config, steps=lesson.steps),
             out=out / lesson.name,
-            eval_data=lesson.held_out if held_out else None,
+            eval_data=lesson.held_out if apart else None,
+            callbacks=[SelfRetrieval(model, apart)],
             progress=progress,
         )
         made += result.steps
@@ -136,6 +141,7 @@ def _card(
     held_out = result.evaluations[-1] if result.evaluations else {}
     losses = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if name != "step")
     name, made = model.system_name(), corpus.about
+    more = "".join(f"\n| {name} | {value} |" for name, value in model.card_rows().items())
     return f"""---
 library_name: sentence-transformers
 tags: [hourglass, {name}, sentence-transformers, feature-extraction]
@@ -148,8 +154,8 @@ tags: [hourglass, {name}, sentence-transformers, feature-extraction]
 | system | `{name}` of Hourglass: {(type(model).__doc__ or "").strip().splitlines()[0]} |
 | starts from | {init or "scratch"} |
 | texts | {made["documents"]:,}, in {len(corpus):,} pieces |
-| steps | {result.steps:,} of {config.batch_size} pieces, learning rate {config.lr:g} ({config.schedule}) |
-| losses on held-out pieces | {losses or "none were held out"} |
+| steps | {result.steps:,} of {config.batch_size} pieces, learning rate {config.lr:g} ({config.schedule}) |{more}
+| on held-out pieces | {losses or "none were held out"} |
 | time | {_spent(seconds)} (of the last call) |
 | vector | {model.width} numbers, pooling {model.config.pooling}, up to {model.config.max_tokens} tokens |
 

@@ -1,25 +1,31 @@
-"""A vector for each text of a source, in one table: what `hourglass encode` writes.
+"""A vector, or weights of words, for each text of a source, in one table: what `hourglass encode` writes.
 
 Any model that sentence-transformers opens will do, ours among them. A text longer than the model is read in windows of equal
-length, and its vector is their mean, weighted by tokens (of length 1 where the model's are): no text is cut.
+length, and its vector is their mean, weighted by tokens (of length 1 where the model's are), the weight of a word the largest of
+any window: no text is cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.sparse import csr_matrix, vstack
 
 from hourglass.adapters.huggingface_loading import backend, loading_errors, resolve
 from hourglass.adapters.huggingface_loading import encode as tokenize
+from hourglass.adapters.pretrained import load_network
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError
+from hourglass.storage.atomic import read_json
 from hourglass.storage.places import Place
 from hourglass.uses.explore.progress import Progress
+from hourglass.uses.probe.encoders import encode_documents
 
 _TEXTS_AT_ONCE = 1024
 _LONGEST = 512  # tokens, of a model that does not say
@@ -32,19 +38,23 @@ def write_vectors(
     source: Any,
     to: str,
     *,
+    sparse: bool = False,
     text: str | None = None,
     id: str | None = None,
     limit: int | None = None,
     force: bool = False,
     progress: bool = True,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Write the ids and vectors of a source's texts to a .parquet file, a path or URL; memory follows the batch.
 
     model                   "minilm", the folder of a trained model or of sentence-transformers, or a Hub id
+    sparse                  weights of words in place of vectors; the model is a dupmae, a retriever with a lexical part, or one
+                            of `SparseEncoder`
     source, text, id, limit as for `explore`
 
-    Returns {"documents", "width", "windowed"}, the last the number of texts longer than the model. Columns: `_id` and
-    `vector`. The file is there whole or not at all, and one that exists is replaced only with `force`.
+    Returns {"documents", "width", "windowed"}, the last the number of texts longer than the model, and with `sparse` "weights",
+    the mean number of a text. Columns: `_id` and `vector`; with `sparse` `_id`, `tokens` and their `weights`, the heaviest first.
+    The file is there whole or not at all, and one that exists is replaced only with `force`.
 
     Raises InputError for bad input, in one line.
     """
@@ -53,21 +63,21 @@ def write_vectors(
         raise ConfigError(f"{to}: expected a path or URL that ends in .parquet")
     if place.is_file() and not force:
         raise FolderError(f"{to}: exists; choose another place, or replace it with --force")
-    encoder = Encoder(model)
+    encoder = Weigher(model) if sparse else Encoder(model)
     texts = open_texts(source, text=text, id=id)
     if limit is not None:
         texts = texts.limited(limit)
-    schema = pa.schema({"_id": pa.string(), "vector": pa.list_(pa.float32(), encoder.width)})
+    schema = pa.schema({"_id": pa.string(), **encoder.columns})
     documents = 0
     with Progress(progress) as bars, place.replaced() as stream, pq.ParquetWriter(stream, schema) as file:
         task = bars.start("encoding", limit, "texts")
         for batch in texts.batches(_TEXTS_AT_ONCE):
-            vectors = encoder(batch.column(texts.text_column).to_pylist())
-            column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), encoder.width)
-            file.write_batch(pa.record_batch([batch.column("_id").cast(pa.string()), column], schema=schema))
-            documents += len(vectors)
-            bars.advance(task, len(vectors))
-    return {"documents": documents, "width": encoder.width, "windowed": encoder.windowed}
+            columns = encoder.arrow(batch.column(texts.text_column).to_pylist())
+            file.write_batch(pa.record_batch([batch.column("_id").cast(pa.string()), *columns], schema=schema))
+            documents += len(batch)
+            bars.advance(task, len(batch))
+    made = {"documents": documents, "width": encoder.width, "windowed": encoder.windowed}
+    return made | ({"weights": encoder.weights / max(1, documents)} if isinstance(encoder, Weigher) else {})
 
 
 class Encoder:
@@ -79,16 +89,129 @@ class Encoder:
     def __init__(self, model: str) -> None:
         from sentence_transformers import SentenceTransformer
 
+        if _ours(model).get("representation") == "lexical":
+            raise ConfigError(f"{model}: has weights of words and no vector; write them with --sparse")
         with loading_errors(model, "model"):
             self._model = SentenceTransformer(resolve(model) if model == "minilm" else model, trust_remote_code=False)
         self.width = int(self._model.encode(["a"], show_progress_bar=False).shape[1])
-        self._tokenizer = backend(self._model.tokenizer)
-        special = self._model.tokenizer.num_special_tokens_to_add()
-        self._room = (self._model.max_seq_length or _LONGEST) - special
+        self._windows = _Windows(self._model.tokenizer, self._model.max_seq_length)
         self._unit = type(self._model[-1]).__name__ == "Normalize"
-        self.windowed = 0
+        self.columns = {"vector": pa.list_(pa.float32(), self.width)}
+
+    @property
+    def windowed(self) -> int:
+        return self._windows.windowed
 
     def __call__(self, texts: list[str]) -> Array:
+        pieces, owners, weights = self._windows(texts)
+        vectors = self._model.encode(pieces, batch_size=32, show_progress_bar=False, convert_to_numpy=True)
+        if len(pieces) == len(texts):
+            return np.asarray(vectors, np.float32)
+        made = np.zeros((len(texts), self.width))
+        np.add.at(made, owners, vectors * weights[:, None])
+        made /= np.linalg.norm(made, axis=1, keepdims=True) if self._unit else np.bincount(owners, weights)[:, None]
+        return made.astype(np.float32)
+
+    def arrow(self, texts: list[str]) -> list[pa.Array]:
+        return [pa.FixedSizeListArray.from_arrays(self(texts).ravel(), self.width)]
+
+
+class Weigher:
+    """Texts to weights of the vocabulary's tokens [n, width], rows of SciPy, long texts in windows.
+
+    windowed   how many of the texts so far were longer than the model
+    weights    how many weights they have together
+    """
+
+    columns = {"tokens": pa.list_(pa.string()), "weights": pa.list_(pa.float32())}  # noqa: RUF012
+
+    def __init__(self, model: str) -> None:
+        self._model, tokenizer, longest, self._k = _lexical_model(model)
+        self._windows = _Windows(tokenizer, longest)
+        self.width = int(encode_documents(self._model, ["a"]).shape[1])
+        self._tokens = np.array(tokenizer.convert_ids_to_tokens(range(self.width)), object)
+        self.weights = 0
+
+    @property
+    def windowed(self) -> int:
+        return self._windows.windowed
+
+    def __call__(self, texts: list[str]) -> csr_matrix:
+        pieces, owners, _ = self._windows(texts)
+        rows = encode_documents(self._model, pieces)
+        if len(pieces) == len(texts):
+            return rows
+        starts = np.searchsorted(owners, np.arange(len(texts) + 1))
+        return vstack([rows[a:b].max(axis=0) for a, b in pairwise(starts)], "csr")
+
+    def arrow(self, texts: list[str]) -> list[pa.Array]:
+        rows = self(texts)
+        ids, weights = [], []
+        for begin, end in pairwise(rows.indptr):
+            # What is among the largest of all windows is among the largest of its own, so that none is missing here.
+            heaviest = begin + np.argsort(-rows.data[begin:end], kind="stable")[: self._k]
+            ids.append(self._tokens[rows.indices[heaviest]])
+            weights.append(rows.data[heaviest])
+        self.weights += sum(map(len, ids))
+        ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+        return [
+            pa.ListArray.from_arrays(ends, pa.array(np.concatenate(column), kind))
+            for column, kind in ((ids, pa.string()), (weights, pa.float32()))
+        ]
+
+
+def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
+    """(encoder of documents, its tokenizer, its longest text in tokens, weights that a text keeps).
+
+    Raises ConfigError for a model without weights of words.
+    """
+    from hourglass.uses.finetune.retriever import Retriever, RetrieverConfig
+
+    ours = _ours(model)
+    if ours.get("system") == "retriever":
+        retriever = Retriever.from_pretrained(model).lexical()
+    elif ours.get("system") == "dupmae":
+        tokenizer, network = load_network(model, "masked")
+        settings = RetrieverConfig(representation="lexical", similarity="dot", max_tokens=ours["max_tokens"])
+        retriever = Retriever(settings, (network, tokenizer)).eval()
+    else:
+        return _splade(model)
+    return retriever, retriever.tokenizer, retriever.config.max_tokens, retriever.config.k
+
+
+def _ours(model: str) -> dict[str, Any]:
+    """The settings of a model of ours that a folder holds; none of another."""
+    path = Path(model) / "config.json"
+    settings: dict[str, Any] = read_json(path).get("hourglass", {}) if path.is_file() else {}
+    return settings
+
+
+def _splade(model: str) -> tuple[Any, Any, int | None, int | None]:
+    modules = Path(model) / "modules.json"
+    if model == "minilm" or (Path(model).is_dir() and not (modules.is_file() and "Splade" in modules.read_text())):
+        raise ConfigError(
+            f"{model}: has no weights of words; name the folder of a dupmae, of a retriever with a lexical part, or of a SparseEncoder"
+        )
+    from sentence_transformers import SparseEncoder
+
+    with loading_errors(model, "model"):
+        encoder = SparseEncoder(model, trust_remote_code=False)
+    return encoder, encoder.tokenizer, encoder.max_seq_length, encoder.max_active_dims
+
+
+class _Windows:
+    """Texts, or parts of them that a model takes.
+
+    windowed   how many of the texts so far were longer than the model
+    """
+
+    def __init__(self, tokenizer: Any, longest: int | None) -> None:
+        self._tokenizer = backend(tokenizer)
+        self._room = (longest or _LONGEST) - tokenizer.num_special_tokens_to_add()
+        self.windowed = 0
+
+    def __call__(self, texts: list[str]) -> tuple[list[str], Array, Array]:
+        """(pieces, the text that each is of, its number of tokens)."""
         pieces, owners, weights = [], [], []
         for number, (text, encoding) in enumerate(zip(texts, tokenize(self._tokenizer, texts))):
             windows = list(self._windows(text, encoding))
@@ -97,16 +220,9 @@ class Encoder:
                 pieces.append(piece)
                 owners.append(number)
                 weights.append(tokens)
-        vectors = self._model.encode(pieces, batch_size=32, show_progress_bar=False, convert_to_numpy=True)
-        if len(pieces) == len(texts):
-            return np.asarray(vectors, np.float32)
-        made = np.zeros((len(texts), self.width))
-        np.add.at(made, owners, vectors * np.array(weights)[:, None])
-        made /= np.linalg.norm(made, axis=1, keepdims=True) if self._unit else np.bincount(owners, weights)[:, None]
-        return made.astype(np.float32)
+        return pieces, np.array(owners), np.array(weights)
 
     def _windows(self, text: str, encoding: Any) -> Iterator[tuple[str, int]]:
-        """The text, or parts of it that the model takes, with their numbers of tokens."""
         number = len(encoding.ids)
         if number <= self._room:
             yield text, max(number, 1)

@@ -84,7 +84,7 @@ def test_sentences_move(sentences):
     assert seen == {a + b + c for a in parts for b in parts for c in parts if len({a, b, c}) == 3}
 
 
-@pytest.mark.parametrize("objective", ["language_model", "masked", "masked_seq2seq"])
+@pytest.mark.parametrize("objective", ["language_model", "masked", "multitask", "permuted", "masked_seq2seq"])
 def test_other_objectives(objective):
     model = make(objective=objective, mask_share=0.5)
     batch = model.collate([*TEXTS, ""] if objective == "language_model" else TEXTS)
@@ -93,7 +93,11 @@ def test_other_objectives(objective):
         assert batch["read"].tolist() == [[0, 2]] * 5
         assert torch.equal(wants, batch["mask"])
     else:
-        assert torch.equal(batch["read"] == mask_id, wants)
+        read = batch["read"]
+        if objective == "permuted":
+            assert torch.equal((read == mask_id).sum(1), wants.sum(1))
+        else:
+            assert torch.equal(read == mask_id, wants)
         inner = batch["mask"].sum(1) - 2
         assert wants.sum(1).tolist() == [-(-n // 2) for n in inner.tolist()]
     if objective == "masked_seq2seq":
@@ -102,6 +106,81 @@ def test_other_objectives(objective):
         assert torch.equal(shown, wants[:, :-1])
     result = fit(model, TEXTS * 4, TrainConfig(steps=20, batch_size=4, log_every=1, warmup=0), progress=False)
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_multitask_is_masked_under_attention_of_four_kinds():
+    model = make(objective="multitask", dropout=0.0, mask_share=0.5).eval()
+    torch.manual_seed(0)
+    batch = model.collate(TEXTS * 60)
+    mask_id = model.tokenizer.mask_token_id
+    assert torch.equal(batch["read"] == mask_id, batch["wanted"])
+    kinds = {}
+    for sees, mask in zip(batch["sees"], batch["read_mask"]):
+        inner = sees[mask][:, mask]
+        n = len(inner)
+        known = {
+            "left_to_right": torch.ones(n, n).tril().bool(),
+            "right_to_left": torch.ones(n, n).triu().bool(),
+            "all": torch.ones(n, n).bool(),
+            "prefix": torch.ones(n, n).tril().bool() | (torch.arange(n) < (n + 1) // 2),
+        }
+        (kind,) = (name for name, expected in known.items() if torch.equal(inner, expected))
+        kinds[kind] = kinds.get(kind, 0) + 1
+        assert not sees[mask][:, ~mask].any()
+    assert {name: round(6 * count / 240) for name, count in kinds.items()} == {
+        **{"left_to_right": 1, "right_to_left": 1},
+        **{"all": 2, "prefix": 2},
+    }
+    # What a text guesses does not hang on what it does not see.
+    with torch.no_grad():
+        before = model._guesses(batch)
+        read = batch["read"].clone()
+        read[:, 6] = 40
+        change = (model._guesses({**batch, "read": read}) - before).abs().amax(-1)
+    sees, real = batch["sees"][:, :, 6] & batch["read_mask"][:, 6:7], batch["read_mask"]
+    one_layer_blind = real & ~sees
+    assert float(change[one_layer_blind].max()) == 0
+    assert float(change[real & sees].min()) > 0
+
+
+def test_permuted_guesses_one_after_another():
+    model = make(objective="permuted", dropout=0.0, mask_share=0.4).eval()
+    texts = [*TEXTS, ""]
+    torch.manual_seed(0)
+    batch = model.collate(texts)
+    length, mask_id = batch["ids"].shape[1], model.tokenizer.mask_token_id
+    inner = batch["mask"].sum(1) - 2
+    assert batch["wanted"].sum(1).tolist() == [-(-2 * n // 5) for n in inner.tolist()]
+    assert torch.equal(batch["read"][:, :length], batch["ids"])
+    with torch.no_grad():
+        guesses = model._guesses(batch)
+    for row in range(len(texts)):
+        at = batch["wanted"][row].nonzero()[:, 0]
+        # By the turn of each: how many of the tokens that are guessed it sees.
+        turn = batch["sees"][row, at][:, at].sum(1)
+        assert sorted(turn.tolist()) == list(range(1, len(at) + 1))
+        turns = torch.zeros(length, dtype=torch.int64)
+        turns[at] = turn
+        for place in at.tolist():
+            # The network's own pass over the text with a mask in its place, that no other token sees, and without later ones.
+            ids = batch["ids"][row].clone()
+            ids[place] = mask_id
+            sees = (turns <= turns[:, None]) & (turns < turns[place]) & batch["mask"][row]
+            with torch.no_grad():
+                states = model.network.model.encoder(ids[None], attention_mask=sees[None, None]).last_hidden_state[0]
+            torch.testing.assert_close(guesses[row, place], states[place], atol=1e-5, rtol=1e-4)
+    assert not guesses[~batch["wanted"]].any()
+    orders = {tuple(model.collate(TEXTS[:1])["sees"][0].flatten().tolist()) for _ in range(10)}
+    assert len(orders) > 5
+    with pytest.raises(ConfigError, match="hides tokens by attention"):
+        model.corrupt(TEXTS)
+
+
+def test_the_shares_are_the_papers():
+    text = ["abcdefghij" * 3]
+    for objective, hidden in (("masked", 5), ("multitask", 5), ("permuted", 5), ("masked_seq2seq", 15)):
+        assert int(make(objective=objective).collate(text)["wanted"].sum()) == hidden
+    assert float(make(objective="permuted").loss(make(objective="permuted").collate(["", ""]))["nll"].detach()) == 0
 
 
 def test_nothing_to_noise():
@@ -138,7 +217,9 @@ def test_transformers_opens_the_folder(model, folder):
 
 def test_sentence_transformers_gives_the_same_vectors(model, folder):
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    opened = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    assert len(opened[0].auto_model.decoder.layers) == 0  # nothing is written there
+    theirs = opened.encode(TEXTS)
     with torch.no_grad():
         ours = model.encode(model.collate(TEXTS)).numpy()
     np.testing.assert_allclose(theirs, ours, atol=1e-5)

@@ -80,6 +80,9 @@ def test_writing(folder, tmp_path):
     fit(task, data, BRIEF, progress=False)
     assert task.perplexity(data) < before
     assert task.write(["about cats", "about dogs"], beams=2, max_tokens=8) == ["cat", "dog"]
+    found = task.rouge([*data[:2], ("about cats", "a cat")], beams=2, batch_size=2)
+    assert found["rouge1"].value == found["rougeL"].value == pytest.approx((1 + 1 + 2 / 3) / 3)
+    assert found["rouge2"].value == 0
     task.save_pretrained(tmp_path / "model")
     BartForConditionalGeneration.from_pretrained(tmp_path / "model")
 

@@ -169,6 +169,29 @@ def test_others_open_the_folder(tmp_path):
     assert torch.equal(again.decoder[0].query.weight, model.decoder[0].query.weight)
 
 
+def test_the_sparse_folder_gives_the_same_weights(tmp_path):
+    from sentence_transformers import SparseEncoder
+
+    model = made().eval()
+    with torch.no_grad():  # so that not all logits are above 0
+        model.network.get_output_embeddings().bias.normal_()
+    texts = [*TEXTS[:6], "", "x", " ".join(TEXTS)]
+    model.save_sparse(tmp_path / "all")
+    model.save_sparse(tmp_path / "few", k=7)
+    for folder, k in (("all", None), ("few", 7)):
+        encoder = SparseEncoder(str(tmp_path / folder), device="cpu")
+        with torch.no_grad():
+            ours = model.lexical(model.collate(texts), k)
+        for theirs in (encoder.encode_document(texts), encoder.encode_query(texts)):
+            assert float((theirs.to_dense() - ours).abs().max()) < 1e-5
+        assert 0 < int((ours[0] > 0).sum()) < 0.9 * ours.shape[1]
+        assert not ours[6].any()
+    # The model itself is as it was, and its folder is not taken for the other.
+    assert float(model.network.get_output_embeddings().bias.detach().min()) > -10
+    with pytest.raises(FolderError, match="holds the system None"):
+        DupMAE.from_pretrained(tmp_path / "all")
+
+
 def test_goes_on_from_a_checkpoint(tmp_path):
     made().save_pretrained(tmp_path / "model")
     model = DupMAE.from_checkpoint(str(tmp_path / "model"), objective="mlm", max_tokens=32)

@@ -4,6 +4,7 @@ from hourglass.uses.finetune.answering import Answerer, AnswererConfig, Question
 from hourglass.uses.finetune.classification import Classifier, ClassifierConfig
 from hourglass.uses.finetune.mining import mine_negatives, with_teacher
 from hourglass.uses.finetune.protocol import FineTuned, fine_tune, recipe
+from hourglass.uses.finetune.representation import JointRows
 from hourglass.uses.finetune.retriever import Pair, Retriever, RetrieverConfig
 from hourglass.uses.finetune.tagging import Tagger, TaggerConfig
 
@@ -13,6 +14,7 @@ __all__ = [
     "Classifier",
     "ClassifierConfig",
     "FineTuned",
+    "JointRows",
     "Pair",
     "Question",
     "Retriever",

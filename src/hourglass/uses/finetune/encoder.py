@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hourglass.adapters.pretrained import body
 from hourglass.errors import ConfigError
+from hourglass.nn.attention import attention_mask
 
 Source = Any
 """A pair (network, tokenizer) of transformers, or whatever has both as attributes: a text model of ours."""
@@ -42,20 +43,24 @@ def parts_of(source: Source) -> tuple[Any, Any]:
 
 
 class TokenEncoder(nn.Module):
-    """Texts as ids to token states; a copy of the network that it is made of, without its head."""
+    """Texts as ids to token states; a copy of the network that it is made of, without its head unless it is asked for.
 
-    def __init__(self, network: Any) -> None:
+    plain: the network by itself sees all that it is shown here, so that others who open it read as we do
+    """
+
+    def __init__(self, network: Any, head: bool = False) -> None:
         super().__init__()
-        self.network = copy.deepcopy(body(network))
-        if getattr(self.network, "pooler", None) is not None:
-            self.network.pooler = None  # nothing would reach it
-        self.network.config.use_cache = False
+        self._has_head = head
+        self.network = copy.deepcopy(network if head else body(network))
+        if getattr(self._body, "pooler", None) is not None:
+            self._body.pooler = None  # nothing would reach it
+        self._body.config.use_cache = False
         config = network.config.get_text_config()
         self.width: int = config.hidden_size
         self.positions: int | None = getattr(config, "max_position_embeddings", None)
         self.has_types = (
             getattr(config, "type_vocab_size", 0) > 1
-            and "token_type_ids" in inspect.signature(self.network.forward).parameters
+            and "token_type_ids" in inspect.signature(self._body.forward).parameters
         )
         self._full = False
         self._full = not self._looks_ahead()
@@ -63,6 +68,11 @@ class TokenEncoder(nn.Module):
             raise ConfigError(
                 f"{type(network).__name__} sees only what came before and heeds no other mask; it cannot be fine-tuned here"
             )
+        self.plain = not self._full and not network.config.is_encoder_decoder
+
+    @property
+    def _body(self) -> Any:
+        return body(self.network) if self._has_head else self.network
 
     def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
         """[n, L, d] states.
@@ -72,18 +82,9 @@ class TokenEncoder(nn.Module):
         types  [n, L] 0 for the first text of a pair, 1 for the second; ignored where the network has no such thing
         """
         more = {"token_type_ids": types} if self.has_types and types is not None else {}
-        states: Tensor = self.network(input_ids=ids, attention_mask=self._mask(mask), **more).last_hidden_state
+        sees = attention_mask(mask, "bidirectional" if self._full else "own", next(self.parameters()).dtype)
+        states: Tensor = self._body(input_ids=ids, attention_mask=sees, **more).last_hidden_state
         return states
-
-    def _mask(self, mask: Tensor) -> Tensor:
-        if not self._full:
-            return mask.long()
-        n, length = mask.shape
-        full = mask[:, None, None, :].expand(n, 1, length, length)
-        if self.network.config._attn_implementation == "sdpa":
-            return full
-        dtype = next(self.network.parameters()).dtype
-        return torch.zeros(full.shape, dtype=dtype, device=full.device).masked_fill(~full, torch.finfo(dtype).min)
 
     @torch.no_grad()
     def _looks_ahead(self) -> bool:

@@ -61,13 +61,14 @@ class Head(Waist):
 
     config  of the head
     source  a text model, or a pair (network, tokenizer) of transformers; copied, so that several heads can start from one
+    words   the network's own head over its vocabulary is copied as well
     """
 
-    def __init__(self, config: HeadConfig, source: Source) -> None:
+    def __init__(self, config: HeadConfig, source: Source, words: bool = False) -> None:
         super().__init__(config)
         network, self.tokenizer = parts_of(source)
         self.network_config = network.config
-        self.encoder = TokenEncoder(network)
+        self.encoder = TokenEncoder(network, words)
         if self.encoder.positions is not None and config.max_tokens > self.encoder.positions:
             raise ConfigError(f"max_tokens {config.max_tokens}: the network has {self.encoder.positions} positions")
         self.dropout = nn.Dropout(config.dropout)

@@ -6,6 +6,7 @@ from hourglass.uses.probe.k_sparse import Probes, k_sparse_probes
 from hourglass.uses.probe.lexical import BM25
 from hourglass.uses.probe.linear import LinearProbe, linear_probe
 from hourglass.uses.probe.retrieval import Retrieval, retrieval, search
+from hourglass.uses.probe.self_retrieval import SelfRetrieval
 from hourglass.uses.probe.similarity import TextSimilarity, text_similarity
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "LinearProbe",
     "Probes",
     "Retrieval",
+    "SelfRetrieval",
     "TextSimilarity",
     "clustering",
     "k_sparse_probes",

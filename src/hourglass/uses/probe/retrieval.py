@@ -118,13 +118,13 @@ def search(
             scores = asked[first : first + block] @ documents.T
             scores = scores if isinstance(scores, np.ndarray) else scores.toarray()
             for query, row in enumerate(scores, first):
-                best[query] = _kept(best[query], row, start, depth)
+                best[query] = keep_best(best[query], row, start, depth)
     return {
         query: {names[i]: float(score) for i, score in zip(*found)} for query, found in zip(queries, best, strict=True)
     }
 
 
-def _kept(best: tuple[Array, Array], row: Array, start: int, depth: int) -> tuple[Array, Array]:
+def keep_best(best: tuple[Array, Array], row: Array, start: int, depth: int) -> tuple[Array, Array]:
     """(documents, scores) of the best `depth` of those so far and of a row of new ones; stable."""
     least = np.partition(row, -depth)[-depth] if len(row) > depth else -np.inf
     positions = np.flatnonzero(row >= least)
