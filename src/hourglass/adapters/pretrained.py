@@ -18,8 +18,8 @@ from hourglass.adapters.huggingface_loading import loading_errors, open_tokenize
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import read_json
 
-Head = Literal["masked", "causal", "seq2seq"]
-"""What a network predicts with: hidden tokens, the next token, or another text."""
+Head = Literal["masked", "causal", "seq2seq", "language"]
+"""What a network predicts with: hidden tokens, the next token, or another text; "language": either of the first two (`head_of`)."""
 
 _NOT_SETTINGS = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "hourglass"}
 
@@ -27,14 +27,16 @@ _NOT_SETTINGS = {"transformers_version", "_name_or_path", "architectures", "dtyp
 def load_network(model: str, head: Head) -> tuple[Any, Any]:
     """(fast tokenizer, network with its head) of "minilm", a folder or a Hub id, in float32.
 
-    A head that the folder lacks is new; weights of the body that it lacks are an error. Raises FolderError, in one line, when
+    A head that the folder lacks is new (and the network's `new_head` true); weights of the body that it lacks are an error. Raises FolderError, in one line, when
     there is no such model or its architecture has no such head.
     """
+    from transformers import AutoConfig
+
     folder = resolve(model)
     with loading_errors(model, "model"):
         tokenizer = open_tokenizer(folder)
-        kind = _auto(head)
         try:
+            kind = _auto(head, AutoConfig.from_pretrained(folder, trust_remote_code=False))
             network, report = kind.from_pretrained(
                 folder, dtype="float32", trust_remote_code=False, output_loading_info=True
             )
@@ -54,6 +56,7 @@ def load_network(model: str, head: Head) -> tuple[Any, Any]:
             f"{model}: its weights lack {len(missing)} tensors of {type(network).__name__}, {missing[0]} first; "
             "config.json and weights are not of the same model"
         )
+    network.new_head = any(not name.startswith(body) for name in report["missing_keys"])
     return tokenizer, network
 
 
@@ -95,7 +98,8 @@ def build_network(settings: Mapping[str, Any], head: Head, tokenizer: Any) -> An
     if tokenizer.mask_token_id is not None:
         values.setdefault("mask_token_id", tokenizer.mask_token_id)
     try:
-        return _auto(head).from_config(AutoConfig.for_model(kind, **values))
+        config = AutoConfig.for_model(kind, **values)
+        return _auto(head, config).from_config(config)
     except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"network {kind!r}: transformers cannot build it ({reason})") from None
@@ -209,11 +213,18 @@ def load_beside(folder: Path, model: nn.Module, beside: Mapping[str, Tensor]) ->
     model.load_state_dict(saved, strict=False)
 
 
-def _auto(head: Head) -> Any:
+def head_of(config: Any) -> Literal["masked", "causal"]:
+    """What a network of these settings predicts best: hidden tokens where its architecture can, unless it is made a decoder."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as KINDS
+
+    return "masked" if config.model_type in KINDS and not getattr(config, "is_decoder", False) else "causal"
+
+
+def _auto(head: Head, config: Any) -> Any:
     import transformers
 
     return {
         "masked": transformers.AutoModelForMaskedLM,
         "causal": transformers.AutoModelForCausalLM,
         "seq2seq": transformers.AutoModelForSeq2SeqLM,
-    }[head]
+    }[head_of(config) if head == "language" else head]

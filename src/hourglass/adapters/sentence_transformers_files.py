@@ -15,7 +15,7 @@ from hourglass.adapters.huggingface_loading import frame, quiet
 from hourglass.errors import ConfigError
 from hourglass.storage.atomic import atomic_folder, read_json
 
-_MODES = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
+_MODES = {"cls": "cls_token", "mean": "mean_tokens", "weightedmean": "weightedmean_tokens", "lasttoken": "lasttoken"}
 _ENCODER_STATES = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "encoder_last_hidden_state"}},
     "module_output_name": "token_embeddings",
@@ -36,7 +36,7 @@ def write_dense_files(
     linear: Tensor | None = None,
     unit: bool = False,
 ) -> None:
-    """For `SentenceTransformer(folder)`: pooled states ("cls", "mean", "lasttoken"), mapped by linear [d', width], of length 1."""
+    """For `SentenceTransformer(folder)`: pooled states ("cls", "mean", "weightedmean", "lasttoken"), mapped by linear [d', width], of length 1."""
     kind = "sentence_transformers.models."
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     of_text: dict[str, Any] = {"max_seq_length": max_tokens, "do_lower_case": False}

@@ -23,7 +23,7 @@ def fit(
     system: Annotated[
         str,
         typer.Argument(
-            help="What to train: sae, a sparse autoencoder of a model's states, or a system that learns on texts, by name, as dupmae or bart."
+            help="What to train: sae, a sparse autoencoder of a model's states, or a system that learns on texts, by name, as dupmae, bart or text2token."
         ),
     ],
     source: Annotated[str, typer.Argument(help="Texts to learn from, as for explore.")],

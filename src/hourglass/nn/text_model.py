@@ -15,7 +15,7 @@ hourglass.safetensors, its settings under "hourglass" in config.json.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +42,9 @@ from hourglass.errors import ConfigError, SourceError
 from hourglass.nn.attention import Attention, attention_mask
 from hourglass.waist import Batch, Waist, WaistConfig
 
-Pooling = Literal["cls", "mean", "lasttoken"]
-"""How the states of a text become one vector: that of its first token, their mean, or that of its last token."""
+Pooling = Literal["cls", "mean", "weightedmean", "lasttoken"]
+"""How the states of a text become one vector: that of its first token, their mean, their mean with weights 1, 2, 3 ..., or
+that of its last token."""
 
 _BYTES = 300  # a vocabulary without a corpus: the bytes, and the special tokens
 
@@ -56,7 +57,7 @@ class TextConfig(WaistConfig):
                 those of the checkpoint
     max_tokens  longest text, special tokens included. While learning, a window of a longer one is read, another each time;
                 otherwise its beginning
-    pooling     of the latent: "cls", "mean" or "lasttoken"
+    pooling     of the latent: "cls", "mean", "weightedmean" or "lasttoken"
     """
 
     network: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +87,21 @@ class Tokens:
     begins: Tensor
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """One of the trainings that a system asks for, one after another.
+
+    name             its folder within that of the run; "" for the last, whose folder is the run's own
+    steps            optimiser steps of it
+    texts, held_out  examples to learn from and to measure the losses on
+    """
+
+    name: str
+    steps: int
+    texts: Sequence[Any]
+    held_out: Sequence[Any]
+
+
 class TextModel(Waist):
     """Base class of the systems that learn on texts; see the module's docstring.
 
@@ -109,6 +125,7 @@ class TextModel(Waist):
         if self.tokenizer.pad_token_id is None:
             # Padding is masked wherever it is looked at; any token can stand for it.
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
+        self.tokenizer.padding_side = "right"  # as here, for whoever opens the folder
         if self._room < 1:
             raise ConfigError(f"max_tokens {config.max_tokens}: no room for a text beside the special tokens")
         positions = getattr(self.network.config, "max_position_embeddings", None)
@@ -170,7 +187,7 @@ class TextModel(Waist):
                 part = self._window(words)
                 ids, words, begins = ids[part], words[part] - words[part.start], begins[part]
             rows.append((ids, words, begins))
-        longest = max(len(ids) for ids, _, _ in rows) + len(before) + len(after)
+        longest = max(1, max(len(ids) for ids, _, _ in rows) + len(before) + len(after))
         made = Tokens(
             torch.full((len(rows), longest), self.tokenizer.pad_token_id),
             torch.zeros(len(rows), longest, dtype=torch.bool),
@@ -194,6 +211,15 @@ class TextModel(Waist):
             start = int(starts[int(torch.randint(len(starts), ()))])
         return slice(start, start + self._room)
 
+    # What is learned ------------------------------------------------------------------------------
+
+    def lessons(self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int) -> Iterator[Lesson]:
+        """The trainings that make up one of `steps` steps, each asked for when the one before it is done.
+
+        A system that makes something of the texts first keeps it in `folder`: the same call after a stop finds it there.
+        """
+        yield Lesson("", steps, texts, held_out)
+
     # Tensors to states ----------------------------------------------------------------------------
 
     def states(self, ids: Tensor, mask: Tensor, attention: Attention = "own") -> Tensor:
@@ -207,11 +233,14 @@ class TextModel(Waist):
         match self.config.pooling:
             case "cls":
                 return states[:, 0]
-            case "mean":
+            case "mean" | "weightedmean":
                 weights = mask[..., None].to(states.dtype)
-                return (states * weights).sum(1) / weights.sum(1)
+                if self.config.pooling == "weightedmean":
+                    weights = weights.cumsum(1) * weights
+                return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
             case _:
-                return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+                last = (mask.sum(1) - 1).clamp(min=0)
+                return states[torch.arange(len(states), device=states.device), last]
 
     def encode(self, batch: Batch) -> Tensor:
         """[n, d] pooled last states of the untouched text, as sentence-transformers gives them."""

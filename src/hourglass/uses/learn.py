@@ -11,7 +11,8 @@ The same call after a kill at any moment goes on where it stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,22 +89,27 @@ def learn(
     held_out = min(_HELD_OUT, len(corpus) // 20)
     apart = [str(corpus[i]) for i in range(held_out)]
     began = time.perf_counter()
-    result = fit(
-        model,
-        _Part(corpus, held_out, len(corpus)),
-        config,
-        out=out,
-        eval_data=apart or None,
-        callbacks=[SelfRetrieval(model, apart)],
-        progress=progress,
-    )
+    made = 0
+    learned = _Part(corpus, held_out, len(corpus))
+    for lesson in model.lessons(learned, apart, out, config.steps):
+        result = fit(
+            model,
+            lesson.texts,
+            replace(config, steps=lesson.steps),
+            out=out / lesson.name,
+            eval_data=lesson.held_out if apart else None,
+            callbacks=[SelfRetrieval(model, apart)],
+            progress=progress,
+        )
+        made += result.steps
+    result = replace(result, steps=made)
     card = _card(model, corpus, init, config, result, time.perf_counter() - began)
     with atomic_file(out / "model" / "README.md") as path:
         path.write_text(card, encoding="utf-8")
     return result
 
 
-class _Part:
+class _Part(Sequence[str]):
     """A run of a corpus's texts, as a sequence of its own."""
 
     def __init__(self, corpus: Corpus, start: int, stop: int) -> None:
@@ -112,7 +118,9 @@ class _Part:
     def __len__(self) -> int:
         return self._stop - self._start
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         return str(self._corpus[self._start + int(index)])
 
 
