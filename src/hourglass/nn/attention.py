@@ -41,27 +41,40 @@ def as_scores(sees: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def check_attention(network: Any, attention: Attention) -> None:
-    """ConfigError where a network does not heed the mask: where a later token leaks, or where it is not seen.
-
-    Three tokens are read twice, the last another. The network's mode and the state of random numbers stay as they were.
-    """
+    """ConfigError where a network does not heed the mask: where a later token leaks, or where it is not seen."""
     if attention == "own":
         return
-    training = network.training
-    network.eval()
-    ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=network.device) % network.config.get_text_config().vocab_size
+    real = torch.ones(2, 3, dtype=torch.bool, device=network.device)
     try:
-        with torch.no_grad():
-            mask = attention_mask(torch.ones_like(ids, dtype=torch.bool), attention, network.dtype)
-            states = body(network)(input_ids=ids, attention_mask=mask).last_hidden_state
-        sees = not torch.equal(states[0, :2], states[1, :2])
+        ahead = _looks_ahead(network, attention_mask(real, attention, network.dtype))
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{type(network).__name__}: takes no mask of attention ({reason})") from None
-    finally:
-        network.train(training)
-    if sees != (attention == "bidirectional"):
+    if ahead != (attention == "bidirectional"):
         raise ConfigError(
             f"{type(network).__name__}: cannot be read with {attention} attention, it does not heed the mask; "
             "start from a model of another architecture"
         )
+
+
+def check_own_attention(network: Any, attention: Literal["causal", "bidirectional"]) -> None:
+    """ConfigError where a network, as it is built, is not read so."""
+    ahead = _looks_ahead(network, torch.ones(2, 3, dtype=torch.int64, device=network.device))
+    if ahead != (attention == "bidirectional"):
+        raise ConfigError(
+            f"{type(network).__name__}: reads {'both ways' if ahead else 'only what came before'}, whatever its settings say; "
+            f"set attention to {'bidirectional' if ahead else 'causal'}, or start from a model of another architecture"
+        )
+
+
+@torch.no_grad()
+def _looks_ahead(network: Any, mask: Tensor) -> bool:
+    """Whether the first states of three tokens change with the last. The network's mode stays as it was."""
+    training = network.training
+    network.eval()
+    ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=network.device) % network.config.get_text_config().vocab_size
+    try:
+        states = body(network)(input_ids=ids, attention_mask=mask).last_hidden_state
+    finally:
+        network.train(training)
+    return not torch.equal(states[0, :2], states[1, :2])

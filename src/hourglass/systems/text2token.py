@@ -43,7 +43,7 @@ from torch.nn import functional as F
 from hourglass.adapters.pretrained import body, head_of
 from hourglass.bottlenecks.masking import choose_tokens, corrupt
 from hourglass.errors import ConfigError, SourceError, nearest
-from hourglass.nn.attention import check_attention
+from hourglass.nn.attention import check_attention, check_own_attention
 from hourglass.nn.language_head import logits, token_loss
 from hourglass.nn.text_model import Lesson, TextConfig, TextModel, Tokens
 from hourglass.storage.atomic import atomic_file
@@ -197,7 +197,7 @@ class Text2Token(TextModel):
         self._next = head_of(self.network.config) == "causal"
         if self._next:
             self.network.config.is_causal = config.attention == "causal"  # heeded by whoever opens the folder
-        parts.check_reading(self.network, config.attention)
+        check_own_attention(self.network, config.attention)
         if "clm" in config.stages:
             check_attention(self.network, "causal")
         self._dropouts = parts.dropouts(self.network)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hourglass.adapters.huggingface_loading import special_ids
 from hourglass.adapters.pretrained import body
-from hourglass.errors import ConfigError, FolderError, MissingExtra
+from hourglass.errors import FolderError, MissingExtra
 from hourglass.metrics.alignment import Alignment, alignment
 from hourglass.metrics.spectrum import Variation, effective_rank, mean_cosine, variation
 from hourglass.storage.atomic import atomic_folder, read_json, write_json
@@ -302,22 +302,6 @@ def spectral_report(
 
 
 # Parts of a network -----------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def check_reading(network: Any, attention: str) -> None:
-    """ConfigError where a network is not read as it should be, "bidirectional" or "causal": three tokens twice, the last another."""
-    training = network.training
-    network.eval()
-    ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=network.device) % network.config.get_text_config().vocab_size
-    states = body(network)(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-    network.train(training)
-    ahead = not torch.equal(states[0, :2], states[1, :2])
-    if ahead != (attention == "bidirectional"):
-        raise ConfigError(
-            f"{type(network).__name__}: reads {'both ways' if ahead else 'only what came before'}, whatever its settings say; "
-            f"set attention to {'bidirectional' if ahead else 'causal'}, or start from a model of another architecture"
-        )
 
 
 def dropouts(network: nn.Module) -> list[tuple[nn.Module, str, float]]:
