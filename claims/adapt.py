@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 from claims.base import Claim, Row
-from claims.shared.docstrings import docstrings
+from claims.shared.docstrings import first_lines, to_bodies
 
 from hourglass.data.judged import Judged
 from hourglass.uses.adapt import adapt
@@ -110,23 +110,10 @@ def _found(judged: Judged, seed: int) -> tuple[list[str], list[float], list[floa
 
 
 def _docstrings(_: Any, __: str, budget: str, seed: int) -> Judged:
-    first: dict[str, str] = {}
-    bodies: set[str] = set()
-    for text in docstrings(4 * DOCUMENTS[budget]):
-        line, _, body = (part.strip() for part in text.strip().partition("\n"))
-        if len(line.split()) < 4 or len(body.split()) < 10 or line[:80].lower() in first or body[:200] in bodies:
-            continue
-        bodies.add(body[:200])
-        first[line[:80].lower()] = f"{line}\n{body}"
-    known = [text.partition("\n") for text in first.values()]
+    known = first_lines(4 * DOCUMENTS[budget])
     random.Random(seed).shuffle(known)
     known = known[: DOCUMENTS[budget]]
-    asked = range(min(QUERIES[budget], len(known)))
-    return Judged(
-        {str(i): body for i, (_, _, body) in enumerate(known)},
-        {str(i): known[i][0] for i in asked},
-        {str(i): {str(i): 1} for i in asked},
-    )
+    return to_bodies(known, min(QUERIES[budget], len(known)))
 
 
 def _judged(data: Path, name: str, budget: str, _: int) -> Judged:

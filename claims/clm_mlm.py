@@ -37,10 +37,9 @@ from typing import Any
 import numpy as np
 import torch
 from claims.base import Claim, Row
+from claims.shared.docstrings import first_lines, to_bodies
 
 from hourglass.adapters.tokenizers import train_tokenizer
-from hourglass.data import open_texts
-from hourglass.data.judged import Judged
 from hourglass.systems.clm_mlm import CLMMLM, CLMMLMConfig
 from hourglass.training import TrainConfig, fit
 from hourglass.uses.finetune import Classifier, ClassifierConfig, Pair, Retriever, RetrieverConfig
@@ -144,7 +143,10 @@ def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
     """A row a claim, seed and twentieth of the test split; what the arms cost is in the detail of the first."""
     rows = []
     size = SIZES[budget]
-    known = _docstrings(3 * (size.learned + size.validation + size.queries + size.others))
+    known = [
+        (line, body[:CUT], package)
+        for line, body, package in first_lines(3 * (size.learned + size.validation + size.queries + size.others))
+    ]
     for seed in seeds:
         split = _split(known, size, seed)
         found, told = {}, {}
@@ -182,35 +184,9 @@ def _split(known: Sequence[tuple[str, str, str]], size: Size, seed: int) -> dict
         "to_choose": labelled(validation),
         "classified": labelled(test)[: size.classified],
         "pairs": [Pair(line, body) for line, body, _ in learned],
-        "judged_to_choose": _judged(validation, len(validation) // 2),
-        "judged": _judged(test, size.queries),
+        "judged_to_choose": to_bodies(validation, len(validation) // 2),
+        "judged": to_bodies(test, size.queries),
     }
-
-
-def _docstrings(number: int) -> list[tuple[str, str, str]]:
-    """(first line, body, package) of the first `number` docstrings that have both, in an order that packages share."""
-    first: dict[str, tuple[str, str, str]] = {}
-    bodies: set[str] = set()
-    read = 0
-    for batch in open_texts("docstrings:").batches():
-        for text, package in zip(batch.column("text").to_pylist(), batch.column("package").to_pylist()):
-            line, _, body = (part.strip() for part in text.strip().partition("\n"))
-            if len(line.split()) < 3 or len(body.split()) < 12 or line[:80].lower() in first or body[:200] in bodies:
-                continue
-            bodies.add(body[:200])
-            first[line[:80].lower()] = (line, body[:CUT], package)
-        read += len(batch)
-        if read >= number:
-            break
-    return list(first.values())
-
-
-def _judged(texts: list[tuple[str, str, str]], asked: int) -> Judged:
-    return Judged(
-        {str(i): body for i, (_, body, _) in enumerate(texts)},
-        {str(i): line for i, (line, _, _) in enumerate(texts[:asked])},
-        {str(i): {str(i): 1} for i in range(asked)},
-    )
 
 
 def _arm(arm: str, split: dict[str, Any], seed: int, size: Size) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

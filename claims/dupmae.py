@@ -25,11 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from claims.base import Claim, Row
-from claims.shared.docstrings import docstrings
+from claims.shared.docstrings import first_lines, to_bodies
 from scipy import sparse
 
 from hourglass.adapters.tokenizers import train_tokenizer
-from hourglass.data.judged import Judged
 from hourglass.systems.dupmae import DupMAE, DupMAEConfig, Objective
 from hourglass.training import TrainConfig, fit
 from hourglass.uses.finetune import Pair, Retriever, RetrieverConfig
@@ -88,26 +87,14 @@ def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
 
 
 def _split(budget: str, seed: int) -> dict[str, Any]:
-    first: dict[str, str] = {}
-    bodies: set[str] = set()
-    for text in docstrings(3 * (LEARNED[budget] + QUERIES[budget] + OTHERS[budget])):
-        line, _, body = (part.strip() for part in text.strip().partition("\n"))
-        if len(line.split()) < 3 or len(body.split()) < 12 or line[:80].lower() in first or body[:200] in bodies:
-            continue
-        bodies.add(body[:200])
-        first[line[:80].lower()] = f"{line}\n{body}"
-    known = [tuple(text.split("\n", 1)) for text in first.values()]
+    known = first_lines(3 * (LEARNED[budget] + QUERIES[budget] + OTHERS[budget]))
     random.Random(seed).shuffle(known)
     asked, corpus = QUERIES[budget], QUERIES[budget] + OTHERS[budget]
     test, learned = known[:corpus], known[corpus : corpus + LEARNED[budget]]
     return {
-        "learned": [body for _, body in learned],
-        "pairs": [Pair(line, body) for line, body in learned],
-        "judged": Judged(
-            {str(i): body for i, (_, body) in enumerate(test)},
-            {str(i): line for i, (line, _) in enumerate(test[:asked])},
-            {str(i): {str(i): 1} for i in range(asked)},
-        ),
+        "learned": [body for _, body, _ in learned],
+        "pairs": [Pair(line, body) for line, body, _ in learned],
+        "judged": to_bodies(test, asked),
     }
 
 

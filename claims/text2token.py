@@ -38,11 +38,11 @@ from typing import Any
 import numpy as np
 import torch
 from claims.base import Claim, Row
+from claims.shared.docstrings import first_lines, to_bodies
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from hourglass.adapters.tokenizers import train_tokenizer
-from hourglass.data import open_texts
 from hourglass.data.judged import Judged
 from hourglass.systems.text2token import Text2Token, Text2TokenConfig
 from hourglass.training import TrainConfig, fit
@@ -114,7 +114,7 @@ class _Split:
 
 def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
     rows = []
-    known = _known(budget)
+    known = first_lines(3 * (QUERIES[budget] + OTHERS[budget] + 5 * CHOOSING[budget] + LEARNED[budget]))
     for seed in seeds:
         split = _split(known, budget, seed)
         found = _found(split, seed, budget)
@@ -130,25 +130,6 @@ def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
     return rows
 
 
-def _known(budget: str) -> list[tuple[str, str, str]]:
-    """(first line, body, package) of docstrings."""
-    first: dict[str, tuple[str, str, str]] = {}
-    bodies: set[str] = set()
-    enough = 3 * (QUERIES[budget] + OTHERS[budget] + 5 * CHOOSING[budget] + LEARNED[budget])
-    seen = 0
-    for batch in open_texts("docstrings:").batches():
-        for text, package in zip(batch.column("text").to_pylist(), batch.column("package").to_pylist()):
-            line, _, body = (part.strip() for part in text.strip().partition("\n"))
-            if len(line.split()) < 3 or len(body.split()) < 12 or line[:80].lower() in first or body[:200] in bodies:
-                continue
-            bodies.add(body[:200])
-            first[line[:80].lower()] = line, body, package
-        seen += batch.num_rows
-        if seen >= enough:
-            break
-    return list(first.values())
-
-
 def _split(known: Sequence[tuple[str, str, str]], budget: str, seed: int) -> _Split:
     drawn = list(known)
     random.Random(seed).shuffle(drawn)
@@ -157,17 +138,9 @@ def _split(known: Sequence[tuple[str, str, str]], budget: str, seed: int) -> _Sp
     common = [package for package, _ in Counter(package for _, _, package in test).most_common(PACKAGES)]
     return _Split(
         [body for _, body, _ in rest[: LEARNED[budget]]],
-        _judged(valid, CHOOSING[budget]),
-        _judged(test, QUERIES[budget]),
+        to_bodies(valid, CHOOSING[budget]),
+        to_bodies(test, QUERIES[budget]),
         {str(i): package for i, (_, _, package) in enumerate(test) if package in common},
-    )
-
-
-def _judged(rows: Sequence[tuple[str, str, str]], asked: int) -> Judged:
-    return Judged(
-        {str(i): body for i, (_, body, _) in enumerate(rows)},
-        {str(i): line for i, (line, _, _) in enumerate(rows[:asked])},
-        {str(i): {str(i): 1} for i in range(asked)},
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hourglass.data import open_texts
+from hourglass.data.judged import Judged
 
 
 def docstrings(number: int, longest: int | None = None) -> list[str]:
@@ -16,6 +17,33 @@ def docstrings(number: int, longest: int | None = None) -> list[str]:
         if len(texts) >= number:
             break
     return texts[:number]
+
+
+def first_lines(number: int) -> list[tuple[str, str, str]]:
+    """(first line, rest, package) of those of the first `number` docstrings that have both, no first line and no rest twice."""
+    found: dict[str, tuple[str, str, str]] = {}
+    bodies: set[str] = set()
+    read = 0
+    for batch in open_texts("docstrings:").batches():
+        for text, package in zip(batch.column("text").to_pylist(), batch.column("package").to_pylist()):
+            line, _, body = (part.strip() for part in text.strip().partition("\n"))
+            if len(line.split()) < 3 or len(body.split()) < 12 or line[:80].lower() in found or body[:200] in bodies:
+                continue
+            bodies.add(body[:200])
+            found[line[:80].lower()] = line, body, package
+        read += batch.num_rows
+        if read >= number:
+            break
+    return list(found.values())
+
+
+def to_bodies(known: Sequence[tuple[str, str, str]], asked: int) -> Judged:
+    """The first lines of the first `asked` of `first_lines` are to find their bodies among all."""
+    return Judged(
+        {str(i): body for i, (_, body, _) in enumerate(known)},
+        {str(i): line for i, (line, _, _) in enumerate(known[:asked])},
+        {str(i): {str(i): 1} for i in range(asked)},
+    )
 
 
 PROPERTIES: dict[str, Callable[[str], bool]] = {
