@@ -28,6 +28,7 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/encoding.py
+	$(BIN)/python benchmarks/mlm_training.py
 	$(BIN)/python benchmarks/sae_training.py
 	$(BIN)/python benchmarks/sae_variants.py
 	$(BIN)/python benchmarks/explore.py

@@ -7,7 +7,7 @@ of the same size, with AdamW, batches of the same texts, and bfloat16 products w
 
 base     4 layers of 256, 8,000 tokens, 32 texts of 128 (the preset)
 minilm   6 layers of 384, 30,522 tokens, 32 texts of 128
-paper    12 layers of 768, 30,522 tokens, 8 texts of 512 (BERT's)
+paper    12 layers of 768, 30,522 tokens, 2 texts of 512 (BERT's)
 
 ours      `fit` with the objective "mlm"; it reads texts, so tokenizing and choosing whole words are in its time
 trainer   `Trainer` with `DataCollatorForLanguageModeling`, its texts tokenized beforehand
@@ -44,8 +44,10 @@ RESULT = Path(__file__).parent / "results" / "mlm_training.json"
 SIZES = {
     "base": {"layers": 4, "width": 256, "heads": 4, "vocabulary": 8000, "texts": 32, "length": 128},
     "minilm": {"layers": 6, "width": 384, "heads": 12, "vocabulary": 30_522, "texts": 32, "length": 128},
-    "paper": {"layers": 12, "width": 768, "heads": 12, "vocabulary": 30_522, "texts": 8, "length": 512},
+    "paper": {"layers": 12, "width": 768, "heads": 12, "vocabulary": 30_522, "texts": 2, "length": 512},
 }
+HIDDEN = 0.3
+"""Share of the tokens, RetroMAE's."""
 TRAINER = "transformers Trainer"
 OBJECTIVES = ("mlm", "retromae", "dupmae")
 
@@ -98,7 +100,7 @@ def ours(objective: str, size: dict[str, int], tokenizer: Any, texts: list[str],
         network=settings(size),
         max_tokens=size["length"],
         objective=objective,
-        encoder_ratio=0.15 if objective == "mlm" else 0.3,
+        encoder_ratio=HIDDEN,
     )
     model, clock = DupMAE(config, tokenizer), Clock(steps)
     loss = model.loss
@@ -139,7 +141,7 @@ def trainer(size: dict[str, int], tokenizer: Any, texts: list[str], steps: int) 
                 disable_tqdm=True,
                 dataloader_pin_memory=False,
             ),
-            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
+            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=HIDDEN),
             train_dataset=rows,
             callbacks=[Ticks()],
         ).train()
@@ -154,11 +156,11 @@ def floor(size: dict[str, int]) -> dict[str, float]:
     """Giga-operations of a training step (forward and twice that back), and the decoder's share of an mlm step's."""
     d, v, length = size["width"], size["vocabulary"], size["length"]
     layer, head = 2 * 12 * d * d + 4 * length * d, 2 * d * (d + v)
-    mlm, decoder = size["layers"] * layer + 0.15 * head, layer + head
+    mlm, decoder = size["layers"] * layer + HIDDEN * head, layer + head
     tokens = size["texts"] * length
     return {
         "mlm": round(3 * tokens * mlm / 1e9),
-        "decoder_adds": round(decoder / (size["layers"] * layer + 0.3 * head), 3),
+        "decoder_adds": round(decoder / (size["layers"] * layer + HIDDEN * head), 3),
     }
 
 

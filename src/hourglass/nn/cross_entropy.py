@@ -28,15 +28,18 @@ def linear_cross_entropy(
     """
     if targets.ndim == 1:
         targets = targets[:, None]
-    if shares is None:
-        shares = torch.ones(targets.shape, device=rows.device)
     total: Tensor = _LinearCrossEntropy.apply(rows, weight, bias, targets, shares)
     return total
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shares: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shares: Tensor | None
+    ) -> Tensor:
+        spread = shares is not None
+        if shares is None:
+            shares = torch.ones(targets.shape, device=rows.device)
         kind = rows.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
         matrix = weight.to(dtype)
@@ -51,19 +54,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for start in range(0, len(rows), at_once):
                 here = slice(start, start + at_once)
                 given = rows[here].to(dtype)
-                logits = (given @ matrix.T).to(exact)
-                if bias is not None:
-                    logits += bias
+                # Few passes over the logits: they are the larger part of the memory that is moved.
+                logits = given @ matrix.T if bias is None else torch.addmm(bias.to(dtype), given, matrix.T)
+                said = logits.log_softmax(1, dtype=exact)
                 share, target = shares[here].to(exact), targets[here]
-                level = logits.logsumexp(1, keepdim=True)
-                total += (share * (level - logits.gather(1, target))).sum()
+                total -= (share * said.gather(1, target)).sum()
                 if of_rows is None or of_weight is None:
                     continue
                 # d loss / d logits: what the row gives to each token, less what it should.
-                slope = logits.sub_(level).exp_().mul_(share.sum(1, keepdim=True)).scatter_add_(1, target, -share)
+                slope = said.exp_()
+                if spread:
+                    slope *= share.sum(1, keepdim=True)
+                slope = slope.scatter_add_(1, target, -share).to(dtype)
                 if of_bias is not None:
-                    of_bias += slope.sum(0)
-                slope = slope.to(dtype)
+                    of_bias += slope.sum(0, dtype=exact)
                 of_rows[here] = (slope @ matrix).to(rows.dtype)
                 of_weight += slope.T @ given
         ctx.gradients = of_rows, of_weight, of_bias
