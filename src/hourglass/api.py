@@ -48,9 +48,9 @@ from hourglass.training.randomness import seeded
 from hourglass.uses import coders
 from hourglass.uses.adapt import adapt
 from hourglass.uses.explore import Workspace, build, engines
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import is_workspace, writing
 from hourglass.uses.learn import learn
+from hourglass.uses.progress import Progress
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.uses.steer.logits import logit_effect as effect_on_logits
 from hourglass.uses.vectors import write_vectors as encode

@@ -34,7 +34,7 @@ from hourglass.adapters.huggingface_loading import encode as tokenize
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.storage.atomic import atomic_folder
-from hourglass.uses.explore.progress import Progress
+from hourglass.uses.progress import Progress
 
 _TEXTS_AT_ONCE = 1024
 _SHORT = 12

@@ -24,8 +24,8 @@ from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import read_json
 from hourglass.storage.places import Place
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.probe.encoders import encode_documents
+from hourglass.uses.progress import Progress
 
 _TEXTS_AT_ONCE = 1024
 _LONGEST = 512  # tokens, of a model that does not say

@@ -17,10 +17,10 @@ from hourglass.errors import ConfigError, InputError
 from hourglass.systems.interpretable_embeddings import PAPER_CORRELATE
 from hourglass.uses.explore.correlate import verified
 from hourglass.uses.explore.pair_counts import shared
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.same_tokens import same_tokens
 from hourglass.uses.explore.words import places
 from hourglass.uses.explore.workspace import Workspace
+from hourglass.uses.progress import Progress
 from hourglass.waist import TokenStates
 from workspaces import make_workspace
 

@@ -27,8 +27,8 @@ from hourglass.uses.explore.engines import Engine
 from hourglass.uses.explore.learning import MakeCoder, learn
 from hourglass.uses.explore.naming import draw_map, name, refresh_frequencies
 from hourglass.uses.explore.overview import write_report
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import FORMAT, TextCoder, Workspace, is_workspace
+from hourglass.uses.progress import Progress
 
 Array = np.ndarray[Any, Any]
 

@@ -14,9 +14,9 @@ from hourglass.storage.rows import RowFile
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.engines import Advance, Engine, Part
 from hourglass.uses.explore.pooling import PooledCodes, pool
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.words import word_presence
 from hourglass.uses.explore.workspace import CodedDocuments, Workspace
+from hourglass.uses.progress import Progress
 from hourglass.waist import TokenStates
 
 Array = np.ndarray[Any, Any]

@@ -37,8 +37,8 @@ from hourglass.uses.explore.pair_filters import (
     same_findings,
 )
 from hourglass.uses.explore.presence import names_of
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.strata import FEWEST, FEWEST_SPLIT, SMALLEST, halves, length_strata
+from hourglass.uses.progress import Progress
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace

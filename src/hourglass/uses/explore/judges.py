@@ -24,7 +24,7 @@ from hourglass.errors import ConfigError, InputError
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.hypotheses import Evidence, Hypothesis, pattern_of
 from hourglass.uses.explore.labels import MIN_SCORE
-from hourglass.uses.explore.progress import Progress
+from hourglass.uses.progress import Progress
 from hourglass.waist import TextReader
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from hourglass.storage.rows import RowFile, RowWriter
 from hourglass.training import fit
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.engines import Advance, Engine, Part
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.words import vocabulary
 from hourglass.uses.explore.workspace import TextCoder, Workspace
+from hourglass.uses.progress import Progress
 from hourglass.waist import TextReader, TokenStates
 
 Array = np.ndarray[Any, Any]

@@ -17,8 +17,8 @@ from hourglass.storage.rows import RowFile
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.labels import TokenSample, name_features
 from hourglass.uses.explore.learning import for_names
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.workspace import Workspace
+from hourglass.uses.progress import Progress
 
 Array = np.ndarray[Any, Any]
 

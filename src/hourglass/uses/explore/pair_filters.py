@@ -12,8 +12,8 @@ from hourglass.uses.explore.alike import first_alike, same_as
 from hourglass.uses.explore.labels import clarity, parts_of
 from hourglass.uses.explore.looked_at import Field
 from hourglass.uses.explore.pair_counts import PairCounts
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.same_tokens import same_tokens
+from hourglass.uses.progress import Progress
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.correlate import CorrelateOptions

@@ -18,7 +18,7 @@ from hourglass.errors import ConfigError
 from hourglass.uses.explore.correlate import Correlations, items_in, verified
 from hourglass.uses.explore.hypotheses import Hypothesis, description_of, statement_of
 from hourglass.uses.explore.judges import ChatJudge, FunctionJudge, Judge, RuleJudge, ask, endpoint_of, is_address
-from hourglass.uses.explore.progress import Progress
+from hourglass.uses.progress import Progress
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace

@@ -32,8 +32,8 @@ from hourglass.uses.explore.hypotheses import BEGINNING, statement_of
 from hourglass.uses.explore.judges import endpoint_of, usage_of
 from hourglass.uses.explore.labels import MIN_SCORE, mark
 from hourglass.uses.explore.naming import write_label_vectors, write_table
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.writing import marked
+from hourglass.uses.progress import Progress
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hourglass.adapters.chat_endpoint import ChatEndpoint
 from hourglass.uses.explore.judges import about
-from hourglass.uses.explore.progress import Progress
+from hourglass.uses.progress import Progress
 
 _EXPECTED_REPLY = 100  # tokens of a list of features
 

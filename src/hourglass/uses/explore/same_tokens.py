@@ -14,8 +14,8 @@ import numpy as np
 from scipy.sparse import csc_matrix
 
 from hourglass.uses.explore import windows
-from hourglass.uses.explore.progress import Progress
 from hourglass.uses.explore.words import places
+from hourglass.uses.progress import Progress
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace

@@ -52,7 +52,7 @@ from hourglass.uses.explore.judges import (
     is_address,
 )
 from hourglass.uses.explore.labels import MIN_SCORE
-from hourglass.uses.explore.progress import Progress
+from hourglass.uses.progress import Progress
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace

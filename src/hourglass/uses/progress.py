@@ -1,4 +1,4 @@
-"""Progress bars for the stages of an exploration."""
+"""Progress bars for the stages of whatever takes a while."""
 
 from __future__ import annotations
 
