@@ -216,6 +216,17 @@ def main() -> None:
     measured = {name: compare(name, arguments.steps, arguments.rounds, source) for name in arguments.sizes}
     result = {
         "work": "training steps of a new BERT on docstrings, " + precision(),
+        "ours": {
+            name: {
+                **{side: speed for side, speed in run["tokens_per_second_wall"].items() if side != TRAINER},
+                "retromae_step": run["retromae_step_wall"],
+                "dupmae_step": run["dupmae_step_wall"],
+            }
+            for name, run in measured.items()
+        },
+        "peers": {name: {TRAINER: run["tokens_per_second_wall"][TRAINER]} for name, run in measured.items()},
+        "ratio": {name: run["ratio_to_trainer_wall"] for name, run in measured.items()},
+        "floor": {name: run["floor"] for name, run in measured.items()},
         "sizes": measured,
         "threads": torch.get_num_threads(),
         "command": " ".join(["python benchmarks/mlm_training.py", *sys.argv[1:]]),
