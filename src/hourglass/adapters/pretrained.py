@@ -65,11 +65,11 @@ def load_encoder(model: str) -> tuple[Any, Any]:
 
     A new mask token takes a row of the embeddings that no token has, or a new one. Raises ConfigError as `as_encoder` besides.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
+    from transformers import AutoConfig
 
     with loading_errors(model, "model"):
-        kind = type(AutoConfig.from_pretrained(resolve(model), trust_remote_code=False))
-    if kind in MODEL_FOR_MASKED_LM_MAPPING or kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        config = AutoConfig.from_pretrained(resolve(model), trust_remote_code=False)
+    if head_of(config) == "masked" or config.is_encoder_decoder:
         return load_network(model, "masked")
     tokenizer, network = load_network(model, "causal")
     if tokenizer.mask_token_id is None:

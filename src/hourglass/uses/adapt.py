@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hourglass.adapters.huggingface_loading import backend, loading_errors, resolve
+from hourglass.adapters.huggingface_loading import backend, loading_errors, quiet, resolve
 from hourglass.adapters.huggingface_loading import encode as tokenize
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, SourceError
@@ -92,34 +91,41 @@ def adapt(
         model = SentenceTransformer(
             resolve(encoder) if encoder == "minilm" else encoder, device="cpu", trust_remote_code=False
         )
-    if not hasattr(model.tokenizer, "convert_ids_to_tokens"):
-        raise ConfigError(f"{encoder}: its tokenizer is none of transformers; name a model that has one")
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise ConfigError(f"{encoder}: has no fast tokenizer of transformers; name a model that has one")
+    if any(type(module).__name__ == "WordWeights" for module in model):
+        raise ConfigError(f"{encoder}: has words beside its vector already; adapt the encoder that it was made of")
     texts = open_texts(source, text=text)
     if limit is not None:
         texts = texts.limited(limit)
     size = len(model.tokenizer)
     held, sample, documents = np.zeros(size, np.int64), _Sample(seed), 0
+    tokenizer = backend(model.tokenizer)
+    room = (model.max_seq_length or 512) - model.tokenizer.num_special_tokens_to_add()
     with Progress(progress) as bars:
         task = bars.start("counting", limit, "texts")
         for batch in texts.batches(_TEXTS_AT_ONCE):
-            for ids in _ids(model, batch.column(texts.text_column).to_pylist()):
-                if len(ids):
-                    documents += 1
-                    held[np.unique(ids)] += 1
-                    sample.add(ids)
+            read = tokenize(tokenizer, batch.column(texts.text_column).to_pylist())
+            rows = [ids for encoding in read if len(ids := np.array(encoding.ids[:room], np.int64))]
+            documents += len(rows)
+            for ids in rows:
+                sample.add(ids)
+            if rows:
+                of_row = np.repeat(np.arange(len(rows)), [len(ids) for ids in rows])
+                held += np.bincount(np.unique(of_row * size + np.concatenate(rows)) % size, minlength=size)
             bars.advance(task, batch.num_rows)
     if not documents:
         raise SourceError(f"{texts.name}: no text to adapt to")
     idf = np.log((1 + documents) / (1 + held))
     idf[model.tokenizer.all_special_ids] = 0
-    made = with_words(model, idf, words, share, sample.ids, seed)
-    with atomic_folder(out) as folder, loading_errors(encoder, "model"):
+    made = _with_words(model, idf, words, share, sample.ids, seed)
+    with atomic_folder(out) as folder, quiet():
         made.save(str(folder), create_model_card=False)
         (folder / "README.md").write_text(_card(encoder, texts.name, documents, words, share), encoding="utf-8")
     return Adapted(documents, int((held > 0).sum()), int(model.get_embedding_dimension() or 0) + words)
 
 
-def with_words(model: Any, idf: Array, words: int, share: float, sample: list[Array], seed: int = 0) -> Any:
+def _with_words(model: Any, idf: Array, words: int, share: float, sample: list[Array], seed: int = 0) -> Any:
     """A `SentenceTransformer` of one, with the words beside its vector.
 
     idf     [V] weights of the tokens; sample: token ids of some texts
@@ -153,6 +159,8 @@ def with_words(model: Any, idf: Array, words: int, share: float, sample: list[Ar
             Normalize(),
         ],
         device="cpu",
+        prompts=model.prompts,
+        default_prompt_name=model.default_prompt_name,
         similarity_fn_name="cosine",
     )
 
@@ -173,13 +181,6 @@ def _words(idf: Array, directions: torch.Tensor, ids: Array) -> float:
     weights = torch.from_numpy(idf[ids]).float()
     total = weights.sum()
     return float((weights @ directions[ids]).norm() / total) if total > 0 else 0.0
-
-
-def _ids(model: Any, texts: list[str]) -> Iterator[Array]:
-    """Of each text the token ids that the model reads, special ones not among them."""
-    room = (model.max_seq_length or 512) - model.tokenizer.num_special_tokens_to_add()
-    for encoding in tokenize(backend(model.tokenizer), texts):
-        yield np.array(encoding.ids[:room], np.int64)
 
 
 class _Sample:

@@ -167,15 +167,22 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
     """
     from hourglass.uses.finetune.retriever import Retriever, RetrieverConfig
 
-    ours = _ours(model)
-    if ours.get("system") == "retriever":
+    ours, modules = _ours(model), Path(model) / "modules.json"
+    splade = modules.is_file() and "Splade" in modules.read_text(encoding="utf-8")
+    if ours.get("system") == Retriever.system_name():
         retriever = Retriever.from_pretrained(model).lexical()
-    elif ours.get("system") == "dupmae":
-        tokenizer, network = load_network(model, "masked")
-        settings = RetrieverConfig(representation="lexical", similarity="dot", max_tokens=ours["max_tokens"])
-        retriever = Retriever(settings, (network, tokenizer)).eval()
+    elif splade or (model != "minilm" and not Path(model).is_dir()):
+        return _sparse_encoder(model)
     else:
-        return _splade(model)
+        tokenizer, network = load_network(model, "masked")
+        if network.new_head:
+            raise ConfigError(
+                f"{model}: has no weights of words; name the folder of a masked language model with its head (a dupmae), of a "
+                "retriever with a lexical part, or of a SparseEncoder"
+            )
+        longest = ours.get("max_tokens") or min(tokenizer.model_max_length, _LONGEST)
+        settings = RetrieverConfig(representation="lexical", similarity="dot", max_tokens=longest)
+        retriever = Retriever(settings, (network, tokenizer)).eval()
     return retriever, retriever.tokenizer, retriever.config.max_tokens, retriever.config.k
 
 
@@ -186,12 +193,7 @@ def _ours(model: str) -> dict[str, Any]:
     return settings
 
 
-def _splade(model: str) -> tuple[Any, Any, int | None, int | None]:
-    modules = Path(model) / "modules.json"
-    if model == "minilm" or (Path(model).is_dir() and not (modules.is_file() and "Splade" in modules.read_text())):
-        raise ConfigError(
-            f"{model}: has no weights of words; name the folder of a dupmae, of a retriever with a lexical part, or of a SparseEncoder"
-        )
+def _sparse_encoder(model: str) -> tuple[Any, Any, int | None, int | None]:
     from sentence_transformers import SparseEncoder
 
     with loading_errors(model, "model"):

@@ -75,6 +75,19 @@ def test_the_same_corpus_gives_the_same_vectors(adapted, tmp_path):
     assert torch.equal(torch.tensor(first), torch.tensor(second))
 
 
+def test_prompts_are_kept_and_words_are_put_beside_once(adapted, tmp_path):
+    plain = SentenceTransformer(resolve("minilm"), device="cpu", prompts={"query": "question: "})
+    plain.save(str(tmp_path / "prompted"))
+    made = tmp_path / "made"
+    adapt(pd.DataFrame({"text": TEXTS}), made, encoder=str(tmp_path / "prompted"), text="text", words=8, progress=False)
+    model = SentenceTransformer(str(made), device="cpu")
+    assert model.prompts["query"] == "question: "
+    asked = [m.encode("wing", prompt_name="query", normalize_embeddings=True) for m in (plain, model)]
+    assert np.abs(asked[0] - asked[1][:384] / np.linalg.norm(asked[1][:384])).max() < 1e-5
+    with pytest.raises(ConfigError, match="has words beside its vector already"):
+        adapt(pd.DataFrame({"text": TEXTS}), tmp_path / "twice", encoder=str(adapted), text="text", progress=False)
+
+
 def test_from_the_command_line(tmp_path):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
