@@ -1,8 +1,9 @@
 """A frozen network that stops at a layer, and how its states are computed fast: for every reader of Hugging Face models.
 
 What is read is a flat array of tokens and windows into it. What makes it fast: windows sorted by length so that little is
-padded, no attention mask where nothing is padded, a cache-sized batch for each core instead of all cores on one batch (no
-core waits for another, which on a busy machine costs most of the time), and no block beyond the layer that is asked for.
+padded, no attention mask where nothing is padded, attention by plain products (`cpu_attention`), a cache-sized batch for
+each core instead of all cores on one batch (no core waits for another, which on a busy machine costs most of the time),
+and no block beyond the layer that is asked for.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class FrozenNetwork:
         self.depth: int | None = None
         if layer is not None:
             self.layer, self.depth = sites.stop_at(self.module, layer)
+        if device.type == "cpu" and dtype == torch.bfloat16:
+            from hourglass.adapters.cpu_attention import use_cpu_attention  # brings transformers
+
+            use_cpu_attention(self.module)
         self.revision = getattr(module.config, "_commit_hash", None)
         self._pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         self._tokens_per_batch = tokens_per_batch or (2048 if device.type == "cpu" else 65_536)
