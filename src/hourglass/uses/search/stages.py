@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 
@@ -79,6 +79,20 @@ class Found:
                 f"{len(self.rankings)} rankings side by side; fuse them first, as in (bm25 | dense) >> rrf"
             )
         return self.rankings[0] if self.rankings else None
+
+
+class Documents(Protocol):
+    """What stages read of an index."""
+
+    def __len__(self) -> int: ...
+
+    def texts(self, rows: Array) -> list[str]:
+        """Of documents `rows` [n]."""
+        ...
+
+    def names(self, rows: Array) -> list[str]:
+        """Of documents `rows` [n]."""
+        ...
 
 
 class Stage(ABC):
