@@ -17,6 +17,7 @@ noises' own reconstruction losses are not compared: some noise is easier to undo
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,10 @@ def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
     for seed in seeds:
         split = _split(budget, seed)
         with tempfile.TemporaryDirectory() as folder:
-            found = {arm: _arm(arm, split, seed, budget, Path(folder) / arm) for arm in ARMS}
+            found = {}
+            for arm in ARMS:
+                found[arm] = _arm(arm, split, seed, budget, Path(folder) / arm)
+                print(f"seed {seed}, {arm}: {sum(found[arm]) / len(found[arm]):.4f}", file=sys.stderr, flush=True)
         for part, (ours, baseline) in PAIRS.items():
             for group, (a, b) in enumerate(zip(found[ours], found[baseline])):
                 rows.append(Row(part=part, unit=f"group {group}", seed=seed, ours=a, baseline=b))

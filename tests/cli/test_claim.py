@@ -27,6 +27,11 @@ CLUSTERED = ("news_question", "news_comment", "essays")
         ("explore_correlate", {"found_where_named"}),
         ("explore_find", {f"{corpus}_above_{baseline}" for corpus in FOUND_IN for baseline in BASELINES}),
         ("explore_cluster", {f"{corpus}_above_{b}" for corpus in CLUSTERED for b in ("kmeans", "phrases")}),
+        ("dupmae", set()),
+        ("text2token", set()),
+        ("clm_mlm", set()),
+        ("bart", set()),
+        ("adapt", {"cranfield", "npl_vaswani", "squad_questions"}),
     ],
 )
 def test_a_smoke_run_measures_every_part_and_keeps_nothing(name, only_with_data, monkeypatch):
