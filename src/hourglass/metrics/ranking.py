@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from hourglass.errors import InputError
+from hourglass.errors import ConfigError, InputError, nearest
 
 Array = np.ndarray[Any, Any]
 
@@ -97,31 +97,62 @@ def recall_at(scores: Array, relevance: Array, k: int, judged: Array | None = No
     return float(relevant[trec_order(scores, k)].sum()) / total if total else float("nan")
 
 
+def precision_among(scores: Array, relevance: Array, k: int, judged: Array | None = None) -> float:
+    """Share of the first `k` places that hold something relevant; P@k. Arguments as for `ndcg_at`."""
+    return float((np.asarray(relevance)[trec_order(scores, k)] > 0).sum()) / k
+
+
+def average_precision_at(scores: Array, relevance: Array, k: int, judged: Array | None = None) -> float:
+    """Mean over what is relevant of the precision at its place, 0 beyond the first `k`; its mean over queries is MAP@k.
+
+    Arguments as for `ndcg_at`. NaN where nothing is relevant.
+    """
+    relevant = np.asarray(relevance) > 0
+    total = int((relevant if judged is None else np.asarray(judged) > 0).sum())
+    hits = relevant[trec_order(scores, k)]
+    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].sum()) / total if total else float("nan")
+
+
 RankingMeasure = Callable[[Array, Array, int, Array | None], float]
-MEASURES: Mapping[str, tuple[RankingMeasure, int]] = {
-    "ndcg@10": (ndcg_at, 10),
-    "mrr@10": (reciprocal_rank_at, 10),
-    "recall@100": (recall_at, 100),
+_AT_DEPTH: Mapping[str, RankingMeasure] = {
+    "ndcg": ndcg_at,
+    "mrr": reciprocal_rank_at,
+    "recall": recall_at,
+    "p": precision_among,
+    "map": average_precision_at,
 }
-"""What is said of a run: the measure and its depth, by name."""
+MEASURES = ("ndcg@10", "mrr@10", "recall@100")
+"""What is said of a run where nothing else is asked for."""
+
+
+def ranking_measure(name: str) -> tuple[RankingMeasure, int]:
+    """(measure, depth) of a name as "ndcg@10"; ConfigError for one that there is not."""
+    what, _, depth = name.partition("@")
+    if what not in _AT_DEPTH or not depth.isdecimal() or int(depth) < 1:
+        known = nearest(what, _AT_DEPTH) if what not in _AT_DEPTH else ""
+        raise ConfigError(f"no measure {name!r}{known}; expected one of {', '.join(_AT_DEPTH)} and a depth, as ndcg@10")
+    return _AT_DEPTH[what], int(depth)
 
 
 def measure_run(
-    run: Mapping[str, Mapping[str, float]], qrels: Mapping[str, Mapping[str, int]]
+    run: Mapping[str, Mapping[str, float]],
+    qrels: Mapping[str, Mapping[str, int]],
+    measures: Sequence[str] = MEASURES,
 ) -> tuple[list[str], dict[str, Array]]:
-    """(queries, values of each of `MEASURES` [queries]) of a run.
+    """(queries, values of each measure [queries]) of a run.
 
     run    score of the documents found, by query and document; a query that it lacks found nothing and counts as 0
     qrels  graded relevance by query and document; queries without anything relevant are left out
     """
     queries = [query for query, judged in qrels.items() if any(grade > 0 for grade in judged.values())]
-    values: dict[str, Array] = {name: np.empty(len(queries)) for name in MEASURES}
+    known = {name: ranking_measure(name) for name in measures}
+    values: dict[str, Array] = {name: np.empty(len(queries)) for name in known}
     for row, query in enumerate(queries):
         found, judged = run.get(query, {}), qrels[query]
         documents = sorted(found)
         scores = np.array([found[document] for document in documents], np.float32)
         relevance = np.array([judged.get(document, 0) for document in documents], np.int64)
-        for name, (measure, k) in MEASURES.items():
+        for name, (measure, k) in known.items():
             values[name][row] = measure(scores, relevance, k, np.array(list(judged.values())))
     return queries, values
 

@@ -1,0 +1,166 @@
+"""Queries made wider by what a first search found: RM3 by words, Rocchio by vectors, BERT-QE by passages.
+
+    bm25 >> RM3(index, words) >> bm25
+
+Feedback helps where the first documents are good and leads astray where they are not: look at the differences query by query
+(`evaluate(...).differences`). None of these sees a judgement.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+
+from hourglass.errors import ConfigError
+from hourglass.uses.search.passages import TextScorer, passages
+from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking, Stage
+
+Words = Callable[[str], list[str]]
+"""Terms of a text, as the index of words makes them."""
+
+
+@final
+class RM3(Stage):
+    """The query's terms, and those that its first documents have in common; Abdul-Jaleel et al. 2004.
+
+    p(w | R) ~ sum over the first `documents` of p(w | d) p(d), p(w | d) the share of d's terms, p(d) its share of the scores;
+    of these the `terms` largest, made to sum to 1; the new weights are (1 - share) x the query's own + share x theirs.
+    The ranking is dropped: what comes next searches with the new weights.
+    """
+
+    def __init__(
+        self, documents: Documents, words: Words, *, first: int = 10, terms: int = 10, share: float = 0.5
+    ) -> None:
+        if first < 1 or terms < 1 or not 0 <= share <= 1:
+            raise ConfigError(
+                f"first {first}, terms {terms}, share {share}: expected 1 or more, and a share from 0 to 1"
+            )
+        self.name, self._documents, self._words = "rm3", documents, words
+        self._first, self._terms, self._share = first, terms, share
+
+    def advance(self, found: Sequence[Found]) -> list[Found]:
+        return [Found(replace(each.query, terms=self._wider(each))) for each in found]
+
+    def _wider(self, found: Found) -> dict[str, float]:
+        own = found.query.terms or _shares(Counter(self._words(found.query.text)))
+        own = {term: weight / sum(own.values()) for term, weight in own.items()}
+        ranking = _required(found, self.name).first(self._first)
+        positive = np.maximum(ranking.scores.astype(np.float64), 0)
+        if not positive.sum():
+            return own
+        common: Counter[str] = Counter()
+        for text, weight in zip(self._documents.texts(ranking.rows), positive / positive.sum()):
+            for term, share in _shares(Counter(self._words(text))).items():
+                common[term] += weight * share
+        # Of equal ones the first in the alphabet, so that it does not hang on the order of the documents.
+        best = dict(sorted(common.items(), key=lambda item: (-item[1], item[0]))[: self._terms])
+        total = sum(best.values())
+        made = {term: (1 - self._share) * weight for term, weight in own.items()}
+        for term, weight in best.items():
+            made[term] = made.get(term, 0.0) + self._share * weight / total
+        return {term: weight for term, weight in made.items() if weight}
+
+
+@final
+class Rocchio(Stage):
+    """query x its vector + feedback x the mean vector of the first documents; Rocchio 1971, dense after Li et al. 2021.
+
+    encode   [n, d] vectors of queries
+    vectors  [n, d] of documents, by their rows
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Sequence[Query]], Array],
+        vectors: Callable[[Array], Array],
+        *,
+        first: int = 3,
+        query: float = 1.0,
+        feedback: float = 0.5,
+    ) -> None:
+        if first < 1 or query < 0 or feedback < 0:
+            raise ConfigError(f"first {first}, query {query}, feedback {feedback}: expected 1 or more, and 0 or more")
+        self.name, self._encode, self._vectors = "rocchio", encode, vectors
+        self._first, self._query, self._feedback = first, query, feedback
+
+    def advance(self, found: Sequence[Found]) -> list[Found]:
+        own = self._encode([each.query for each in found])
+        made = []
+        for each, vector in zip(found, own):
+            rows = _required(each, self.name).rows[: self._first]
+            mean = self._vectors(rows).astype(np.float32).mean(0) if len(rows) else 0.0
+            made.append(Found(replace(each.query, vector=self._query * vector + self._feedback * mean)))
+        return made
+
+
+@final
+class BertQE(Stage):
+    """The best chunks of the first documents speak for the query; Zheng et al. 2020.
+
+    The first `documents` are cut into chunks of `size` words, every half of that; `chunks` of them that `score` likes best for
+    the query are kept. A document is scored by share x (sum over the chunks of softmax(chunk for query) x document for chunk)
+    + (1 - share) x its score before; a document for a text is that of its best passage of 100 words, every 50.
+
+    score    of texts for a query, for choosing chunks
+    compare  of texts for a chunk; None: the same. A smaller model here costs little quality (the paper's LMT)
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        score: TextScorer,
+        compare: TextScorer | None = None,
+        *,
+        first: int = 10,
+        size: int = 10,
+        chunks: int = 10,
+        share: float = 0.4,
+    ) -> None:
+        if min(first, chunks) < 1 or size < 2 or not 0 <= share <= 1:
+            raise ConfigError(
+                f"first {first}, size {size}, chunks {chunks}, share {share}: expected 1 or more, a size of 2 or more, and a share "
+                "from 0 to 1"
+            )
+        self.name, self._documents, self._score, self._compare = "bert_qe", documents, score, compare or score
+        self._first, self._size, self._chunks, self._share = first, size, chunks, share
+
+    def advance(self, found: Sequence[Found]) -> list[Found]:
+        return [replace(each, rankings=(self._again(each),)) for each in found]
+
+    def _again(self, found: Found) -> Ranking:
+        ranking = _required(found, self.name)
+        texts = self._documents.texts(ranking.rows)
+        chunks = [
+            part.text for text in texts[: self._first] for part in passages(text, self._size, -(-self._size // 2))
+        ]
+        if not chunks:
+            return ranking
+        liked = np.asarray(self._score(found.query, chunks), np.float64)
+        best = np.argsort(-liked, kind="stable")[: self._chunks]
+        weights = np.exp(liked[best] - liked[best].max())
+        weights /= weights.sum()
+        cut = [passages(text, 100, 50) for text in texts]
+        of = np.repeat(np.arange(len(texts)), [len(parts) for parts in cut])
+        flat = [part.text for parts in cut for part in parts]
+        spoken = np.zeros(len(texts))
+        for chunk, weight in zip(best, weights):
+            scores = self._compare(Query(found.query.id, chunks[chunk]), flat)
+            highest = np.full(len(texts), scores.min())
+            np.maximum.at(highest, of, scores)
+            spoken += weight * highest
+        return Ranking.of(ranking.rows, (1 - self._share) * ranking.scores + self._share * spoken)
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    total = sum(counts.values())
+    return {term: count / total for term, count in counts.items()}
+
+
+def _required(found: Found, name: str) -> Ranking:
+    if found.ranking is None:
+        raise ConfigError(f"{name}: nothing found yet to learn from; begin with a stage that retrieves")
+    return found.ranking

@@ -1,0 +1,220 @@
+"""Long documents: cut into passages, each scored by itself, and the scores of a document's passages made one.
+
+    ByPassages(index, score, aggregate="max")      # what was found is scored again, passage by passage
+    Folded(BM25(passages), parents, "max")         # an index of passages answers with documents
+
+Score aggregation after Dai and Callan 2019 (FirstP, MaxP, SumP), Yilmaz et al. 2019 (Birch) and their kin; Wang et al. 2024, section on
+long documents (arXiv 2403.00784). MaxP favours long documents, which have more passages to be lucky with; the mean of the best few less.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple, Protocol, final, get_args
+
+import numpy as np
+
+from hourglass.errors import ConfigError, nearest
+from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking, Scorer, Stage
+
+Unit = Literal["words", "sentences"]
+Aggregate = Literal["first", "max", "sum", "mean", "top", "kernel", "decay"]
+
+_PARTS = {"words": re.compile(r"\S+"), "sentences": re.compile(r"\S.*?(?:[.!?…]+(?=\s|$)|[。！？]|\n\s*\n|$)", re.S)}
+
+
+class Passage(NamedTuple):
+    """Characters `start` to `stop` of a text, and these, with the title before them where one was given."""
+
+    start: int
+    stop: int
+    text: str
+
+
+class TextScorer(Protocol):
+    """[n] scores of texts for a query: a cross-encoder, an inner product of vectors, BM25 with the statistics of a corpus."""
+
+    def __call__(self, query: Query, texts: Sequence[str]) -> Array: ...
+
+
+def passages(
+    text: str, size: int = 150, stride: int = 75, *, unit: Unit = "words", most: int | None = None, title: str = ""
+) -> list[Passage]:
+    """Windows of `size` words or sentences, one every `stride`; the last ends with the text. A text without words has none.
+
+    most   keep so many at most: the first, the last, and some evenly spaced between
+    title  stands before each
+
+    Raises ConfigError for sizes that leave something out.
+    """
+    if unit not in get_args(Unit):
+        raise ConfigError(f"no unit {unit!r}{nearest(str(unit), get_args(Unit))}")
+    if not 1 <= stride <= size:
+        raise ConfigError(f"size {size}, stride {stride}: expected a stride of 1 or more, up to the size")
+    if most is not None and most < 1:
+        raise ConfigError(f"most {most}: expected 1 passage or more")
+    spans = [match.span() for match in _PARTS[unit].finditer(text)]
+    if not spans:
+        return []
+    count = 1 + max(0, -(-(len(spans) - size) // stride))
+    firsts = [i * stride for i in range(count)]
+    if most is not None and count > most:
+        firsts = [firsts[i] for i in np.unique(np.linspace(0, count - 1, most).round().astype(int))]
+    made = []
+    for first in firsts:
+        start, stop = spans[first][0], spans[min(first + size, len(spans)) - 1][1]
+        made.append(Passage(start, stop, f"{title} {text[start:stop]}".strip()))
+    return made
+
+
+def aggregated(
+    scores: Array, documents: Array, aggregate: Aggregate, *, top: int = 3, temperature: float = 1.0
+) -> tuple[Array, Array]:
+    """(documents, one score of each) of passages' scores [n], `documents` [n] saying whose each is, in the order of the text.
+
+    "first"   of the first passage here        "max"     the highest
+    "sum"     of all                           "mean"    of all
+    "top"     mean of the `top` highest        "decay"   sum of score / place, 1 for the first passage
+    "kernel"  temperature x log of the sum of exp(score / temperature): a soft maximum
+    """
+    if aggregate not in get_args(Aggregate):
+        raise ConfigError(f"no aggregate {aggregate!r}{nearest(str(aggregate), get_args(Aggregate))}")
+    if top < 1 or not temperature > 0:
+        raise ConfigError(f"top {top}, temperature {temperature}: expected 1 or more, and above 0")
+    order = np.argsort(documents, kind="stable")
+    scores = np.asarray(scores, np.float64)[order]
+    named, starts, counts = np.unique(np.asarray(documents)[order], return_index=True, return_counts=True)
+    if not len(named):
+        return named, scores
+    place = np.arange(len(scores)) - np.repeat(starts, counts)
+    if aggregate == "first":
+        return named, scores[starts]
+    if aggregate == "max":
+        return named, np.maximum.reduceat(scores, starts)
+    if aggregate == "sum":
+        return named, np.add.reduceat(scores, starts)
+    if aggregate == "mean":
+        return named, np.add.reduceat(scores, starts) / counts
+    if aggregate == "decay":
+        return named, np.add.reduceat(scores / (1 + place), starts)
+    if aggregate == "kernel":
+        highest = np.maximum.reduceat(scores, starts)
+        summed = np.add.reduceat(np.exp((scores - np.repeat(highest, counts)) / temperature), starts)
+        return named, highest + temperature * np.log(summed)
+    best = np.lexsort((-scores, np.repeat(named, counts)))
+    kept = np.where(place < top, scores[best], 0)
+    return named, np.add.reduceat(kept, starts) / np.minimum(counts, top)
+
+
+@final
+class ByPassages(Stage):
+    """Scores what has been found again, passage by passage.
+
+    score      of passages, for a query
+    aggregate  of a document's passages, as in `aggregated`
+    keep       share that the score before keeps: keep x before + (1 - keep) x now, both from 0 to 1 within the query
+               (Birch, with sentences and "top"); 0: the new score alone
+
+    A document without words keeps its place below those that have some.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        score: TextScorer,
+        *,
+        aggregate: Aggregate = "max",
+        size: int = 150,
+        stride: int = 75,
+        unit: Unit = "words",
+        most: int | None = 16,
+        top: int = 3,
+        temperature: float = 1.0,
+        keep: float = 0.0,
+        name: str = "passages",
+    ) -> None:
+        if not 0 <= keep < 1:
+            raise ConfigError(f"keep {keep}: expected a share from 0 up to, not with, 1")
+        aggregated(np.zeros(0), np.zeros(0, np.int64), aggregate, top=top, temperature=temperature)
+        passages("", size, stride, unit=unit, most=most)
+        self.name, self._documents, self._score, self._keep = name, documents, score, keep
+        self._cut: Callable[[str], list[Passage]] = lambda text: passages(text, size, stride, unit=unit, most=most)
+        self._fold: Callable[[Array, Array], tuple[Array, Array]] = lambda scores, of: aggregated(
+            scores, of, aggregate, top=top, temperature=temperature
+        )
+
+    def advance(self, found: Sequence[Found]) -> list[Found]:
+        return [replace(each, rankings=(self._again(each),)) for each in found]
+
+    def _again(self, found: Found) -> Ranking:
+        before = found.ranking
+        if before is None:
+            raise ConfigError(f"{self.name}: nothing found yet to score again; begin with a stage that retrieves")
+        cut = [self._cut(text) for text in self._documents.texts(before.rows)]
+        of = np.repeat(np.arange(len(before)), [len(parts) for parts in cut])
+        if not len(of):
+            return before
+        scores = self._score(found.query, [part.text for parts in cut for part in parts])
+        which, now = self._fold(scores, of)
+        if self._keep:
+            now = (1 - self._keep) * _unit(now) + self._keep * _unit(before.scores.astype(np.float64))[which]
+        silent = np.setdiff1d(np.arange(len(before)), which)
+        below = now.min() - 1 - np.arange(len(silent))
+        return Ranking.of(before.rows[np.concatenate([which, silent])], np.concatenate([now, below]))
+
+
+@final
+class Folded(Scorer):
+    """An index of passages that answers with documents.
+
+    inner      scores passages
+    parents    [passages] int64: the document of each, in the order of the text
+    aggregate  of the passages that `inner` finds, as in `aggregated`
+    wider      passages that are retrieved for each document that is wanted
+    """
+
+    def __init__(
+        self,
+        inner: Scorer,
+        parents: Array,
+        aggregate: Aggregate = "max",
+        *,
+        top: int = 3,
+        temperature: float = 1.0,
+        wider: int = 4,
+    ) -> None:
+        aggregated(np.zeros(0), np.zeros(0, np.int64), aggregate, top=top, temperature=temperature)
+        if wider < 1:
+            raise ConfigError(f"wider {wider}: expected 1 or more")
+        self.name = f"{inner.name} {aggregate}p"
+        self._inner, self._parents, self._wider = inner, np.asarray(parents, np.int64), wider
+        self._fold: Callable[[Array, Array], tuple[Array, Array]] = lambda scores, of: aggregated(
+            scores, of, aggregate, top=top, temperature=temperature
+        )
+        self._by_parent = np.argsort(self._parents, kind="stable")
+
+    def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
+        made = []
+        for ranking in self._inner.retrieve(queries, depth * self._wider):
+            in_text = np.argsort(ranking.rows)  # what is first is the first in the text
+            rows = ranking.rows[in_text]
+            made.append(Ranking.of(*self._fold(ranking.scores[in_text], self._parents[rows]), depth))
+        return made
+
+    def score(self, query: Query, rows: Array) -> Array:
+        ordered = self._parents[self._by_parent]
+        low, high = np.searchsorted(ordered, rows), np.searchsorted(ordered, rows, side="right")
+        counts = high - low
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        parts = self._by_parent[np.repeat(low, counts) + within]
+        which, scores = self._fold(self._inner.score(query, parts), np.repeat(np.arange(len(rows)), counts))
+        made = np.full(len(rows), -np.inf)
+        made[which] = scores
+        return made
+
+
+def _unit(scores: Array) -> Array:
+    width = np.ptp(scores)
+    return (scores - scores.min()) / width if width else np.zeros_like(scores)
