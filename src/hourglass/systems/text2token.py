@@ -496,7 +496,13 @@ class Text2Token(TextModel):
         before, after = _parted(prompt)
         first, last = self._frame
         # A decoder is asked what comes next: after the prompt is nothing.
-        last = [] if self._next else [self.require_mask(), *last]
+        mask = self.tokenizer.mask_token_id
+        if mask is None and not self._next:
+            raise ConfigError(
+                f"prompt {prompt!r}: {type(self.network).__name__} says the next word at a mask token, and its tokenizer has none; "
+                "start from a decoder, or leave prompts out"
+            )
+        last = [] if self._next else [mask, *last]
         room = self.config.max_tokens - len(first) - len(last)
         rows = []
         for text in texts:
