@@ -215,7 +215,7 @@ class TextEncoder(Protocol):
 
 
 class WordWeigher(Protocol):
-    """A system of its own weights of words, for a lexical index; texts longer than `config.max_tokens` come in parts."""
+    """A system that has weights of words of its own, for a lexical index; texts longer than `config.max_tokens` come in parts."""
 
     tokenizer: Any
     config: Any

@@ -97,11 +97,11 @@ class Text2TokenConfig(TextConfig):
     word_starts  nor is a piece inside of a word, where the vocabulary marks words by the space before them
     stop_words   nor is an English function word
 
-    prompts      what derived targets are named after, as 'This text: "{text}" means in one word:'; of several the mean. None:
-                 the pooled text itself
+    prompts      what derived targets are named after, as 'This text: "{text}" means in one word:'; of several the mean; without
+                 any, for the pooled text itself
     background   what derived targets lack: "mean" (the mean logits), "component" (of the vectors, the first one),
                  "unembedding-svd" (what lies along the edges of the head's spectrum), "none"
-    spectrum     share of the head's singular vectors that the last but one keeps
+    spectrum     share of the head's singular vectors, of those in its middle, that "unembedding-svd" keeps
     derived      number of tokens of a derived target
     tau          its temperature
     teacher      the model that names them: as it is at the "stage"'s beginning, at the "start" of all, or the moving average of
