@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -53,8 +53,8 @@ from hourglass.uses.learn import learn
 from hourglass.uses.progress import Progress
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.uses.steer.logits import logit_effect as effect_on_logits
-from hourglass.uses.vectors import write_vectors as encode
-from hourglass.waist import Waist
+from hourglass.uses.vectors import write_vectors
+from hourglass.waist import Waist, WordWeigher
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -463,6 +463,45 @@ def load(folder: str | Path) -> Waist:
     values = read_json(config)
     name = values.get("system") or values.get("hourglass", {}).get("system")
     return systems.get(str(name)).from_pretrained(str(folder))
+
+
+def encode(
+    model: str,
+    source: Any,
+    to: str,
+    *,
+    sparse: bool = False,
+    text: str | None = None,
+    id: str | None = None,
+    limit: int | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write the ids and vectors of a source's texts to a .parquet file, a path or URL; memory follows the batch.
+
+    model                   "minilm", the folder of a trained model or of sentence-transformers, or a Hub id
+    sparse                  weights of words in place of vectors; the model is a dupmae, a text2token, a retriever with a lexical
+                            part, or one of `SparseEncoder`
+    source, text, id, limit as for `explore`
+
+    Returns {"documents", "width", "windowed"}, the last the number of texts longer than the model, and with `sparse` "weights",
+    the mean number of a text. Columns: `_id` and `vector`; with `sparse` `_id`, `tokens` and their `weights`, the heaviest first.
+    The file is there whole or not at all, and one that exists is replaced only with `force`.
+
+    Raises InputError for bad input, in one line.
+    """
+    weigher = (_weigher(Path(model)) if sparse else None) or model
+    return write_vectors(
+        weigher, source, to, sparse=sparse, text=text, id=id, limit=limit, force=force, progress=progress
+    )
+
+
+def _weigher(folder: Path) -> WordWeigher | None:
+    """The model of a folder where its system has weights of words of its own."""
+    path = folder / "config.json"
+    name = read_json(path).get("hourglass", {}).get("system") if path.is_file() else None
+    cls = systems.discover().get(str(name))
+    return cast(WordWeigher, load(folder)) if cls is not None and "weighs-words" in cls.tags else None
 
 
 def steer(

@@ -72,7 +72,7 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
     is to be made of it side by side, of width config.d_in + config.columns) or "dialogues" (a list of turns {"role",
     "content"})."""
     tags: ClassVar[frozenset[str]] = frozenset()
-    """Capabilities: "decodes"; "batch-coupled" when an example's loss depends on its batch."""
+    """Capabilities: "decodes"; "batch-coupled" when an example's loss depends on its batch; "weighs-words" of a `WordWeigher`."""
 
     config: Any
 
@@ -212,6 +212,19 @@ class TextEncoder(Protocol):
     def encode_query(self, texts: Sequence[str]) -> Any: ...
 
     def encode_document(self, texts: Sequence[str]) -> Any: ...
+
+
+class WordWeigher(Protocol):
+    """A system that has weights of words of its own, for a lexical index; texts longer than `config.max_tokens` come in parts."""
+
+    tokenizer: Any
+    config: Any
+    kept_words: int
+    """Weights that a text keeps, its largest."""
+
+    def weigh_words(self, texts: Sequence[str]) -> Any:
+        """[n, V] rows of SciPy, 0 or more, of a vocabulary of V tokens."""
+        ...
 
 
 def as_device(name: str | torch.device | None = None) -> torch.device:

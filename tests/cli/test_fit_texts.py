@@ -180,6 +180,40 @@ def test_weights_of_words(run, corpus, tmp_path):
         api.encode(str(tmp_path / "dense"), corpus, str(tmp_path / "x.parquet"), sparse=True)
 
 
+@pytest.mark.parametrize("network", ["llama", "bert"])
+def test_words_that_a_vector_names(network, corpus, tmp_path):
+    from hourglass import api
+    from hourglass.adapters.tokenizers import train_tokenizer
+    from hourglass.systems.text2token import Text2Token, Text2TokenConfig
+    from hourglass.uses.probe.encoders import dense_vectors
+
+    settings = {
+        "model_type": network,
+        **{"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64},
+    }
+    config = Text2TokenConfig.preset("tiny", network=settings, max_df=0.5)
+    model = Text2Token(config, train_tokenizer(TEXTS, 300, "wordpiece")).eval()
+    model.count(TEXTS)
+    model.save_pretrained(tmp_path / "model")
+    to = tmp_path / "words.parquet"
+    said = json.loads(call("encode", tmp_path / "model", corpus, "--text", "body", "--out", to, "--sparse", "--json"))
+    rows = pq.read_table(to).to_pylist()
+    expected = model.sparse(dense_vectors(model, TEXTS)).toarray()
+    tokens = model.tokenizer.convert_ids_to_tokens(range(expected.shape[1]))
+    assert said["documents"] == len(rows) == len(TEXTS)
+    assert said["width"] == expected.shape[1]
+    for row, weights in zip(rows, expected):
+        assert row["weights"] == sorted(row["weights"], reverse=True)
+        assert dict(zip(row["tokens"], row["weights"])) == pytest.approx(
+            {tokens[i]: weights[i] for i in np.flatnonzero(weights)}, abs=1e-6
+        )
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"body": " ".join(TEXTS[:20])}) + "\n")
+    made = api.encode(str(tmp_path / "model"), str(long), str(tmp_path / "l.parquet"), sparse=True, text="body")
+    assert made["windowed"] == 1
+    assert made["weights"] <= 64
+
+
 def test_the_weight_of_a_word_is_the_largest_of_any_window(run):
     from hourglass.uses.vectors import Weigher
 

@@ -23,7 +23,7 @@ def encode(
         bool,
         typer.Option(
             "--sparse",
-            help="Weights of words in place of vectors, by a masked language model (a dupmae), a retriever with a lexical part, or a SparseEncoder.",
+            help="Weights of words in place of vectors, by a masked language model (a dupmae), a text2token, a retriever with a lexical part, or a SparseEncoder.",
         ),
     ] = False,
     text: Annotated[str | None, typer.Option(help="Column that holds the text (guessed where it is plain).")] = None,

@@ -94,12 +94,14 @@ class Lesson:
     name             its folder within that of the run; "" for the last, whose folder is the run's own
     steps            optimiser steps of it
     texts, held_out  examples to learn from and to measure the losses on
+    ema              decay of the average of the weights that is kept, in place of the run's; None: as the run has it
     """
 
     name: str
     steps: int
     texts: Sequence[Any]
     held_out: Sequence[Any]
+    ema: float | None = None
 
 
 class TextModel(Waist):

@@ -17,8 +17,10 @@ Differences from the paper:
 - its text was not to be had beyond the abstract, nor its code: the formulas of both targets, their filters, k, temperatures, the
   order of the stages and all rates are choices made here. This is a method of that kind, not the paper's numbers;
 - a text longer than the network is learned from in windows, and its target is that of the window; with derived targets from its beginning;
-- derived targets are written once and not by a moving average of the model (train the stage before with `ema` for that), and
-  from one reading, not from several prompts;
+- prompts are read causally, at the place of the next word (PromptEOL's last token; a mask token put there, where the model is a
+  masked one), and their logits averaged;
+- with the moving average as teacher the next stage goes on from that average as well, and targets are still written once;
+- "unembedding-svd" is EmbedFilter's (arXiv 2606.07502), which filters vectors and knows no targets;
 - the bag of words stands for LLARA's target alone, without its two prompts and their special tokens;
 - "mntp" hides every chosen token behind the mask token, or "_" where there is none, and a masked language model guesses a token
   from its own place;
@@ -39,23 +41,31 @@ from safetensors.torch import load_file, save_file
 from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
+from hourglass.adapters.huggingface_loading import encode
 from hourglass.adapters.pretrained import body, head_of
 from hourglass.bottlenecks.masking import choose_tokens, corrupt
 from hourglass.errors import ConfigError, SourceError, nearest
-from hourglass.nn.attention import check_attention, check_own_attention
+from hourglass.nn.attention import Attention, check_attention, check_own_attention
 from hourglass.nn.language_head import logits, token_loss
 from hourglass.nn.text_model import Lesson, TextConfig, TextModel, Tokens
 from hourglass.storage.atomic import atomic_file
 from hourglass.systems import text2token_parts as parts
 from hourglass.systems.text2token_parts import Background, Derived, Example, Weights
 from hourglass.training.randomness import seeded
+from hourglass.uses.probe.encoders import dense_vectors
 from hourglass.waist import Batch, Losses
 
 Array = np.ndarray[Any, Any]
 Objective = Literal["clm", "mntp", "simcse", "in_text", "derived", "mixed"]
+Teacher = Literal["stage", "start", "ema"]
 _TARGETS = ("in_text", "derived", "mixed")
+_DERIVED = ("derived", "mixed")
 _TEXTS_AT_ONCE = 64
+_WORDS = 64
+"""Of a sparse row, where no other number is asked for."""
+_TEXT = "{text}"
 
 
 def _llama(layers: int, width: int, heads: int, inner: int) -> dict[str, Any]:
@@ -87,10 +97,16 @@ class Text2TokenConfig(TextConfig):
     word_starts  nor is a piece inside of a word, where the vocabulary marks words by the space before them
     stop_words   nor is an English function word
 
-    background   what derived targets lack: "mean" (the mean logits), "component" (of the vectors, the first one), "none"
+    prompts      what derived targets are named after, as 'This text: "{text}" means in one word:'; of several the mean; without
+                 any, for the pooled text itself
+    background   what derived targets lack: "mean" (the mean logits), "component" (of the vectors, the first one),
+                 "unembedding-svd" (what lies along the edges of the head's spectrum), "none"
+    spectrum     share of the head's singular vectors, of those in its middle, that "unembedding-svd" keeps
     derived      number of tokens of a derived target
     tau          its temperature
-    teacher      the model that names them: as it is at the "stage"'s beginning, or at the "start" of all
+    teacher      the model that names them: as it is at the "stage"'s beginning, at the "start" of all, or the moving average of
+                 the weights ("ema") over the stage before
+    ema          decay of that average
     mix          share of the text's own tokens in "mixed"
 
     hidden       share of the tokens hidden in "mntp"
@@ -111,10 +127,13 @@ class Text2TokenConfig(TextConfig):
     max_df: float = 0.1
     word_starts: bool = True
     stop_words: bool = True
+    prompts: tuple[str, ...] = ()
     background: Background = "mean"
+    spectrum: float = 0.5
     derived: int = 64
     tau: float = 1.0
-    teacher: Literal["stage", "start"] = "stage"
+    teacher: Teacher = "stage"
+    ema: float = 0.99
     mix: float = 0.5
     hidden: float = 0.2
     dropout: float = 0.3
@@ -133,7 +152,7 @@ class Text2TokenConfig(TextConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("stages", "shares"):  # lists, where they come from JSON
+        for name in ("stages", "shares", "prompts"):  # lists, where they come from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for stage in self.stages:
             if stage not in get_args(Objective):
@@ -146,7 +165,7 @@ class Text2TokenConfig(TextConfig):
             "attention": ("bidirectional", "causal"),
             "weights": get_args(Weights),
             "background": get_args(Background),
-            "teacher": ("stage", "start"),
+            "teacher": get_args(Teacher),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -154,7 +173,15 @@ class Text2TokenConfig(TextConfig):
         for name in ("temperature", "tau", "scale"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
-        for name in ("max_df", "mix", "hidden", "dropout"):
+        for prompt in self.prompts:
+            _parted(prompt)
+        if self.teacher == "ema" and self.stages[0] in _DERIVED:
+            raise ConfigError(
+                f"teacher 'ema': expected a stage before {self.stages[0]!r}, over which weights are averaged"
+            )
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema {self.ema}: expected a number from 0 up to, but not, 1")
+        for name in ("max_df", "mix", "hidden", "dropout", "spectrum"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a share above 0 and up to 1")
         for name, least in (("derived", 1), ("lora", 0), ("terms", 1)):
@@ -171,6 +198,8 @@ class Text2Token(TextModel):
     """
 
     Config = Text2TokenConfig
+    tags = frozenset({"weighs-words"})
+    kept_words = _WORDS
     head = "language"
     vocabulary = "bpe"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -198,8 +227,14 @@ class Text2Token(TextModel):
         if self._next:
             self.network.config.is_causal = config.attention == "causal"  # heeded by whoever opens the folder
         check_own_attention(self.network, config.attention)
+        self._of_prompts: Attention = "own" if config.attention == "causal" or not self._next else "causal"
         if "clm" in config.stages:
             check_attention(self.network, "causal")
+        if config.prompts:
+            check_attention(self.network, self._of_prompts)
+            # How long a prompt is shows when the vocabulary is there that is learned from the corpus.
+            for prompt in config.prompts if tokenizer is not None else ():
+                self._in_prompt([""], prompt)
         self._dropouts = parts.dropouts(self.network)
         if "simcse" in config.stages and not self._dropouts:
             raise ConfigError(f"stage 'simcse': {type(self.network).__name__} has no dropout to tell two passes apart")
@@ -389,7 +424,7 @@ class Text2Token(TextModel):
             of_texts = self.derive(texts, folder / name)
             return of_texts, self.derive(held_out, folder / f"{name}-held-out")
 
-        needs = [stage in ("derived", "mixed") for stage in stages]
+        needs = [stage in _DERIVED for stage in stages]
         first = derived("targets") if config.teacher == "start" and any(needs) else None
         for i, stage in enumerate(stages):
             name = "" if i == len(stages) - 1 else f"stage-{i + 1}-{stage}"
@@ -397,7 +432,9 @@ class Text2Token(TextModel):
             if needs[i]:
                 learned, measured = first or derived(f"targets-{i + 1}")
                 self.config = replace(config, targets=learned.digest)
-                lesson = Lesson(name, of_stage[i], learned, measured)
+                lesson = replace(lesson, texts=learned, held_out=measured)
+            if config.teacher == "ema" and any(needs[i + 1 : i + 2]):
+                lesson = replace(lesson, ema=config.ema)
             self.begin(stage)
             yield lesson
 
@@ -416,7 +453,9 @@ class Text2Token(TextModel):
             self.count(texts)
         config = self.config
         made_from = {
+            "prompts": list(config.prompts),
             "background": config.background,
+            "spectrum": config.spectrum,
             "tau": config.tau,
             "max_df": config.max_df,
             "word_starts": config.word_starts,
@@ -424,6 +463,59 @@ class Text2Token(TextModel):
         }
         k = min(config.derived, max(1, int(self.named().sum())))
         return parts.keep_derived(texts, folder, parts.named(self, texts, k), k, made_from)
+
+    # Prompts --------------------------------------------------------------------------------------
+
+    def prompted(self, texts: Sequence[str], prompt: str) -> Array:
+        """[n, d] float32: for each text in a prompt, 'This text: "{text}" means in one word:', the state that says the next word.
+
+        That is a decoder's last state, read causally as PromptEOL has it, or the state of a mask token put there. Without
+        any training it makes an encoder, to compare with: `lambda texts: model.prompted(texts, prompt)`. Of a long text the
+        beginning; the prompt is never cut. Raises ConfigError for a prompt without "{text}", or one that leaves no room.
+        """
+        check_attention(self.network, self._of_prompts)
+        rows = self._in_prompt(texts, prompt)
+        after = 0 if self._next else len(self._frame[1])
+        order = np.argsort([-len(row) for row in rows], kind="stable")
+        made = np.empty((len(rows), self.width), np.float32)
+        training, device = self.training, self.network.device
+        self.eval()
+        with torch.inference_mode():
+            for start in range(0, len(order), _TEXTS_AT_ONCE):
+                here = order[start : start + _TEXTS_AT_ONCE]
+                ids = pad_sequence([torch.tensor(rows[i]) for i in here], True, self.tokenizer.pad_token_id)
+                lengths = torch.tensor([len(rows[i]) for i in here])
+                mask = torch.arange(ids.shape[1]) < lengths[:, None]
+                states = self.states(ids.to(device), mask.to(device), self._of_prompts)
+                made[here] = states[torch.arange(len(here)), lengths - 1 - after].float().cpu().numpy()
+        self.train(training)
+        return made
+
+    def _in_prompt(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
+        """Ids of the texts in their prompt, each cut to fit."""
+        before, after = _parted(prompt)
+        first, last = self._frame
+        # A decoder is asked what comes next: after the prompt is nothing.
+        mask = self.tokenizer.mask_token_id
+        if mask is None and not self._next:
+            raise ConfigError(
+                f"prompt {prompt!r}: {type(self.network).__name__} says the next word at a mask token, and its tokenizer has none; "
+                "start from a decoder, or leave prompts out"
+            )
+        last = [] if self._next else [mask, *last]
+        room = self.config.max_tokens - len(first) - len(last)
+        rows = []
+        for text in texts:
+            # Whole, as tokens can reach over the border of the text; what is cut off is found by its characters.
+            while len((found := encode(self._backend, [before + text + after])[0]).ids) > room:
+                if not text:
+                    raise ConfigError(
+                        f"prompt {prompt!r}: takes {len(found.ids)} of the {room} tokens that there are; shorten it, or raise max_tokens"
+                    )
+                starts = [start - len(before) for start, _ in found.offsets if 0 <= start - len(before) < len(text)]
+                text = text[: starts[max(0, len(starts) + room - len(found.ids))] if starts else 0]
+            rows.append([*first, *found.ids, *last])
+        return rows
 
     # What it is for -------------------------------------------------------------------------------
 
@@ -448,8 +540,12 @@ class Text2Token(TextModel):
             said.append([(names[j], float(weights[j])) for j in order])
         return said
 
+    def weigh_words(self, texts: Sequence[str]) -> sparse.csr_matrix:
+        """[n, V] of texts: `sparse` of their vectors."""
+        return self.sparse(dense_vectors(self, texts))
+
     @torch.no_grad()
-    def sparse(self, vectors: Any, k: int = 64) -> sparse.csr_matrix:
+    def sparse(self, vectors: Any, k: int = _WORDS) -> sparse.csr_matrix:
         """[n, V] of the vectors [n, d]: the probabilities of the k tokens that each names, variants of a word as one, for an index."""
         given = torch.atleast_2d(torch.as_tensor(np.asarray(vectors), dtype=torch.float32)).to(self.network.device)
         out = torch.from_numpy(~self.kept()).to(given.device)
@@ -470,3 +566,12 @@ class Text2Token(TextModel):
         merged = type(self)(replace(self.config, lora=0), self.tokenizer, parts.merge_lora(self.network))
         merged.load_state_dict({"documents": self.documents, "having": self.having}, strict=False)
         merged._save_pretrained(save_directory)
+
+
+def _parted(prompt: str) -> list[str]:
+    """What comes before and after the text in a prompt."""
+    if not isinstance(prompt, str) or prompt.count(_TEXT) != 1:
+        raise ConfigError(
+            f"prompt {prompt!r}: expected the place of the text once, as in 'This text: \"{_TEXT}\" means in one word:'"
+        )
+    return prompt.split(_TEXT)

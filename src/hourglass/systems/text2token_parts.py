@@ -9,6 +9,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +29,7 @@ from hourglass.uses.probe.encoders import dense_vectors
 
 Array = np.ndarray[Any, Any]
 Weights = Literal["tfidf", "binary", "uniform"]
-Background = Literal["none", "mean", "component"]
+Background = Literal["none", "mean", "component", "unembedding-svd"]
 
 _SPACES = ("Ġ", "▁")
 _INSIDE = "##"
@@ -203,36 +204,84 @@ def keep_derived(
     return Derived(texts, folder)
 
 
-def take_away(background: Background, vectors: Tensor, head: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Pooled vectors [n, d] to logits [n, V] less what the texts of `vectors` [m, d] have in common.
+def take_away(model: Any, vectors: Tensor) -> Callable[[Tensor], Tensor]:
+    """Vectors [n, d] to the logits [n, V] of a `Text2Token`, less what the texts of `vectors` [m, d] have in common.
 
-    "mean" takes the mean logits away, "component" the part of a vector that lies along the first right singular vector.
+    "mean" takes the mean logits away, "component" the part of a vector that lies along the first right singular vector;
+    "unembedding-svd" lets the head see the `middle_of_spectrum` of its matrix alone, whatever the texts.
     """
+    head, background = model.logits, model.config.background
     if background == "mean":
         parts = [head(part).sum(0) for part in vectors.split(256)]
         common = torch.stack(parts).sum(0) / len(vectors)
         return lambda given: head(given) - common
     if background == "component":
-        squares = vectors.double().T @ vectors.double()
-        first = torch.linalg.eigh(squares).eigenvectors[:, -1].to(vectors.dtype)
+        first = _right_singular_vectors(vectors)[:, -1].to(vectors.dtype)
         return lambda given: head(given - (given @ first)[:, None] * first)
+    if background == "unembedding-svd":
+        matrix = model.network.get_output_embeddings()
+        kept = middle_of_spectrum(matrix.weight, model.config.spectrum)
+
+        def through_the_middle(given: Tensor) -> Tensor:
+            # At the matrix and not at the vector: some heads have a layer before it.
+            hook = matrix.register_forward_pre_hook(lambda _, rows: (rows[0] @ kept.T @ kept,))
+            try:
+                return head(given)
+            finally:
+                hook.remove()
+
+        return through_the_middle
     return head
+
+
+def middle_of_spectrum(matrix: Tensor, share: float = 0.5) -> Tensor:
+    """[round(share * d), d] right singular vectors of a head's matrix [V, d] (get_output_embeddings().weight): those of the
+    middle singular values, the largest first.
+
+    EmbedFilter (Wu et al. 2026, arXiv 2606.07502): what all texts name lies along those of the largest and of the smallest. A
+    decoder's vectors [n, d] without it are vectors @ middle.T, as many numbers shorter, at the same inner products as if the
+    rest was set to 0.
+    """
+    width = matrix.shape[1]
+    kept = max(1, round(share * width))
+    first = (width - kept) // 2
+    # eigh has the smallest first.
+    found = _right_singular_vectors(matrix.detach()).flip(1)[:, first : first + kept].T
+    return found.to(matrix.dtype).contiguous()
+
+
+def _right_singular_vectors(rows: Tensor) -> Tensor:
+    """[d, d] double, columns, that of the smallest singular value first, of rows [n, d]; of their d x d products, as n can be large."""
+    width = rows.shape[1]
+    squares = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
+    for part in rows.split(8192):
+        squares += part.double().T @ part.double()
+    found: Tensor = torch.linalg.eigh(squares).eigenvectors
+    return found
 
 
 @torch.no_grad()
 def named(model: Any, texts: Sequence[str], k: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(ids, shares) [m, k] of texts, some at a time, in their order: the tokens that a `Text2Token` names, less the background."""
+    """(ids, shares) [m, k] of texts, some at a time, in their order: the tokens that a `Text2Token` names, less the background.
+
+    Of several prompts the mean logits. Not the mean of probabilities: there a prompt that is sure of a word, which is then
+    mostly one that it says of every text, counts for more than the others together. The background is taken away prompt by
+    prompt, since each has its own; of the mean logits that is the same as from the mean of all.
+    """
     if not len(texts):
         return
+    prompts = model.config.prompts
+    readers = [partial(model.prompted, prompt=prompt) for prompt in prompts] or [partial(dense_vectors, model)]
     device = model.network.device
     out = torch.from_numpy(~model.named()).to(device)
     some = [texts[i] for i in range(0, len(texts), -(-len(texts) // BACKGROUND_TEXTS))]
-    vectors = torch.from_numpy(dense_vectors(model, some)).to(device)
-    less = take_away(model.config.background, vectors, model.logits)
+    heads = [take_away(model, torch.from_numpy(read(some)).to(device)) for read in readers]
     for start in range(0, len(texts), _TEXTS_IN_MEMORY):
-        vectors = torch.from_numpy(dense_vectors(model, texts[start : start + _TEXTS_IN_MEMORY])).to(device)
-        for part in vectors.split(_TEXTS_AT_ONCE):
-            best = less(part).masked_fill(out, -torch.inf).topk(k, dim=1)
+        here = texts[start : start + _TEXTS_IN_MEMORY]
+        vectors = [torch.from_numpy(read(here)).to(device).split(_TEXTS_AT_ONCE) for read in readers]
+        for part in zip(*vectors):
+            said = torch.stack([head(rows) for head, rows in zip(heads, part)]).mean(0)
+            best = said.masked_fill(out, -torch.inf).topk(k, dim=1)
             yield best.indices, (best.values / model.config.tau).softmax(1)
 
 

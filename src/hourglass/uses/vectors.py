@@ -24,8 +24,9 @@ from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import read_json
 from hourglass.storage.places import Place
-from hourglass.uses.probe.encoders import encode_documents
+from hourglass.uses.probe.encoders import encode_documents, text_encoder
 from hourglass.uses.progress import Progress
+from hourglass.waist import WordWeigher
 
 _TEXTS_AT_ONCE = 1024
 _LONGEST = 512  # tokens, of a model that does not say
@@ -34,7 +35,7 @@ Array = np.ndarray[Any, Any]
 
 
 def write_vectors(
-    model: str,
+    model: str | WordWeigher,
     source: Any,
     to: str,
     *,
@@ -45,25 +46,13 @@ def write_vectors(
     force: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write the ids and vectors of a source's texts to a .parquet file, a path or URL; memory follows the batch.
-
-    model                   "minilm", the folder of a trained model or of sentence-transformers, or a Hub id
-    sparse                  weights of words in place of vectors; the model is a dupmae, a retriever with a lexical part, or one
-                            of `SparseEncoder`
-    source, text, id, limit as for `explore`
-
-    Returns {"documents", "width", "windowed"}, the last the number of texts longer than the model, and with `sparse` "weights",
-    the mean number of a text. Columns: `_id` and `vector`; with `sparse` `_id`, `tokens` and their `weights`, the heaviest first.
-    The file is there whole or not at all, and one that exists is replaced only with `force`.
-
-    Raises InputError for bad input, in one line.
-    """
+    """As `api.encode`; a `WordWeigher` only with `sparse`."""
     place = Place.of(str(to))
     if place.suffixes[-1:] != [".parquet"]:
         raise ConfigError(f"{to}: expected a path or URL that ends in .parquet")
     if place.is_file() and not force:
         raise FolderError(f"{to}: exists; choose another place, or replace it with --force")
-    encoder = Weigher(model) if sparse else Encoder(model)
+    encoder = Weigher(model) if sparse else Encoder(str(model))
     texts = open_texts(source, text=text, id=id)
     if limit is not None:
         texts = texts.limited(limit)
@@ -125,8 +114,12 @@ class Weigher:
 
     columns = {"tokens": pa.list_(pa.string()), "weights": pa.list_(pa.float32())}  # noqa: RUF012
 
-    def __init__(self, model: str) -> None:
-        self._model, tokenizer, longest, self._k = _lexical_model(model)
+    def __init__(self, model: str | WordWeigher) -> None:
+        if isinstance(model, str):
+            self._model, tokenizer, longest, self._k = _lexical_model(model)
+        else:
+            self._model, self._k = text_encoder(model.weigh_words), model.kept_words
+            tokenizer, longest = model.tokenizer, model.config.max_tokens
         self._windows = _Windows(tokenizer, longest)
         self.width = int(encode_documents(self._model, ["a"]).shape[1])
         self._tokens = np.array(tokenizer.convert_ids_to_tokens(range(self.width)), object)
@@ -178,7 +171,7 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
         if network.new_head:
             raise ConfigError(
                 f"{model}: has no weights of words; name the folder of a masked language model with its head (a dupmae), of a "
-                "retriever with a lexical part, or of a SparseEncoder"
+                "text2token, of a retriever with a lexical part, or of a SparseEncoder"
             )
         longest = ours.get("max_tokens") or min(tokenizer.model_max_length, _LONGEST)
         settings = RetrieverConfig(representation="lexical", similarity="dot", max_tokens=longest)

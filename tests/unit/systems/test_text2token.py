@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import hourglass as hg
@@ -200,6 +202,137 @@ def test_derived_targets_by_hand_and_on_disk(tmp_path):
         model.loss(model.collate(TEXTS[:2]))
     batch = model.collate(store[:4])
     assert batch["shares"].sum(1).tolist() == pytest.approx([1] * 4)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.99, 1.0])
+def test_the_edges_of_the_heads_spectrum_are_projected_out(share, tmp_path):
+    model = counted(background="unembedding-svd", spectrum=share, max_df=1.0)
+    vectors = torch.from_numpy(dense_vectors(model, TEXTS[:7]))
+    matrix = model.network.lm_head.weight.detach().double().numpy()
+    right = np.linalg.svd(matrix, full_matrices=False)[2]
+    number = round(32 * share)
+    edges = np.delete(right, np.arange(number) + (32 - number) // 2, axis=0)
+    without = vectors.double().numpy()
+    for direction in edges:  # one by one
+        without = without - np.outer(without @ direction, direction)
+    with torch.no_grad():
+        found = parts.take_away(model, vectors)(vectors).double().numpy()
+        assert np.abs(found - without @ matrix.T).max() < 1e-5
+        assert torch.equal(model.logits(vectors), model.network.lm_head(vectors))  # nothing is left behind
+    middle = parts.middle_of_spectrum(model.network.lm_head.weight, share)
+    assert middle.shape == (number, 32)
+    short = vectors.numpy() @ middle.numpy().T
+    assert np.abs(short @ short.T - without @ without.T).max() < 1e-4
+
+
+def test_the_edges_of_a_head_with_a_layer_before_its_matrix(tmp_path):
+    make_readers(tmp_path)
+    settings = {"stages": ("mntp", "derived"), "max_tokens": 40, "max_df": 1.0, "background": "unembedding-svd"}
+    model = Text2Token.from_checkpoint(str(tmp_path / "bert"), **settings).eval()
+    vectors = torch.from_numpy(dense_vectors(model, TEXTS[:7]))
+    matrix = model.network.get_output_embeddings()
+    middle = parts.middle_of_spectrum(matrix.weight).detach()
+    with torch.no_grad():
+        rows = model.network.cls.predictions.transform(vectors)
+        expected = (rows @ middle.T @ middle) @ matrix.weight.T + matrix.bias
+        assert float((parts.take_away(model, vectors)(vectors) - expected).abs().max()) < 1e-5
+
+
+# Prompts ----------------------------------------------------------------------------------------------
+
+PROMPTS = ('This text: "{text}" means in one word:', "{text} is about")
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_prompt_is_read_as_a_decoder_reads_it(causal_folder, name, attention):
+    from transformers import AutoModel, AutoTokenizer
+
+    model = Text2Token.from_checkpoint(
+        str(causal_folder / name), max_tokens=80, stages=("in_text",), attention=attention
+    )
+    tokenizer, theirs = (kind.from_pretrained(causal_folder / name) for kind in (AutoTokenizer, AutoModel))
+    texts = ["red hats", TEXTS[3], "", "a"]
+    for prompt in PROMPTS:
+        found = model.train().prompted(texts, prompt)
+        assert model.training
+        for text, vector in zip(texts, found):
+            ids = tokenizer(prompt.replace("{text}", text), return_tensors="pt", add_special_tokens=False)["input_ids"]
+            with torch.no_grad():
+                last = theirs.eval()(input_ids=torch.tensor([[*model._frame[0], *ids[0].tolist()]])).last_hidden_state[
+                    0, -1
+                ]
+            assert np.abs(vector - last.numpy()).max() < 1e-5
+    assert model.prompted([], PROMPTS[0]).shape == (0, model.width)
+
+
+def test_a_masked_language_model_says_the_next_word_at_a_mask(tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    network = {**Text2TokenConfig.presets["tiny"]["network"], "model_type": "bert"}
+    made(network=network, prompts=PROMPTS[1:]).save_pretrained(tmp_path / "model")
+    model = Text2Token.from_pretrained(str(tmp_path / "model"))
+    tokenizer, theirs = (kind.from_pretrained(tmp_path / "model") for kind in (AutoTokenizer, AutoModel))
+    texts = ["red hats", "", "a hat"]
+    for text, vector in zip(texts, model.prompted(texts, PROMPTS[1])):
+        given = tokenizer(f"{text} is about {tokenizer.mask_token}", return_tensors="pt")
+        where = given["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+        with torch.no_grad():
+            assert np.abs(vector - theirs.eval()(**given).last_hidden_state[0, where].numpy()).max() < 1e-5
+    make_readers(tmp_path)
+    with pytest.raises(ConfigError, match="says the next word at a mask token, and its tokenizer has none"):
+        Text2Token.from_checkpoint(str(tmp_path / "bert"), stages=("mntp",), max_tokens=40, prompts=PROMPTS[1:])
+
+
+def test_the_text_is_cut_and_never_the_prompt():
+    model = made(max_tokens=32)
+    long = " ".join(TEXTS)
+    whole = model._backend.encode(long, add_special_tokens=False).ids
+    for prompt in ("so {text} is", "{text} is about", "so {text}"):
+        before, after = (model._backend.encode(part, add_special_tokens=False).ids for part in prompt.split("{text}"))
+        short, cut = model._in_prompt(["red", long], prompt)
+        ids = cut[len(model._frame[0]) :]
+        assert len(short) < len(cut) <= 32
+        assert len(cut) > 28
+        assert ids[: len(before)] == before
+        assert ids[len(ids) - len(after) :] == after
+        inner = ids[len(before) : len(ids) - len(after)]
+        assert inner == whole[: len(inner)]
+    with pytest.raises(ConfigError, match=r"takes \d+ of the \d+ tokens that there are; shorten it"):
+        model.prompted(["red"], "{text}" + " so" * 40)
+    with pytest.raises(ConfigError, match=r"takes \d+ of the \d+ tokens that there are"):
+        made(max_tokens=32, prompts=["{text}" + " so" * 40])
+    for wrong in ("in one word:", "{text} and {text}", "{txt}"):
+        with pytest.raises(ConfigError, match="expected the place of the text once"):
+            made(prompts=[wrong])
+
+
+@pytest.mark.parametrize("background", ["mean", "none", "component"])
+def test_logits_of_several_prompts_are_averaged(background, tmp_path):
+    prompts = ("so {text} is", "{text} and")
+    model = counted(stages=("derived",), prompts=prompts, derived=6, max_df=0.5, background=background)
+    store = model.derive(TEXTS, tmp_path / "targets")
+    said = 0
+    for prompt in prompts:
+        vectors = torch.from_numpy(model.prompted(TEXTS, prompt))
+        if background == "component":
+            first = torch.linalg.svd(vectors, full_matrices=False)[2][0]
+            vectors = vectors - torch.outer(vectors @ first, first)
+        with torch.no_grad():
+            said = said + model.logits(vectors) / 2
+    said = said - said.mean(0) if background == "mean" else said
+    best = said.masked_fill(torch.from_numpy(~model.named()), -torch.inf).topk(6, dim=1)
+    for i, example in enumerate(store):
+        assert example.shares.astype(float) == pytest.approx(best.values[i].softmax(0).numpy(), abs=1e-3)
+    assert np.mean([e.ids[0] == i for e, i in zip(store, best.indices[:, 0].tolist())]) > 0.95
+    with pytest.raises(FolderError, match="holds targets made with"):
+        counted(derived=6, max_df=0.5, background=background).derive(TEXTS, tmp_path / "targets")
+
+
+def test_prompts_are_an_arm_of_the_command(letters, tmp_path):
+    result = learn(letters, tmp_path / "run", prompts=["so {text} is"], background="unembedding-svd", max_tokens=64)
+    assert result.model.config.prompts == ("so {text} is",)
+    assert Text2Token.from_pretrained(str(tmp_path / "run" / "model")).config == result.model.config
 
 
 def test_a_derived_target_is_learned_from_the_beginning_that_it_is_of(tmp_path):
@@ -420,6 +553,37 @@ def test_the_teacher_can_be_the_model_as_it_began(letters, tmp_path):
     assert (tmp_path / "start" / "targets").is_dir()
     with pytest.raises(ConfigError, match="steps 12: expected enough for each of 3 stages"):
         learn(letters, tmp_path / "few", shares=[0.98, 0.01, 0.01])
+
+
+def test_the_teacher_can_be_a_moving_average(letters, tmp_path):
+    run = tmp_path / "run"
+    learn(letters, run, teacher="ema", ema=0.6)
+    digest = json.loads((run / "targets-3" / "targets.json").read_text())["digest"]
+    decays = [
+        json.loads((run / stage / "checkpoint" / "state.json").read_text())["identity"]["train"]["ema"]
+        for stage in ("stage-1-clm", "stage-2-in_text", "")
+    ]
+    assert decays == [None, 0.6, None]
+    # The average by hand: that of the weights which the trainer kept beside those that it had reached.
+    average = load_file(run / "stage-2-in_text" / "checkpoint" / "training.safetensors")
+    teacher = Text2Token.from_pretrained(str(run / "model"))
+    teacher.load_state_dict(load_file(run / "stage-2-in_text" / "checkpoint" / "model.safetensors"))
+    corpus = [json.loads(line)["body"] for line in letters.read_text().splitlines()]
+    learned = corpus[len(corpus) // 20 :]
+    assert teacher.derive(learned, tmp_path / "last").digest != digest
+    for name, parameter in teacher.named_parameters():
+        parameter.data.copy_(average[f"ema.{name}"])
+    assert teacher.derive(learned, tmp_path / "average").digest == digest
+    # A call after a stop goes on with the same targets.
+    shutil.rmtree(run / "targets-3")
+    for part in ("checkpoint", "model"):
+        shutil.rmtree(run / part)
+    learn(letters, run, teacher="ema", ema=0.6)
+    assert json.loads((run / "targets-3" / "targets.json").read_text())["digest"] == digest
+    with pytest.raises(ConfigError, match="teacher 'ema': expected a stage before 'mixed'"):
+        made(stages=("mixed",), teacher="ema")
+    with pytest.raises(ConfigError, match="ema 1"):
+        made(ema=1.0)
 
 
 # Beside the network -----------------------------------------------------------------------------------
