@@ -10,8 +10,9 @@ long documents (arXiv 2403.00784). MaxP favours long documents, which have more 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple, Protocol, final, get_args
 
 import numpy as np
@@ -22,6 +23,7 @@ from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking
 Unit = Literal["words", "sentences"]
 Aggregate = Literal["first", "max", "sum", "mean", "top", "kernel", "decay"]
 
+_NOTHING = np.zeros(0, np.int64)
 _PARTS = {"words": re.compile(r"\S+"), "sentences": re.compile(r"\S.*?(?:[.!?…]+(?=\s|$)|[。！？]|\n\s*\n|$)", re.S)}
 
 
@@ -137,13 +139,11 @@ class ByPassages(Stage):
     ) -> None:
         if not 0 <= keep < 1:
             raise ConfigError(f"keep {keep}: expected a share from 0 up to, not with, 1")
-        aggregated(np.zeros(0), np.zeros(0, np.int64), aggregate, top=top, temperature=temperature)
-        passages("", size, stride, unit=unit, most=most)
         self.name, self._documents, self._score, self._keep = name, documents, score, keep
-        self._cut: Callable[[str], list[Passage]] = lambda text: passages(text, size, stride, unit=unit, most=most)
-        self._fold: Callable[[Array, Array], tuple[Array, Array]] = lambda scores, of: aggregated(
-            scores, of, aggregate, top=top, temperature=temperature
-        )
+        self._cut = partial(passages, size=size, stride=stride, unit=unit, most=most)
+        self._cut("")
+        self._fold = partial(aggregated, aggregate=aggregate, top=top, temperature=temperature)
+        self._fold(_NOTHING, _NOTHING)  # settings that do not fit are refused now
 
     def advance(self, found: Sequence[Found]) -> list[Found]:
         return [replace(each, rankings=(self._again(each),)) for each in found]
@@ -185,14 +185,12 @@ class Folded(Scorer):
         temperature: float = 1.0,
         wider: int = 4,
     ) -> None:
-        aggregated(np.zeros(0), np.zeros(0, np.int64), aggregate, top=top, temperature=temperature)
         if wider < 1:
             raise ConfigError(f"wider {wider}: expected 1 or more")
         self.name = f"{inner.name} {aggregate}p"
         self._inner, self._parents, self._wider = inner, np.asarray(parents, np.int64), wider
-        self._fold: Callable[[Array, Array], tuple[Array, Array]] = lambda scores, of: aggregated(
-            scores, of, aggregate, top=top, temperature=temperature
-        )
+        self._fold = partial(aggregated, aggregate=aggregate, top=top, temperature=temperature)
+        self._fold(_NOTHING, _NOTHING)  # settings that do not fit are refused now
         self._by_parent = np.argsort(self._parents, kind="stable")
 
     def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
