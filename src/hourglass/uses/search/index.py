@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hourglass.errors import ConfigError, FolderError
-from hourglass.storage.atomic import atomic_folder
+from hourglass.storage.atomic import atomic_folder, clear_leftovers
 from hourglass.uses.search import writing
 from hourglass.uses.search.encoding import Coder, IndexEncoder, coder, compared
 from hourglass.uses.search.layout import (
@@ -201,6 +201,14 @@ class SearchIndex:
         if not self.has_vectors:
             raise ConfigError(f"{self.folder}: an index without vectors; make one with --encoder, or search by bm25")
 
+    def require_weights(self) -> None:
+        if self.manifest["sparse"] is None:
+            raise ConfigError(f"{self.folder}: an index without weights of words; make one with --sparse MODEL")
+
+    def require_codes(self) -> None:
+        if self.manifest["code"] is None:
+            raise ConfigError(f"{self.folder}: an index without binary codes; make one with --code sign")
+
     @property
     def similarity(self) -> str:
         self.require_vectors()
@@ -249,15 +257,13 @@ class SearchIndex:
     @cached_property
     def weigher(self) -> Weigher:
         """Of the words of queries, as of the documents'; ConfigError where the index has no weights."""
-        if self.manifest["sparse"] is None:
-            raise ConfigError(f"{self.folder}: an index without weights of words; make one with --sparse MODEL")
+        self.require_weights()
         return Weigher(self._weigher_of(self.manifest["sparse"]["id"]))
 
     @cached_property
     def coder(self) -> Coder:
         """ConfigError where the index has no codes."""
-        if self.manifest["code"] is None:
-            raise ConfigError(f"{self.folder}: an index without binary codes; make one with --code sign")
+        self.require_codes()
         return coder(self.manifest["code"]["id"], self.width)
 
     def cached(self, name: str, build: Callable[[Path], None]) -> Path:
@@ -337,6 +343,7 @@ class SearchIndex:
                         self.table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
             self._again()
             if alone:
+                clear_leftovers(self.folder / "cache")
                 for place in (self.folder / "cache").glob("*@*"):
                     if int(place.name.rpartition("@")[2]) < self.version:
                         shutil.rmtree(place, ignore_errors=True)

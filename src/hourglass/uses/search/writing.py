@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -29,7 +29,6 @@ from hourglass.uses.search.layout import (
     is_index,
     lock,
     open_table,
-    rows_of_lists,
     unreadable,
 )
 from hourglass.uses.search.stages import Array
@@ -113,8 +112,8 @@ def create(
         raise ConfigError("a binary code is made of vectors: name an encoder, or the column of vectors")
     building = _building(out)
     building.mkdir(parents=True, exist_ok=True)
-    with lock(building):
-        settings = {"source": texts.name, "head": _head(texts), "text": text, "id": id, "limit": limit, **manifest}
+    with lock(out) if out.exists() else nullcontext(), lock(building):
+        settings = {"source": texts.name, "head": texts.fingerprint(), "text": text, "id": id, "limit": limit, **manifest}
         build = _Build(building, settings)
         columns = _Columns(manifest, texts, reads, weighs)
         try:
@@ -146,6 +145,8 @@ def add(
 ) -> tuple[int, list[str]]:
     """(documents written, what there is to say about the source): all in one commit, or none."""
     texts = _opened(source, text, id, limit)
+    if how == "update" and texts.id_column is None:
+        raise SourceError(f"{texts.name}: no column of ids to update by; name it (--id)")
     manifest = index.manifest
     reads = index.encoder if index.has_vectors and manifest["vectors"]["column"] is None else None
     weighs = index.weigher if manifest["sparse"] is not None else None
@@ -168,14 +169,12 @@ def add(
             failed.append(error)  # Lance makes a text of it
             raise
 
-    lance = import_lance()
-    schema = index.table.schema
     with Progress(progress) as bars, disk_errors(index.folder):
         task = bars.start("adding", limit, "texts")
-        reader = pa.RecordBatchReader.from_batches(schema, rows())
+        reader = pa.RecordBatchReader.from_batches(index.table.schema, rows())
         try:
             if how == "append":
-                lance.write_dataset(reader, str(index.folder / TABLE), mode="append")
+                import_lance().write_dataset(reader, str(index.folder / TABLE), mode="append")
             else:
                 merge = index.table.merge_insert("_id").when_matched_update_all().when_not_matched_insert_all()
                 merge.execute(reader)
@@ -199,36 +198,29 @@ class _Build:
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self._folder, self._settings = folder, json.loads(json.dumps(settings))
         self._passed = self._documents = 0
-        path = folder / "building.json"
-        there = (folder / TABLE).exists()
-        if path.is_file():
-            kept = read_json(path)
-            if kept["settings"] == self._settings:
-                number = int(open_table(folder).count_rows()) if there else 0
-                self._documents, self._passed = next((d, p) for d, p in kept["steps"] if d == number)
-                return
-        if there:
-            shutil.rmtree(folder / TABLE)
+        path, table = folder / "building.json", folder / TABLE
+        kept = read_json(path) if path.is_file() else {"settings": None}
+        if kept["settings"] == self._settings and any(table.glob("_versions/*.manifest")):
+            number = int(open_table(folder).count_rows())
+            self._documents, self._passed = next((d, p) for d, p in kept["steps"] if d == number)
+        elif table.exists():
+            shutil.rmtree(table)
 
     def run(self, texts: TextSource, columns: _Columns, source: Any, bars: Progress, limit: int | None) -> None:
         task = bars.start("indexing", limit, "texts")
         bars.advance(task, self._documents)
         if self._documents:
-            columns.schema = open_table(self._folder).schema
+            columns.go_on(open_table(self._folder).schema)
         waiting: list[pa.RecordBatch] = []
-        if self._documents == 0 or self._documents != limit:
-            for batch in self._unread(texts):
-                _require_unique(batch, texts, source)
-                waiting.append(columns.of(batch))
-                bars.advance(task, len(batch))
-                if sum(map(len, waiting)) >= _COMMITTED_AT_ONCE or sum(b.nbytes for b in waiting) >= _BYTES_AT_ONCE:
-                    self._commit(waiting, texts.report.rows)
-                    waiting = []
+        for batch in texts.batches(_TEXTS_AT_ONCE, skip=self._passed):
+            _require_unique(batch, texts, source)
+            waiting.append(columns.of(batch))
+            bars.advance(task, len(batch))
+            if sum(map(len, waiting)) >= _COMMITTED_AT_ONCE or sum(b.nbytes for b in waiting) >= _BYTES_AT_ONCE:
+                self._commit(waiting, texts.report.rows)
+                waiting = []
         if waiting:
             self._commit(waiting, texts.report.rows)
-
-    def _unread(self, texts: TextSource) -> Iterator[pa.RecordBatch]:
-        return texts.batches(_TEXTS_AT_ONCE, skip=self._passed)
 
     def _commit(self, batches: list[pa.RecordBatch], passed: int) -> None:
         documents = self._documents + sum(map(len, batches))
@@ -255,11 +247,16 @@ class _Columns:
         weigher: Weigher | None,
         schema: pa.Schema | None = None,
     ) -> None:
-        self.manifest, self.schema, self.trouble = manifest, schema, []
+        self.manifest, self.schema = manifest, schema
+        self.trouble: list[str] = []
         self._texts, self._encoder, self._weigher = texts, encoder, weigher
         self._left_out: set[str] = set()
 
-    trouble: list[str]
+    def go_on(self, schema: pa.Schema) -> None:
+        """Take up the schema of the rows that there are."""
+        self.schema = schema
+        if self.manifest["vectors"]:
+            self.manifest["vectors"]["width"] = schema.field("vector").type.list_size
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         text = batch.column(self._texts.text_column)
@@ -379,6 +376,8 @@ def _hashes(ids: pa.Array) -> Array:
 
 def _opened(source: Any, text: str | None, id: str | None, limit: int | None) -> TextSource:
     texts = open_texts(source, text=text, id=id)
+    if texts.id_column is None and "_id" in texts.columns:
+        texts.id_column = "_id"  # as BEIR and our own tables have it
     return texts if limit is None else texts.limited(limit)
 
 
@@ -425,7 +424,3 @@ def _column(name: str) -> str:
 def _building(out: Path) -> Path:
     return out.with_name(f".{out.name}.new")
 
-
-def _head(texts: TextSource) -> str:
-    """What a source is known by besides its name: its first rows."""
-    return hashlib.sha256(json.dumps(texts.head(), default=str, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
