@@ -197,6 +197,11 @@ class SearchIndex:
     def has_vectors(self) -> bool:
         return self.manifest["vectors"] is not None
 
+    @property
+    def answers_vectors(self) -> bool:
+        """Whether there are vectors, and an encoder for queries."""
+        return self.has_vectors and (self.manifest["encoder"] is not None or self._given is not None)
+
     def require_vectors(self) -> None:
         if not self.has_vectors:
             raise ConfigError(f"{self.folder}: an index without vectors; make one with --encoder, or search by bm25")
