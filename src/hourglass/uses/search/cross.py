@@ -50,7 +50,9 @@ class CrossEncoder(Stage):
         pairs = [(query.text, text) for text in texts]
         made = np.asarray(self._model.predict(pairs, batch_size=_PAIRS_AT_ONCE, show_progress_bar=False), np.float32)
         if made.ndim != 1:
-            raise ConfigError(f"{self._folder}: gives {made.shape[1]} numbers for a pair; expected a model with one score")
+            raise ConfigError(
+                f"{self._folder}: gives {made.shape[1]} numbers for a pair; expected a model with one score"
+            )
         return made
 
     def _count_cut(self, query: str, texts: Sequence[str]) -> None:

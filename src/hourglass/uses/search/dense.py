@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from hourglass.errors import FolderError
+from hourglass.uses.search.encoding import compared
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.layout import rows_of_lists
-from hourglass.uses.search.encoding import compared
 from hourglass.uses.search.postings import best_rows
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
@@ -74,8 +74,8 @@ class Dense(Scorer):
                 nearest.append(np.zeros(0, np.int64))
                 continue
             places, values = (np.concatenate(part) for part in zip(*found))
-            best = Ranking.of(places, values, depth).rows
-            nearest.append(best if selected is None else selected[best])
+            first = Ranking.of(places, values, depth).rows
+            nearest.append(first if selected is None else selected[first])
         return nearest
 
     @cached_property

@@ -1,13 +1,13 @@
 """Weights of terms in documents, by term: what a search by words or by learned weights reads of a query's terms, and no more.
 
-    postings = Postings.open(folder)
-    scores = postings.scores({"sparse": 1.0, "autoencod": 1.0})    # [documents]
-    best_rows(scores, 10)
+postings = Postings.open(folder)
+scores = postings.scores({"sparse": 1.0, "autoencod": 1.0})    # [documents]
+best_rows(scores, 10)
 
-    terms.json     the vocabulary, in order
-    ends.npy       [terms + 1] where the documents of each begin, int64
-    documents.npy  [weights] int32, rising within a term
-    weights.npy    [weights] float32
+terms.json     the vocabulary, in order
+ends.npy       [terms + 1] where the documents of each begin, int64
+documents.npy  [weights] int32, rising within a term
+weights.npy    [weights] float32
 """
 
 from __future__ import annotations

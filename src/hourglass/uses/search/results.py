@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hourglass.errors import ConfigError
+from hourglass.uses.search.cross import CutTexts
 from hourglass.uses.search.passages import Passage, passages
 from hourglass.uses.search.stages import Query, Stage
 from hourglass.uses.search.words import Words
@@ -55,13 +57,17 @@ class Hit:
 
 @dataclass(frozen=True)
 class Results:
-    """Hits, the best first. `costs` are milliseconds by stage, `searched` the documents among which was looked."""
+    """Hits, the best first. `costs` are milliseconds by stage, `searched` the documents among which was looked.
+
+    notes  what a stage had to say, a line each: texts that were cut
+    """
 
     query: str
     pipeline: str
     hits: list[Hit]
     searched: int
     costs: dict[str, float]
+    notes: list[str]
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -86,6 +92,7 @@ class Results:
             "pipeline": self.pipeline,
             "searched": self.searched,
             "ms": self.costs,
+            "notes": self.notes,
             "hits": [hit.to_dict() for hit in self.hits],
         }
 
@@ -98,7 +105,15 @@ def search(index: SearchIndex, query: str, pipeline: str | Stage | None, top: in
         raise ConfigError(f"top {top}: expected 1 document or more")
     stage = pipeline if isinstance(pipeline, Stage) else index.pipeline(pipeline)
     spent: dict[str, float] = {}
-    ranking = stage.run([Query("1", query)], spent)[0].first(top)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", CutTexts)
+        ranking = stage.run([Query("1", query)], spent)[0].first(top)
+    notes = []
+    for warning in warned:
+        if issubclass(warning.category, CutTexts):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     found = index.take(ranking.rows, ["_id", "text", *index.columns]).to_pylist()
     terms = set(index.words(query))
     hits = []
@@ -107,7 +122,8 @@ def search(index: SearchIndex, query: str, pipeline: str | Stage | None, top: in
         passage, marks = best_passage(text, terms, index.words)
         hits.append(Hit(row.pop("_id"), score, text, passage, marks, row))
     searched = len(index) if index.selected is None else len(index.selected)
-    return Results(query, stage.name, hits, searched, {name: 1000 * seconds for name, seconds in spent.items()})
+    costs = {name: 1000 * seconds for name, seconds in spent.items()}
+    return Results(query, stage.name, hits, searched, costs, notes)
 
 
 def best_passage(text: str, terms: Collection[str], words: Words) -> tuple[Passage, list[tuple[int, int]]]:

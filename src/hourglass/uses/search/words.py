@@ -74,15 +74,14 @@ def _stop_words(language: str | None) -> frozenset[str]:
         from bm25s import stopwords
     except ImportError:
         raise MissingExtra("search by words", "search") from None
+    prefix = "STOPWORDS_"
     lists = {
-        "english": stopwords.STOPWORDS_EN,
-        **{
-            name: getattr(stopwords, f"STOPWORDS_{name.upper()}")
-            for name in ("german", "dutch", "french", "spanish", "portuguese", "italian", "russian", "swedish")
-            + ("norwegian", "chinese", "turkish")
-            if hasattr(stopwords, f"STOPWORDS_{name.upper()}")
-        },
+        name.removeprefix(prefix).lower(): getattr(stopwords, name)
+        for name in dir(stopwords)
+        if name.startswith(prefix)
     }
+    lists["english"] = lists.pop("en")
+    lists.pop("en_plus", None)
     if language not in lists:
         raise ConfigError(f"no stop words of {language!r}{nearest(language, lists)}")
     return frozenset(unicodedata.normalize("NFKC", word).lower() for word in lists[language])

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -113,7 +112,14 @@ def create(
     building = _building(out)
     building.mkdir(parents=True, exist_ok=True)
     with lock(out) if out.exists() else nullcontext(), lock(building):
-        settings = {"source": texts.name, "head": texts.fingerprint(), "text": text, "id": id, "limit": limit, **manifest}
+        settings = {
+            "source": texts.name,
+            "head": texts.fingerprint(),
+            "text": text,
+            "id": id,
+            "limit": limit,
+            **manifest,
+        }
         build = _Build(building, settings)
         columns = _Columns(manifest, texts, reads, weighs)
         try:
@@ -324,12 +330,13 @@ class _Columns:
         """In the schema of the index: what it lacks is left out and told, what the source lacks is null."""
         if self.schema is None:
             self.schema = pa.schema([pa.field(name, array.type) for name, array in made.items()])
+        schema = self.schema
         for name in made:
-            if name not in self.schema.names and name not in self._left_out:
+            if name not in schema.names and name not in self._left_out:
                 self._left_out.add(name)
                 self.trouble.append(f"{self._texts.name}: column {name!r} was left out; the index has no such column")
         arrays = []
-        for field in self.schema:
+        for field in schema:
             array = made.get(field.name)
             if array is None:
                 array = pa.nulls(rows, field.type)
@@ -341,7 +348,7 @@ class _Columns:
                         f"{self._texts.name}: column {field.name!r} is {array.type}, in the index {field.type} ({error})"
                     ) from None
             arrays.append(array)
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 @final
@@ -423,4 +430,3 @@ def _column(name: str) -> str:
 
 def _building(out: Path) -> Path:
     return out.with_name(f".{out.name}.new")
-
