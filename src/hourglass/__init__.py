@@ -23,9 +23,11 @@ _HOMES = {
     "explore_sae": "hourglass.api",
     "fit": "hourglass.api",
     "fit_sae": "hourglass.api",
+    "index": "hourglass.api",
     "load": "hourglass.api",
     "logit_effect": "hourglass.api",
     "open": "hourglass.api",
+    "open_index": "hourglass.api",
     "steer": "hourglass.api",
 }
 

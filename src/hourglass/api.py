@@ -51,6 +51,7 @@ from hourglass.uses.explore import Workspace, build, engines
 from hourglass.uses.explore.workspace import is_workspace, writing
 from hourglass.uses.learn import learn
 from hourglass.uses.progress import Progress
+from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.uses.steer.logits import logit_effect as effect_on_logits
 from hourglass.uses.vectors import write_vectors
@@ -59,7 +60,20 @@ from hourglass.waist import Waist, WordWeigher
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["adapt", "encode", "explore", "explore_sae", "fit", "fit_sae", "load", "logit_effect", "open", "steer"]
+__all__ = [
+    "adapt",
+    "encode",
+    "explore",
+    "explore_sae",
+    "fit",
+    "fit_sae",
+    "index",
+    "load",
+    "logit_effect",
+    "open",
+    "open_index",
+    "steer",
+]
 
 
 def explore(
@@ -490,9 +504,16 @@ def encode(
 
     Raises InputError for bad input, in one line.
     """
-    weigher = (_weigher(Path(model)) if sparse else None) or model
     return write_vectors(
-        weigher, source, to, sparse=sparse, text=text, id=id, limit=limit, force=force, progress=progress
+        _weigher_of(model) if sparse else model,
+        source,
+        to,
+        sparse=sparse,
+        text=text,
+        id=id,
+        limit=limit,
+        force=force,
+        progress=progress,
     )
 
 
@@ -502,6 +523,74 @@ def _weigher(folder: Path) -> WordWeigher | None:
     name = read_json(path).get("hourglass", {}).get("system") if path.is_file() else None
     cls = systems.discover().get(str(name))
     return cast(WordWeigher, load(folder)) if cls is not None and "weighs-words" in cls.tags else None
+
+
+def index(
+    source: Any,
+    *,
+    out: str | Path,
+    encoder: Any = "minilm",
+    sparse: str | None = None,
+    code: str | None = None,
+    vectors: str | None = None,
+    similarity: Literal["cosine", "dot"] | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    stem: str | None = "english",
+    stop_words: str | None = "english",
+    k1: float = 1.5,
+    b: float = 0.75,
+    text: str | None = None,
+    id: str | None = None,
+    limit: int | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> SearchIndex:
+    """Make a search index of a source of texts in the folder `out`; memory follows the batch.
+
+    source, text, id, limit   as for `explore`; ids must differ (default: "id" or "_id" where there is one)
+    encoder     "minilm", a folder of a trained model or of sentence-transformers, a Hub id, or a model, as for `encode`; None:
+                an index of words alone
+    sparse      also weights of words, by a model as for `encode` with `sparse`
+    code        "sign": also a binary code of each vector
+    vectors     column of the source that has the vectors already; the encoder is then of the queries alone, or None
+    similarity  of vectors (default: what the encoder was made for); dtype: in which they are kept
+    stem, stop_words   languages of the index of words (Snowball's, bm25s's), or None; k1, b: of BM25
+    force       replace the index that is there; the old one stays until the new one is done
+
+    The same call after a crash goes on from the last commit. Raises InputError for bad input, in one line.
+    """
+    return SearchIndex.create(
+        source,
+        out,
+        encoder=encoder,
+        sparse=sparse,
+        code=code,
+        vectors=vectors,
+        similarity=similarity,
+        dtype=dtype,
+        stem=stem,
+        stop_words=stop_words,
+        k1=k1,
+        b=b,
+        text=text,
+        id=id,
+        limit=limit,
+        force=force,
+        weigher=_weigher_of,
+        progress=progress,
+    )
+
+
+def open_index(folder: str | Path, *, encoder: Any = None) -> SearchIndex:
+    """An index; FolderError where there is none.
+
+    encoder  of queries, where the index does not know its own by name: a model, or for vectors that were given
+    """
+    return SearchIndex(folder, encoder=encoder, weigher=_weigher_of)
+
+
+def _weigher_of(model: str) -> WordWeigher | str:
+    return _weigher(Path(model)) or model
 
 
 def steer(
