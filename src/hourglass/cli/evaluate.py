@@ -34,12 +34,14 @@ def evaluate(
 ) -> None:
     """How much of what is relevant pipelines find, whether they differ by more than chance, and what a query costs."""
     from hourglass import api
+    from hourglass.metrics.ranking import MEASURES
+    from hourglass.uses.search.evaluate import bytes_per_document
 
     index = api.open_index(folder)
     index = index if where is None else index.where(where)
-    done = index.evaluate(queries, qrels, pipeline, **({"measures": measure} if measure else {}))
+    done = api.evaluate(index, queries, qrels, pipelines=pipeline or (), measures=measure or MEASURES)
     written = [] if runs is None else done.write_runs(runs)
-    size = index.bytes_per_document()
+    size = bytes_per_document(index)
     if as_json:
         print_json(
             {"index": str(folder), **done.to_dict(), "bytes_per_document": size, "runs": list(map(str, written))}
@@ -51,7 +53,7 @@ def evaluate(
         row = [name]
         for one in measures:
             mean = done.mean(name, one)
-            row.append(f"{mean.value:.3f} ({mean.low:.3f} … {mean.high:.3f})")
+            row.append(f"{mean.value:.3f} ± {(mean.high - mean.low) / 2:.3f}")
             if name == done.baseline:
                 row.append("")
             else:
@@ -60,7 +62,7 @@ def evaluate(
         rows.append((*row, f"{sum(done.costs[name].values()):.1f}"))
     print_table(
         f"{len(done.queries):,} queries on {len(index):,} documents",
-        ["pipeline", *(column for one in measures for column in (f"{one} (95 %) ", "more ")), "ms a query "],
+        ["pipeline", *(column for one in measures for column in (f"{one} ", "more ")), "ms a query "],
         rows,
     )
     for name in list(done.values)[1:] if differences else ():
