@@ -208,7 +208,7 @@ class _Build:
         kept = read_json(path) if path.is_file() else {"settings": None}
         if kept["settings"] == self._settings and any(table.glob("_versions/*.manifest")):
             number = int(open_table(folder).count_rows())
-            self._documents, self._passed = next((d, p) for d, p in kept["steps"] if d == number)
+            self._documents, self._passed = next(step for step in kept["steps"] if step[0] == number)
         elif table.exists():
             shutil.rmtree(table)
 
