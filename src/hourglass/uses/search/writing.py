@@ -205,7 +205,7 @@ class _Build:
         self._folder, self._settings = folder, json.loads(json.dumps(settings))
         self._passed = self._documents = 0
         path, table = folder / "building.json", folder / TABLE
-        kept = read_json(path) if path.is_file() else {"settings": None}
+        kept: dict[str, Any] = read_json(path) if path.is_file() else {"settings": None}
         if kept["settings"] == self._settings and any(table.glob("_versions/*.manifest")):
             number = int(open_table(folder).count_rows())
             self._documents, self._passed = next(step for step in kept["steps"] if step[0] == number)

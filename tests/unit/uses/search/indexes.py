@@ -36,6 +36,8 @@ def bm25(texts, query, k1=1.5, b=0.75):
         idf = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
         for i, words in enumerate(split):
             tf = words.count(term)
+            if not tf:
+                continue
             scores[i] += times * idf * tf / (tf + k1 * (1 - b + b * len(words) / mean))
     return scores
 

@@ -9,13 +9,14 @@ pytest.importorskip("lance")
 pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
 
+from indexes import bm25, counting, documents
+
 from encoders import make_pair
 from hourglass.errors import ConfigError, FolderError, InputError, SourceError
 from hourglass.uses.search import writing
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.stages import Query
-from indexes import bm25, counting, documents
 
 DOCUMENTS = documents(60)
 
@@ -83,7 +84,11 @@ def test_a_view_has_only_what_matches(tmp_path):
     index.delete(["d0", "d30"])
     view = index.where("year >= 2010").where("lang = 'de'")
     years = view.take(view.selected, ["year", "lang"]).to_pylist()
-    assert years == [{"year": d["year"], "lang": "de"} for d in DOCUMENTS if d["year"] >= 2010 and d["lang"] == "de" and d["id"] != "d30"]
+    assert years == [
+        {"year": d["year"], "lang": "de"}
+        for d in DOCUMENTS
+        if d["year"] >= 2010 and d["lang"] == "de" and d["id"] != "d30"
+    ]
     assert view.search("red", top=50).searched == len(view.selected)
     with pytest.raises(ConfigError, match="a view of an index is only read"):
         view.delete(["d2"])

@@ -12,6 +12,8 @@ pytest.importorskip("lance")
 pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
 
+from indexes import bm25, counting, documents, ordered
+
 from encoders import WORDS as TINY_WORDS
 from encoders import make_pair
 from hourglass.errors import ConfigError
@@ -23,11 +25,15 @@ from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.postings import best_rows
 from hourglass.uses.search.stages import Query, Ranking
-from indexes import bm25, counting, documents, ordered
 
 DOCUMENTS = documents(400)
 TEXTS = [document["text"] for document in DOCUMENTS]
-QUERIES = [Query("1", "red stone red"), Query("2", "paris"), Query("3", "anna peter blue river bird"), Query("4", "xyzzy")]
+QUERIES = [
+    Query("1", "red stone red"),
+    Query("2", "paris"),
+    Query("3", "anna peter blue river bird"),
+    Query("4", "xyzzy"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +109,10 @@ def test_dense_takes_the_vector_that_a_stage_has_given(index):
 def test_hamming_counts_bits_and_keeps_to_its_radius(view, monkeypatch):
     monkeypatch.setattr(hamming, "_ROWS_AT_ONCE", 64)
     bits = counting(TEXTS) - 1 > 0
-    codes = np.unpackbits(np.stack(view.take(np.arange(400), ["code"])["code"].to_numpy()).view("S2").view(np.uint8).reshape(400, 2), axis=1)
+    codes = np.unpackbits(
+        np.stack(view.take(np.arange(400), ["code"])["code"].to_numpy()).view("S2").view(np.uint8).reshape(400, 2),
+        axis=1,
+    )
     assert bits.shape[1] == 12
     asked = Query("1", "", vector=np.where(np.arange(12) % 2, 1.0, -1.0).astype(np.float32))
     distances = (codes[:, :12] != (asked.vector > 0)).sum(1)
