@@ -66,7 +66,7 @@ def whole(source, tmp_path_factory):
 
 def test_a_killed_build_goes_on_and_ends_with_the_same(source, whole, tmp_path):
     folder = tmp_path / "ix"
-    for batches in (1, 4, 6):
+    for batches in (1, 5):
         killed_after(batches, BUILD, source, folder)
         with pytest.raises(FolderError, match="run the same command again"):
             hg.open_index(folder)
@@ -81,11 +81,9 @@ def test_a_killed_build_goes_on_and_ends_with_the_same(source, whole, tmp_path):
 def test_a_killed_append_leaves_what_there_was(source, tmp_path):
     folder = tmp_path / "ix"
     index = hg.index(["the first text"], out=folder, encoder=None, progress=False)
-    for batches in (1, 12):
-        killed_after(batches, APPEND, source, folder)
-        assert contents(hg.open_index(folder)) == {"1": "the first text"} or contents(hg.open_index(folder)) == {
-            "0": "the first text"
-        }
+    before = contents(index)
+    killed_after(12, APPEND, source, folder)
+    assert contents(hg.open_index(folder)) == before
     assert index.append(source, text="body", progress=False) == 400
     assert len(hg.open_index(folder)) == 401
     assert index.compact()

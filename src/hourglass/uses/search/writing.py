@@ -125,7 +125,7 @@ def create(
         try:
             with Progress(progress) as bars, disk_errors(building):
                 build.run(texts, columns, source, bars, limit)
-        except SourceError:
+        except (SourceError, ConfigError):
             shutil.rmtree(building, ignore_errors=True)
             raise
         (building / "building.json").unlink()
@@ -136,7 +136,7 @@ def create(
 
 def unfinished(out: Path) -> bool:
     """Whether an index that should come to `out` was begun."""
-    return (_building(out) / "building.json").is_file()
+    return _building(out).is_dir()
 
 
 def add(

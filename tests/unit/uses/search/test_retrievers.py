@@ -92,7 +92,8 @@ def test_bm25_takes_the_weights_that_a_stage_has_given(index):
 
 
 def test_dense_is_the_cosine_of_every_document(view, monkeypatch):
-    monkeypatch.setattr(dense, "_NUMBERS_AT_ONCE", 12 * 64)  # several blocks
+    monkeypatch.setattr(dense, "_ROWS_AT_ONCE", 96)
+    monkeypatch.setattr(dense, "_ROWS_OF_BLOCK", 64)
     vectors = counting(TEXTS)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for query, ranking in zip(QUERIES, Dense(view).retrieve(QUERIES, 20)):
