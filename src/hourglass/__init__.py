@@ -19,6 +19,7 @@ _HOMES = {
     "Workspace": "hourglass.uses.explore",
     "adapt": "hourglass.api",
     "encode": "hourglass.api",
+    "evaluate": "hourglass.api",
     "explore": "hourglass.api",
     "explore_sae": "hourglass.api",
     "fit": "hourglass.api",

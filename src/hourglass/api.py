@@ -34,8 +34,10 @@ from hourglass.bottlenecks.sparse.recipe import MOST_ROWS, recipe
 from hourglass.data import open_texts
 from hourglass.data.dialogues import Documents, open_dialogues
 from hourglass.data.flows import Flow, cache_flow
+from hourglass.data.judged import Qrels, read_qrels, read_queries
 from hourglass.data.states import StateStream
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
+from hourglass.metrics.ranking import MEASURES
 from hourglass.nn.text_model import TextModel
 from hourglass.storage.atomic import read_json, replace_folder, write_json
 from hourglass.storage.places import is_url
@@ -51,7 +53,10 @@ from hourglass.uses.explore import Workspace, build, engines
 from hourglass.uses.explore.workspace import is_workspace, writing
 from hourglass.uses.learn import learn
 from hourglass.uses.progress import Progress
+from hourglass.uses.search.evaluate import Evaluation
+from hourglass.uses.search.evaluate import evaluate as evaluate_pipelines
 from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.stages import Stage
 from hourglass.uses.steer import Edit, Steered, feature_number, generate
 from hourglass.uses.steer.logits import logit_effect as effect_on_logits
 from hourglass.uses.vectors import write_vectors
@@ -63,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = [
     "adapt",
     "encode",
+    "evaluate",
     "explore",
     "explore_sae",
     "fit",
@@ -587,6 +593,39 @@ def open_index(folder: str | Path, *, encoder: Any = None) -> SearchIndex:
     encoder  of queries, where the index does not know its own by name: a model, or for vectors that were given
     """
     return SearchIndex(folder, encoder=encoder, weigher=_weigher_of)
+
+
+def evaluate(
+    index: SearchIndex | str | Path,
+    queries: Mapping[str, str] | str | Path,
+    qrels: Qrels | str | Path,
+    *,
+    pipelines: Sequence[str | Stage] = (),
+    measures: Sequence[str] = MEASURES,
+    progress: bool = True,
+) -> Evaluation:
+    """How much of what is relevant pipelines find in an index, whether they differ by more than chance, and what they cost.
+
+    index      one, or its folder
+    queries    texts by name, or a file: .jsonl (_id, text), .parquet, or a name, a tab and a text a line
+    qrels      graded relevance by query and document, or a file of TREC, of BEIR, or .parquet
+    pipelines  the first is what the others are compared with (default: bm25, and with vectors dense, and both fused)
+    measures   ndcg, mrr, recall, p or map, each at a depth
+
+    Raises InputError for bad input, in one line.
+    """
+    searched = index if isinstance(index, SearchIndex) else open_index(index)
+    pipelines = pipelines or ("bm25", *(("dense", "bm25 | dense >> rrf") if searched.answers_vectors else ()))
+    stages = [pipeline if isinstance(pipeline, Stage) else searched.pipeline(pipeline) for pipeline in pipelines]
+    names = [pipeline.name if isinstance(pipeline, Stage) else pipeline for pipeline in pipelines]
+    return evaluate_pipelines(
+        dict(zip(names, stages)),
+        searched,
+        queries if isinstance(queries, Mapping) else read_queries(queries),
+        qrels if isinstance(qrels, Mapping) else read_qrels(qrels),
+        measures=measures,
+        progress=progress,
+    )
 
 
 def _weigher_of(model: str) -> WordWeigher | str:

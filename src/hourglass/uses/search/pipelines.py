@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
+
+from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
+from hourglass.uses.search.encoding import compared
+from hourglass.uses.search.expansion import CEQE, RM3, BertQE, Rocchio
 from hourglass.uses.search.fusion import Interpolated, ReciprocalRank
 from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.impacts import Impacts
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
+from hourglass.uses.search.parade import Parade
+from hourglass.uses.search.passages import ByPassages, ByText
 from hourglass.uses.search.spec import Make, parse
-from hourglass.uses.search.stages import Stage
+from hourglass.uses.search.stages import Array, Query, Stage
+
+
+def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> Stage:
+    """Documents by their passages, scored by a cross-encoder, or without one by the encoder of the index."""
+    if model is not None:
+        return ByPassages(index, CrossEncoder(index, model).scores, **settings)
+    index.require_vectors()
+
+    def score(query: Query, texts: Sequence[str]) -> Array:
+        return np.asarray(compared(index.encoder.documents(texts), index.similarity) @ index.encode([query])[0])
+
+    return ByPassages(index, score, **settings)
+
 
 STAGES: dict[str, Callable[..., Stage]] = {
     "bm25": BM25,
@@ -22,6 +43,12 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "splade": Impacts,
     "hamming": Hamming,
     "cross": CrossEncoder,
+    "passages": _passages,
+    "parade": lambda index, model: ByText(index, Parade.from_pretrained(model).score_texts, "parade"),
+    "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(index, model).scores, **settings),
+    "rm3": lambda index, **settings: RM3(index, index.words, **settings),
+    "ceqe": lambda index, model="minilm", **settings: CEQE(index, index.words, HuggingFaceReader(model), **settings),
+    "rocchio": lambda index, **settings: Rocchio(index.encode, index.vectors, **settings),
 }
 """Stages of an index, by name: each takes the index, then its settings. Whoever has more adds them here."""
 
