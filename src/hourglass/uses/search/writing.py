@@ -128,9 +128,9 @@ def create(
         except (SourceError, ConfigError):
             shutil.rmtree(building, ignore_errors=True)
             raise
-        (building / "building.json").unlink()
         write_json(building / MANIFEST, columns.manifest)
         replace_folder(building, out)
+        (out / "building.json").unlink()
     return [*texts.report.lines(), *columns.trouble]
 
 

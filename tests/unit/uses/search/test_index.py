@@ -237,3 +237,22 @@ def test_an_index_from_which_all_was_removed_finds_nothing(tmp_path):
         assert len(index.search("red", pipeline=spec)) == 0
     index.append(DOCUMENTS[:2], progress=False)
     assert len(index.search("red", pipeline="dense")) == 2
+
+
+def test_a_damaged_cache_is_one_line_that_says_what_to_remove(tmp_path):
+    index = made(tmp_path / "ix", encoder=counting, code="sign")
+    for spec, place, file in (
+        ("bm25", "bm25-1.5-0.75@1", "weights.npy"),
+        ("dense", "dense@1", "vectors"),
+        ("hamming", "hamming@1", "codes"),
+    ):
+        before = [hit.id for hit in index.search("red", pipeline=spec).hits]
+        path = tmp_path / "ix/cache" / place / file
+        path.write_bytes(path.read_bytes()[:-8])
+        with pytest.raises(FolderError, match=r"cache.*remove") as error:
+            index.search("red", pipeline=spec)
+        assert "\n" not in str(error.value)
+        for part in path.parent.iterdir():
+            part.unlink()
+        path.parent.rmdir()
+        assert [hit.id for hit in index.search("red", pipeline=spec).hits] == before
