@@ -56,7 +56,8 @@ class CrossEncoder(Stage):
         return made
 
     def _count_cut(self, query: str, texts: Sequence[str]) -> None:
-        tokenizer, longest = self._model.tokenizer, self._model.max_length
+        model, tokenizer = self._model, self._model.tokenizer
+        longest = model.max_seq_length if hasattr(model, "max_seq_length") else model.max_length  # before version 6
         if longest is None:
             return
         room = longest - tokenizer.num_special_tokens_to_add(pair=True)

@@ -18,7 +18,7 @@ from hourglass.uses.search.postings import best_rows
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE = "vectors"
-_NUMBERS_AT_ONCE = 1 << 23
+_ROWS_AT_ONCE, _ROWS_OF_BLOCK = 1 << 16, 2048
 _QUERIES_AT_ONCE = 64
 _MORE = 16
 """Documents beyond those that are wanted that are scored again one by one: products of blocks differ in the last digits."""
@@ -57,15 +57,19 @@ class Dense(Scorer):
         """Rows of the `depth` nearest of each query, in no order."""
         selected, vectors = self._index.selected, self._vectors
         number = len(vectors) if selected is None else len(selected)
-        step = max(1, _NUMBERS_AT_ONCE // vectors.shape[1])
-        asked = torch.from_numpy(np.ascontiguousarray(queries.T))
+        asked = torch.from_numpy(queries)
+        # Numbers become float32 a block at a time, in one place that stays in the cache of the processor.
+        block = torch.empty(_ROWS_OF_BLOCK, vectors.shape[1])
+        scores = torch.empty(len(queries), min(number, _ROWS_AT_ONCE))
         kept: list[list[tuple[Array, Array]]] = [[] for _ in queries]
-        for start in range(0, number, step):
-            rows = slice(start, start + step) if selected is None else selected[start : start + step]
-            # A copy: what is mapped may not be written to, and torch has no word for that.
-            block = torch.from_numpy(vectors[rows].copy() if selected is None else vectors[rows]).float()
-            scores = (block @ asked).T.contiguous().numpy()
-            for found, row in zip(kept, scores):
+        for start in range(0, number, _ROWS_AT_ONCE):
+            stop = min(start + _ROWS_AT_ONCE, number)
+            for first in range(start, stop, _ROWS_OF_BLOCK):
+                last = min(first + _ROWS_OF_BLOCK, stop)
+                some = vectors[first:last] if selected is None else vectors[selected[first:last]]
+                rows = block[: last - first].copy_(torch.from_numpy(some))
+                torch.mm(asked, rows.T, out=scores[:, first - start : last - start])
+            for found, row in zip(kept, scores[:, : stop - start].numpy()):
                 best = best_rows(row, depth)
                 found.append((best.rows + start, best.scores))
         nearest = []
@@ -88,7 +92,8 @@ class Dense(Scorer):
             raise FolderError(f"{path}: {path.stat().st_size:,} bytes, expected {expected:,}; remove {path.parent}")
         if not expected:
             return np.zeros((0, width), kind)
-        return np.memmap(path, kind, "r", shape=(len(self._index), width)).view(np.ndarray)
+        # "c": torch wants memory that may be written to; what is written would stay in this process.
+        return np.memmap(path, kind, "c", shape=(len(self._index), width)).view(np.ndarray)
 
     def _build(self, folder: Path) -> None:
         kind = self._index.manifest["vectors"]["dtype"]

@@ -29,18 +29,11 @@ class Impacts(Scorer):
     def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
         among = self._index.selected
         return [
-            best_rows(self._postings.scores(terms), depth, among=among, above=0) for terms in self._weighed(queries)
+            best_rows(self._postings.scores(terms), depth, among=among, above=0) for terms in self._index.weigh(queries)
         ]
 
     def score(self, query: Query, rows: Array) -> Array:
-        return np.asarray(self._postings.scores(self._weighed([query])[0])[rows])
-
-    def _weighed(self, queries: Sequence[Query]) -> list[dict[str, float]]:
-        """Weights that a query carries, else those of its text."""
-        texts = [query.text for query in queries if query.terms is None]
-        tokens, weights = self._index.weigher.arrow(texts) if texts else ((), ())
-        made = iter([dict(zip(t.as_py(), w.as_py())) for t, w in zip(tokens, weights)])
-        return [query.terms if query.terms is not None else next(made) for query in queries]
+        return np.asarray(self._postings.scores(self._index.weigh([query])[0])[rows])
 
     @cached_property
     def _postings(self) -> Postings:

@@ -18,7 +18,7 @@ import copy
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from hourglass.uses.search.results import Results
 
 _READ_AT_ONCE = 16_384
+_QUERIES_KEPT = 10_000
 
 
 @final
@@ -78,6 +79,9 @@ class SearchIndex:
         self._whole: SearchIndex | None = None
         self.trouble: list[str] = []
         self._given, self._weigher_of = encoder, weigher
+        # What a model has made of a query once is what every stage sees: in another batch the last digits differ.
+        self._encoded: dict[str, Array] = {}
+        self._weighed: dict[str, dict[str, float]] = {}
         self._open()
 
     @classmethod
@@ -250,14 +254,19 @@ class SearchIndex:
 
     def encode(self, queries: Sequence[Query]) -> Array:
         """[n, d] float32: the vector that a query carries, else that of its text; of length 1 where compared by cosine."""
-        made = np.zeros((len(queries), self.width), np.float32)
-        plain = [number for number, query in enumerate(queries) if query.vector is None]
-        if plain:
-            made[plain] = self.encoder.queries([queries[number].text for number in plain])
-        for number, query in enumerate(queries):
-            if query.vector is not None:
-                made[number] = query.vector
-        return compared(made, self.similarity)
+        new = _unseen(self._encoded, (query.text for query in queries if query.vector is None))
+        if new:
+            self._encoded.update(zip(new, self.encoder.queries(new)))
+        made = [self._encoded[query.text] if query.vector is None else query.vector for query in queries]
+        return compared(np.array(made, np.float32).reshape(-1, self.width), self.similarity)
+
+    def weigh(self, queries: Sequence[Query]) -> list[dict[str, float]]:
+        """Weights of terms that a query carries, else those of its text by the model of the documents' weights."""
+        new = _unseen(self._weighed, (query.text for query in queries if query.terms is None))
+        if new:
+            tokens, weights = (column.to_pylist() for column in self.weigher.arrow(new))
+            self._weighed.update((text, dict(zip(*pair))) for text, *pair in zip(new, tokens, weights))
+        return [self._weighed[query.text] if query.terms is None else query.terms for query in queries]
 
     @cached_property
     def weigher(self) -> Weigher:
@@ -366,3 +375,10 @@ class SearchIndex:
 def _among(ids: Sequence[str]) -> str:
     quoted = ", ".join("'" + str(id).replace("'", "''") + "'" for id in ids)
     return f"_id IN ({quoted})"
+
+
+def _unseen(known: dict[str, Any], texts: Iterable[str]) -> list[str]:
+    """Those texts that are not known, once each; what is known is forgotten when it has become much."""
+    if len(known) > _QUERIES_KEPT:
+        known.clear()
+    return [text for text in dict.fromkeys(texts) if text not in known]

@@ -21,6 +21,7 @@ import numba
 import numpy as np
 from scipy.sparse import csc_matrix
 
+from hourglass.errors import FolderError
 from hourglass.storage.atomic import read_json
 from hourglass.uses.search.stages import Array, Ranking
 
@@ -49,9 +50,12 @@ class Postings:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """What `save` wrote; the arrays stay on disk until they are read."""
+        """What `save` wrote; the arrays stay on disk until they are read. FolderError for what cannot be read."""
         kept = read_json(folder / "terms.json")
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ends", "documents", "weights")]
+        try:
+            arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ends", "documents", "weights")]
+        except (OSError, ValueError, EOFError) as error:
+            raise FolderError(f"{folder}: cannot be read ({error}); remove it, and it is made again") from None
         return cls(
             kept["documents"],
             {term: number for number, term in enumerate(kept["terms"])},

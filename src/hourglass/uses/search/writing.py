@@ -125,18 +125,18 @@ def create(
         try:
             with Progress(progress) as bars, disk_errors(building):
                 build.run(texts, columns, source, bars, limit)
-        except SourceError:
+        except (SourceError, ConfigError):
             shutil.rmtree(building, ignore_errors=True)
             raise
-        (building / "building.json").unlink()
         write_json(building / MANIFEST, columns.manifest)
         replace_folder(building, out)
+        (out / "building.json").unlink()
     return [*texts.report.lines(), *columns.trouble]
 
 
 def unfinished(out: Path) -> bool:
     """Whether an index that should come to `out` was begun."""
-    return (_building(out) / "building.json").is_file()
+    return _building(out).is_dir()
 
 
 def add(
@@ -205,10 +205,10 @@ class _Build:
         self._folder, self._settings = folder, json.loads(json.dumps(settings))
         self._passed = self._documents = 0
         path, table = folder / "building.json", folder / TABLE
-        kept = read_json(path) if path.is_file() else {"settings": None}
+        kept: dict[str, Any] = read_json(path) if path.is_file() else {"settings": None}
         if kept["settings"] == self._settings and any(table.glob("_versions/*.manifest")):
             number = int(open_table(folder).count_rows())
-            self._documents, self._passed = next((d, p) for d, p in kept["steps"] if d == number)
+            self._documents, self._passed = next(step for step in kept["steps"] if step[0] == number)
         elif table.exists():
             shutil.rmtree(table)
 
