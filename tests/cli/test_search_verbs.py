@@ -162,3 +162,70 @@ def test_a_cross_encoder_says_what_it_cuts(call, indexed, tmp_path):
     code, _, err = call("search", indexed, asked, "--pipeline", "bm25 >> cross(nope)")
     assert code == 2
     assert "nope: no cross-encoder that can be read" in err
+
+
+# evaluate ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, indexed):
+    """Files of queries, each made of the words of one document, and judgements."""
+    index = hg.open_index(indexed)
+    rows = range(0, len(index), 5)
+    names, texts = index.names(list(rows)), index.texts(list(rows))
+    folder = tmp_path_factory.mktemp("judged")
+    queries = [{"_id": f"q{i}", "text": " ".join(text.split()[:6])} for i, text in enumerate(texts)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    (folder / "qrels.txt").write_text("".join(f"q{i} 0 {name} 1\n" for i, name in enumerate(names)) + "q0 0 gone 1\n")
+    return folder
+
+
+def test_pipelines_are_compared_with_the_first(call, indexed, judged, tmp_path):
+    arguments = ("evaluate", indexed, "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    code, out, err = call(*arguments, "--differences", "2", "--runs", tmp_path / "runs")
+    assert code == 0
+    assert "bm25 | dense" in " ".join(out.split()) and "bytes a document" in " ".join(out.split())
+    assert "1 judged documents are not in the index (the first: 'gone')" in " ".join(err.split())
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["1.run", "2.run", "3.run"]
+    code, out, _ = call(*arguments, "--pipeline", "bm25", "--pipeline", "dense", "--measure", "p@1", "--json")
+    told = json.loads(out)
+    assert [one["pipeline"] for one in told["pipelines"]] == ["bm25", "dense"]
+    assert told["pipelines"][0]["measures"]["p@1"]["value"] > 0.5
+    assert "against_first" in told["pipelines"][1]["measures"]["p@1"]
+    assert {"documents", "bm25-1.5-0.75", "dense"} <= set(told["bytes_per_document"])
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--pipeline", "bm52"), "pipeline, character 1: no stage 'bm52' (did you mean 'bm25'?)"),
+        (("--measure", "ndcg"), "no measure 'ndcg'"),
+        (("--queries", "nowhere.tsv"), "nowhere.tsv: no such file"),
+        (("--qrels", "nowhere.tsv"), "nowhere.tsv: no such file"),
+        (("--pipeline", "bm25 >> rm3"), "finds nothing by itself"),
+        (("--pipeline", "rm3"), "rm3: nothing found yet to learn from"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_line(call, indexed, judged, more, said):
+    files = {"--queries": judged / "queries.jsonl", "--qrels": judged / "qrels.txt"}
+    files.update({more[0]: more[1]} if more[0] in files else {})
+    rest = () if more[0] in files else more
+    code, out, err = call("evaluate", indexed, *(part for pair in files.items() for part in pair), *rest)
+    assert code == 2 and not out
+    assert said in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "bm25 >> rm3(first=2, terms=3) >> bm25",
+        "dense >> rocchio(first=2) >> dense",
+        "bm25 % 3 >> passages(size=5, stride=3)",
+        "bm25 >> ceqe(ENCODER, first=2) >> bm25",
+    ],
+)
+def test_stages_of_feedback_and_passages_run_by_name(indexed, encoder, pipeline):
+    found = hg.open_index(indexed).search(
+        DOCUMENTS[0]["body"][:40], pipeline=pipeline.replace("ENCODER", f'"{encoder}"')
+    )
+    assert len(found)

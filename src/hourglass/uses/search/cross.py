@@ -12,7 +12,7 @@ import numpy as np
 
 from hourglass.adapters.huggingface_loading import loading_errors
 from hourglass.errors import ConfigError
-from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking, Stage
+from hourglass.uses.search.stages import Array, Query
 
 _PAIRS_AT_ONCE = 32
 
@@ -22,27 +22,17 @@ class CutTexts(UserWarning):
 
 
 @final
-class CrossEncoder(Stage):
-    """Scores what has been found again, the text of each document together with the query.
+class CrossEncoder:
+    """Scores texts together with a query: `scores` is a `TextScorer`.
 
     model  a folder of a cross-encoder of sentence-transformers, or a Hub id
     cut    how many of the `scored` texts so far were longer than the model, of which it read the beginning; warned of once.
-           For long documents score their passages: `scores` is a `TextScorer`, as `ByPassages` takes
+           For long documents score their passages (`ByPassages`)
     """
 
-    def __init__(self, documents: Documents, model: str) -> None:
-        self.name, self._documents, self._folder = f"cross({Path(model).name})", documents, str(model)
+    def __init__(self, model: str) -> None:
+        self.name, self._folder = f"cross({Path(model).name})", str(model)
         self.cut = self.scored = 0
-
-    def advance(self, found: Sequence[Found]) -> list[Found]:
-        made = []
-        for each in found:
-            before = each.ranking
-            if before is None:
-                raise ConfigError(f"{self.name}: nothing found yet to score again; begin with a stage that retrieves")
-            scores = self.scores(each.query, self._documents.texts(before.rows)) if len(before) else np.zeros(0)
-            made.append(Found(each.query, (Ranking.of(before.rows, scores),)))
-        return made
 
     def scores(self, query: Query, texts: Sequence[str]) -> Array:
         """[n] scores of texts for a query."""

@@ -78,8 +78,8 @@ class Dense(Scorer):
                 nearest.append(np.zeros(0, np.int64))
                 continue
             places, values = (np.concatenate(part) for part in zip(*found))
-            first = Ranking.of(places, values, depth).rows
-            nearest.append(first if selected is None else selected[first])
+            rows_found = Ranking.of(places, values, depth).rows
+            nearest.append(rows_found if selected is None else selected[rows_found])
         return nearest
 
     @cached_property

@@ -24,10 +24,15 @@ from hourglass.uses.search.spec import Make, parse
 from hourglass.uses.search.stages import Array, Query, Stage
 
 
+def _cross(index: SearchIndex, model: str) -> Stage:
+    scorer = CrossEncoder(model)
+    return ByText(index, scorer.scores, scorer.name)
+
+
 def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> Stage:
     """Documents by their passages, scored by a cross-encoder, or without one by the encoder of the index."""
     if model is not None:
-        return ByPassages(index, CrossEncoder(index, model).scores, **settings)
+        return ByPassages(index, CrossEncoder(model).scores, **settings)
     index.require_vectors()
 
     def score(query: Query, texts: Sequence[str]) -> Array:
@@ -42,10 +47,10 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "impacts": Impacts,
     "splade": Impacts,
     "hamming": Hamming,
-    "cross": CrossEncoder,
+    "cross": _cross,
     "passages": _passages,
     "parade": lambda index, model: ByText(index, Parade.from_pretrained(model).score_texts, "parade"),
-    "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(index, model).scores, **settings),
+    "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(model).scores, **settings),
     "rm3": lambda index, **settings: RM3(index, index.words, **settings),
     "ceqe": lambda index, model="minilm", **settings: CEQE(index, index.words, HuggingFaceReader(model), **settings),
     "rocchio": lambda index, **settings: Rocchio(index.encode, index.vectors, **settings),
