@@ -89,27 +89,31 @@ def keep_packed(texts: Sequence[str], tokenizer: Any, length: int, folder: Path)
     if not len(texts):
         raise SourceError("no text to pack: expected at least one")
     rows = 0
-    waiting = np.empty(0, np.int32), np.empty(0, np.uint8)
+    waiting = np.empty((2, 0), np.int32)  # ids and marks
     with atomic_folder(folder) as new:
         with (new / "ids.i32").open("wb") as of_ids, (new / "marks.u8").open("wb") as of_marks:
+
+            def write(part: Array) -> None:
+                of_ids.write(part[0].tobytes())
+                of_marks.write(part[1].astype(np.uint8).tobytes())
+
             for start in range(0, len(texts), _AT_ONCE):
-                parts: tuple[list[Any], list[Any]] = [waiting[0]], [waiting[1]]
+                parts = [waiting]
                 for made in encode(tokens, list(texts[start : start + _AT_ONCE])):
-                    whole = [*before, *made.ids, *after]
-                    marks = [_REAL | _SPECIAL] * len(before) + [_REAL] * len(made.ids) + [_REAL | _SPECIAL] * len(after)
-                    marks[0] |= _BEGINS
-                    parts[0].append(whole)
-                    parts[1].append(marks)
-                waiting = np.concatenate(parts[0]).astype(np.int32), np.concatenate(parts[1]).astype(np.uint8)
-                ready = len(waiting[0]) // length
-                for file, column in zip((of_ids, of_marks), waiting):
-                    file.write(column[: ready * length].tobytes())
-                waiting = waiting[0][ready * length :], waiting[1][ready * length :]
+                    part = np.full((2, len(before) + len(made.ids) + len(after)), _REAL | _SPECIAL, np.int32)
+                    part[0] = [*before, *made.ids, *after]
+                    part[1, len(before) : len(before) + len(made.ids)] = _REAL
+                    part[1, 0] |= _BEGINS
+                    parts.append(part)
+                waiting = np.concatenate(parts, 1)
+                ready = waiting.shape[1] // length
+                write(waiting[:, : ready * length])
+                waiting = waiting[:, ready * length :]
                 rows += ready
-            if left := len(waiting[0]):
-                padding = tokenizer.pad_token_id or 0
-                for file, column, fill in zip((of_ids, of_marks), waiting, (padding, 0)):
-                    file.write(np.pad(column, (0, length - left), constant_values=fill).tobytes())
+            if left := waiting.shape[1]:
+                padding = np.zeros((2, length - left), np.int32)
+                padding[0] = tokenizer.pad_token_id or 0
+                write(np.concatenate([waiting, padding], 1))
                 rows += 1
         write_json(new / "rows.json", {"rows": rows, "made_from": made_from})
     return PackedRows(folder)

@@ -10,16 +10,19 @@ vector [d], the mean of its states, read in both directions whatever it was trai
 4. A run is a row of phases, each with one objective. At a switch only the mask of attention and the targets change: weights,
    head, optimiser and learning rate go on, and the mask token is there from the first step.
 5. Learning rate: warm-up, constant, linear decay at the end of the last phase (schedule "wsd"). A quarter of CLM is the paper's advice.
+6. With `packed`, as in the paper's presets, an example is a row of full length, of texts one after another.
 
 A decoder of Llama's kind can be gone on from: it becomes an encoder with the same weights (`adapters.pretrained.as_encoder`).
 
 Differences from the paper:
-- a text is an example, and one longer than `max_tokens` is learned from in windows; the paper packs texts into rows of full length;
+- outside its presets a text is an example, and one longer than `max_tokens` is learned from in windows (`packed`: as in the paper,
+  rows of full length; the special tokens that the tokenizer puts around a text are between two, and the last row ends in padding);
+- `apart` keeps the texts of a row from seeing each other, in the reference they do;
 - from scratch the byte pairs are those of the corpus, where the paper takes Llama 3's;
 - at least one token of a text is hidden, whatever `ratio`;
 - the decay begins and ends a step later than in the authors' schedule, whose last step has a rate of 0; its lengths are shares
   of a run, where the paper has 2,000 steps each; AdamW's epsilon is 1e-8, where the paper has 1e-5;
-- the paper does not say what becomes of the optimiser at the switch: here it is kept;
+- the paper does not say what becomes of the optimiser at the switch: here it is kept, unless `reset_optimizer_at_switch`;
 - how a published checkpoint is gone on from (rate, share of warm-up and decay) is our choice;
 - "mntp", "mlm_causal" and "prefix" are not the paper's: they part what it changes together.
 """
@@ -351,8 +354,12 @@ class CLMMLM(TextModel):
         phases = ", ".join(
             f"{name} up to step {end:,}" for (name, _), end in zip(self.config.phases, self.config.ends())
         )
+        packed = (
+            {"packed": f"rows of {self.config.max_tokens} tokens, in place of pieces"} if self.config.packed else {}
+        )
         return {
             "objectives": phases,
+            **packed,
             "tokens read, predicted": f"{spent['tokens']:,}, {spent['predicted']:,}",
             "FLOPs": f"{spent['flops']:.2g}",
         }
