@@ -78,8 +78,8 @@ class Dense(Scorer):
                 nearest.append(np.zeros(0, np.int64))
                 continue
             places, values = (np.concatenate(part) for part in zip(*found))
-            first = Ranking.of(places, values, depth).rows
-            nearest.append(first if selected is None else selected[first])
+            found_rows = Ranking.of(places, values, depth).rows
+            nearest.append(found_rows if selected is None else selected[found_rows])
         return nearest
 
     @cached_property
