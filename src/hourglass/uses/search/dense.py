@@ -78,8 +78,8 @@ class Dense(Scorer):
                 nearest.append(np.zeros(0, np.int64))
                 continue
             places, values = (np.concatenate(part) for part in zip(*found))
-            rows_found = Ranking.of(places, values, depth).rows
-            nearest.append(rows_found if selected is None else selected[rows_found])
+            found_rows = Ranking.of(places, values, depth).rows
+            nearest.append(found_rows if selected is None else selected[found_rows])
         return nearest
 
     @cached_property

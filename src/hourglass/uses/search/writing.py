@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -37,9 +38,10 @@ from hourglass.uses.vectors import Weigher
 if TYPE_CHECKING:
     from hourglass.uses.search.index import SearchIndex
 
-_TEXTS_AT_ONCE = 1024
+_TEXTS_AT_ONCE = 256
 _COMMITTED_AT_ONCE = 16_384
 _BYTES_AT_ONCE = 128 * 2**20
+_SECONDS_AT_ONCE = 60
 _DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
@@ -218,13 +220,15 @@ class _Build:
         if self._documents:
             columns.go_on(open_table(self._folder).schema)
         waiting: list[pa.RecordBatch] = []
+        since = time.monotonic()
         for batch in texts.batches(_TEXTS_AT_ONCE, skip=self._passed):
             _require_unique(batch, texts, source)
             waiting.append(columns.of(batch))
             bars.advance(task, len(batch))
-            if sum(map(len, waiting)) >= _COMMITTED_AT_ONCE or sum(b.nbytes for b in waiting) >= _BYTES_AT_ONCE:
+            full = sum(map(len, waiting)) >= _COMMITTED_AT_ONCE or sum(b.nbytes for b in waiting) >= _BYTES_AT_ONCE
+            if full or time.monotonic() - since > _SECONDS_AT_ONCE:
                 self._commit(waiting, texts.report.rows)
-                waiting = []
+                waiting, since = [], time.monotonic()
         if waiting:
             self._commit(waiting, texts.report.rows)
 
