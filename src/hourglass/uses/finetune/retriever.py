@@ -131,9 +131,7 @@ def checked_pair(i: int, example: Any, negatives: int, taught: bool) -> None:
     if not isinstance(example, Pair):
         raise SourceError(f"example {i}: expected a Pair, found {type(example).__name__}")
     if len(example.negatives) < negatives:
-        raise SourceError(
-            f"example {i}: {len(example.negatives)} negatives; expected {negatives} or more: mine them"
-        )
+        raise SourceError(f"example {i}: {len(example.negatives)} negatives; expected {negatives} or more: mine them")
     if taught and (example.teacher is None or len(example.teacher) != 1 + len(example.negatives)):
         raise SourceError(
             f"example {i}: expected a teacher's score of the document and of each of {len(example.negatives)} negatives"
