@@ -75,32 +75,34 @@ class QueryWriter:
                 f"{type(self._network).__name__} reads and does not write; name a sequence-to-sequence model"
             )
         self._network.eval()
-        self.settings = {
-            "model": model if isinstance(model, str) else type(self._network).__name__,
-            "top_k": top_k,
-            "max_tokens": max_tokens,
-            "longest": longest,
-            "seed": seed,
+        self._top_k, self._max_tokens, self._longest, self._seed = top_k, max_tokens, longest, seed
+        self._name = model if isinstance(model, str) else type(self._network).__name__
+
+    def settings(self) -> dict[str, Any]:
+        """What its queries follow from."""
+        return {
+            "model": self._name,
+            "top_k": self._top_k,
+            "max_tokens": self._max_tokens,
+            "longest": self._longest,
+            "seed": self._seed,
         }
 
     @torch.inference_mode()
     def write(self, text: str, number: int) -> list[str]:
         """So many queries for a text, less those that are empty; of equal ones all stay, as they weigh in an index of words."""
-        top_k, max_tokens, longest, seed = (
-            int(self.settings[name]) for name in ("top_k", "max_tokens", "longest", "seed")
-        )
         device = next(self._network.parameters()).device
-        read = self._tokenizer(text, truncation=True, max_length=longest, return_tensors="pt").to(device)
+        read = self._tokenizer(text, truncation=True, max_length=self._longest, return_tensors="pt").to(device)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]
-        with seeded(device, seed, int.from_bytes(digest, "big")):
+        with seeded(device, self._seed, int.from_bytes(digest, "big")):
             written = self._network.generate(
                 input_ids=read["input_ids"],
                 attention_mask=read["attention_mask"],
                 do_sample=True,
-                top_k=top_k,
+                top_k=self._top_k,
                 num_beams=1,
                 num_return_sequences=number,
-                max_new_tokens=max_tokens,
+                max_new_tokens=self._max_tokens,
                 max_length=None,
             )
         queries = [query.strip() for query in self._tokenizer.batch_decode(written, skip_special_tokens=True)]
@@ -153,7 +155,7 @@ def expand(
         "number": number,
         "size": size,
         "scored": None if score is None else str(getattr(score, "__qualname__", type(score).__qualname__)),
-        **writer.settings,
+        **writer.settings(),
     }
     folder = Path(f"{place.path}.parts")
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +163,7 @@ def expand(
         with FileLock(folder / ".lock", blocking=False):
             clear_leftovers(folder)
             _begin(folder, made_from)
-            parts = []
+            parts: list[Path] = []
             with Progress(progress) as bars:
                 task = bars.start("writing queries", limit, "texts")
                 for batch in texts.batches(_PART):

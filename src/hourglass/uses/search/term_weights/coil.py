@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from hourglass.uses.finetune.encoder import Source
 from hourglass.uses.finetune.head import Head, HeadConfig, in_batches
 from hourglass.uses.finetune.retriever import Pair, checked_learning, pair_batch, pair_losses
 from hourglass.uses.search.stages import Array, Query
-from hourglass.uses.search.term_weights.published import read_published
+from hourglass.uses.search.term_weights.published import longest, read_published
 from hourglass.uses.search.term_weights.rows import Terms
 from hourglass.waist import Batch, Losses
 
@@ -95,13 +96,15 @@ class Coil(Head):
         self.register_buffer("special", torch.tensor(sorted(self.tokenizer.all_special_ids)), persistent=False)
 
     @classmethod
-    def published(cls, folder: str | Path, *, max_tokens: int = 256) -> Self:
+    def published(cls, folder: str | Path, *, max_tokens: int | None = None) -> Self:
         """Of weights as their authors publish them: castorini/unicoil-*, or COIL's; see `read_published`."""
         found = read_published(folder, {"tok_proj", "cls_proj"}, {"tok_proj"})
         rows = found.linears["tok_proj"].out_features
         whole = found.linears.get("cls_proj")
         config = cls.Config(
-            width=None if rows == 1 else rows, cls=None if whole is None else whole.out_features, max_tokens=max_tokens
+            width=None if rows == 1 else rows,
+            cls=None if whole is None else whole.out_features,
+            max_tokens=longest(found, 256, max_tokens),
         )
         made = cls(config, (found.network, found.tokenizer))
         made.tokens_linear.load_state_dict(found.linears["tok_proj"].state_dict())
@@ -142,7 +145,7 @@ class Coil(Head):
         rows = self._rows(texts, of)
         names = self.tokenizer.convert_ids_to_tokens(range(rows.shape[1]))
         ends = rows.indptr
-        return [{names[i]: float(w) for i, w in zip(rows.indices[a:b], rows.data[a:b])} for a, b in zip(ends, ends[1:])]
+        return [{names[i]: float(w) for i, w in zip(rows.indices[a:b], rows.data[a:b])} for a, b in pairwise(ends)]
 
     def weigh_words(self, texts: Sequence[str]) -> sparse.csr_matrix:
         """[n, V] rows of documents, as a `WordWeigher` has them, of uniCOIL."""

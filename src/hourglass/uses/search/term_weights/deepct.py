@@ -29,7 +29,7 @@ from hourglass.errors import FolderError, SourceError
 from hourglass.metrics.estimates import Estimate, of_rows
 from hourglass.uses.finetune.encoder import Source
 from hourglass.uses.finetune.head import NO_TOKEN, HeadConfig
-from hourglass.uses.search.term_weights.published import read_published
+from hourglass.uses.search.term_weights.published import longest, read_published
 from hourglass.uses.search.term_weights.rows import Spans, word_spans
 from hourglass.uses.search.term_weights.term_head import Stretch, TermHead, padded_rows
 from hourglass.waist import Batch, Losses
@@ -71,13 +71,13 @@ class DeepCT(TermHead):
         self.linear = nn.Linear(self.encoder.width, 1)
 
     @classmethod
-    def published(cls, folder: str | Path, *, max_tokens: int = 128) -> Self:
+    def published(cls, folder: str | Path, *, max_tokens: int | None = None) -> Self:
         """Of a token classifier of transformers with one label; see `read_published`. The authors' own are TensorFlow's."""
         found = read_published(folder, {"classifier"}, {"classifier"})
         linear = found.linears["classifier"]
         if linear.out_features != 1:
             raise FolderError(f"{folder}: gives {linear.out_features} numbers for a token; expected one")
-        made = cls(cls.Config(max_tokens=max_tokens), (found.network, found.tokenizer))
+        made = cls(cls.Config(max_tokens=longest(found, 128, max_tokens)), (found.network, found.tokenizer))
         made.linear.load_state_dict(linear.state_dict())
         return made.eval()
 

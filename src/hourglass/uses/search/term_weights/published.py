@@ -59,8 +59,8 @@ def read_published(folder: str | Path, linears: Set[str], required: Set[str]) ->
             unknown.append(name)
     if unknown:
         raise FolderError(
-            f"{file}: {unknown[0]} and {len(unknown) - 1} more tensors fit neither {type(network).__name__} nor "
-            f"{', '.join(sorted(linears))}; expected an encoder with these layers"
+            f"{file}: {len(unknown)} of its tensors fit neither {type(network).__name__} nor {', '.join(sorted(linears))}, "
+            f"{unknown[0]} first; expected an encoder with these layers"
         )
     missing = sorted(
         name for name in places if name not in body and "pooler" not in name and "position_ids" not in name
@@ -72,6 +72,11 @@ def read_published(folder: str | Path, linears: Set[str], required: Set[str]) ->
         )
     network.load_state_dict(body, strict=False)
     return Published(network.float().eval(), tokenizer, {name: _linear(parts) for name, parts in layers.items()})
+
+
+def longest(found: Published, usual: int, asked: int | None) -> int:
+    """Tokens of a text: as asked, or as usual where the network has so many positions."""
+    return asked or min(usual, getattr(found.network.config, "max_position_embeddings", usual))
 
 
 def _tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
