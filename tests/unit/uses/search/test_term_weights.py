@@ -52,7 +52,7 @@ def same_start():
 
 
 def learn(head, examples, steps=60, lr=3e-3):
-    return fit(head, examples, TrainConfig(steps=steps, batch_size=16, lr=lr, warmup=0.1), progress=False)
+    return fit(head, examples, TrainConfig(steps=steps, batch_size=16, lr=lr, warmup=0.1, log_every=1), progress=False)
 
 
 # Rows -----------------------------------------------------------------------------------------------------
@@ -206,7 +206,6 @@ def test_learned_weights_beat_frequency_where_it_misleads(bert):
     counts = [dict(Counter(term for _, _, term in word_spans(text))) for text in texts]
     plain = max(mean_precision(bm25_weights(counts, k1, b), subjects) for k1 in (0.1, 0.9, 2.0) for b in (0.0, 0.7))
     learned = mean_precision(bm25_weights(frequencies(model.weigh(texts)), 10, 0.9), subjects)
-    print(plain, learned)
     assert learned > plain + 0.2
     assert model.score([recalled(text, [subject]) for text, subject in test]).value > 0.5
 
@@ -258,7 +257,8 @@ def test_the_loss_of_impacts_is_that_of_the_shared_terms(bert):
     scores = torch.tensor([sum(row.get(word, 0.0) for word in pair.query.split()) for row in rows])
     model.config = DeepImpactConfig(max_tokens=64, negatives=2, distillation=1.0, teaching="mse", dropout=0.0)
     taught = Pair(pair.query, pair.document, pair.negatives, (1.0, 0.0, 0.5))
-    losses = model.loss(model.collate([impacted(taught)]))
+    with torch.no_grad():
+        losses = model.loss(model.collate([impacted(taught)]))
     assert float(losses["contrastive"]) == pytest.approx(float(-scores.log_softmax(0)[0]), abs=1e-5)
     assert float(losses["distillation"]) == pytest.approx(
         float((scores - torch.tensor(taught.teacher)).square().mean()), abs=1e-5
@@ -267,14 +267,19 @@ def test_the_loss_of_impacts_is_that_of_the_shared_terms(bert):
 
 def test_impacts_learn_which_of_two_documents_is_meant(bert):
     random = np.random.default_rng(1)
-    about = simulated(random, 200)
-    examples = []
-    for text, subject in about:
-        quoted = next(t for t, s in about if s != subject and subject in t)
-        examples.append(impacted(Pair(subject, text, (quoted,))))
+
+    def examples(number):
+        about = simulated(random, number)
+        quoting = [
+            next(text for text, s in about if s != subject and f"{subject} {subject}" in text) for _, subject in about
+        ]
+        return [impacted(Pair(subject, text, (other,))) for (text, subject), other in zip(about, quoting)]
+
     model = DeepImpact(DeepImpactConfig(dropout=0.0, max_tokens=32), bert)
-    done = learn(model, examples, steps=80)
-    assert done.history[-1]["loss"] < 0.35 < 0.6 < done.history[0]["loss"]
+    learn(model, examples(200), steps=80)
+    with torch.no_grad():
+        loss = float(model.loss(model.collate(examples(200)))["contrastive"])
+    assert loss < 0.35  # 0.69 without a difference
 
 
 # COIL and uniCOIL -----------------------------------------------------------------------------------------
@@ -337,7 +342,9 @@ def test_only_matched_tokens_get_gradients(bert):
 
 @pytest.mark.parametrize("more", [{}, {"width": 8, "cls": 8}])
 def test_it_learns_its_pairs(bert, more):
-    pairs = [Pair(word, f"{word} {WORDS[i - 1]} {WORDS[i - 2]}", (f"{WORDS[i - 1]} {word}",)) for i, word in enumerate(WORDS)]
+    pairs = [
+        Pair(word, f"{word} {WORDS[i - 1]} {WORDS[i - 2]}", (f"{WORDS[i - 1]} {word}",)) for i, word in enumerate(WORDS)
+    ]
     model = Coil(CoilConfig(max_tokens=64, dropout=0.0, negatives=1, **more), bert)
     done = learn(model, pairs, steps=60)
     assert done.history[-1]["loss"] < 0.6 * done.history[0]["loss"]
@@ -425,9 +432,11 @@ def test_losses_of_a_teacher_in_closed_form():
 
 
 def test_a_retriever_learns_a_teachers_margins(bert):
-    config = RetrieverConfig(max_tokens=64, negatives=1, contrastive=0.0, distillation=1.0, teaching="margin", temperature=1.0, dropout=0.0)
-    pairs = [Pair(word, f"{word} stone", ("red apple",), (0.8, 0.3)) for word in WORDS]
+    config = RetrieverConfig(
+        max_tokens=64, negatives=1, contrastive=0.0, distillation=1.0, teaching="margin", temperature=1.0, dropout=0.0
+    )
+    pairs = [Pair(word, f"{word} stone", ("red apple",), (0.9, -0.3)) for word in WORDS]
     done = learn(Retriever(config, bert), pairs, steps=40)
-    assert done.history[-1]["loss"] < 0.2 * done.history[0]["loss"]
+    assert done.history[-1]["loss"] < 0.3 * done.history[0]["loss"]
     with pytest.raises(ConfigError, match="teaching 'margins'"):
         RetrieverConfig(teaching="margins")
