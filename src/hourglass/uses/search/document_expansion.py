@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -41,6 +42,7 @@ from hourglass.training.randomness import seeded
 from hourglass.uses.progress import Progress
 from hourglass.uses.search.passages import TextScorer, passages
 from hourglass.uses.search.stages import Query
+from hourglass.waist import as_device
 
 _PART = 256
 """Documents of a part: what a kill costs."""
@@ -68,6 +70,7 @@ class QueryWriter:
             )
         if isinstance(model, str):
             self._tokenizer, self._network = load_network(model, "seq2seq")
+            self._network.to(as_device())
         else:
             self._network, self._tokenizer = model
         if not getattr(self._network.config, "is_encoder_decoder", False):
@@ -173,9 +176,7 @@ def expand(
             made = _join(parts, place, texts.text_column, percentile if score is not None else None)
     except Timeout:
         raise FolderError(f"{folder}: another process is writing to it; wait for it to end") from None
-    for path in (*parts, folder / "made_from.json", folder / ".lock"):
-        path.unlink(missing_ok=True)
-    folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
     return made
 
 

@@ -24,6 +24,7 @@ from hourglass.uses.search.term_weights import (
     DeepCTConfig,
     DeepImpact,
     DeepImpactConfig,
+    as_matrix,
     bm25_weights,
     by_passages,
     explain,
@@ -70,7 +71,7 @@ def test_weights_of_bm25_sum_to_its_score():
     rows = [{"a": 3, "b": 1}, {"b": 2}, {"c": 6}]
     k1, b, mean = 1.2, 0.75, 4.0
     rarity = np.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
-    expected = rarity * 2 * (k1 + 1) / (2 + k1 * (1 - b + b * 2 / mean))
+    expected = rarity * 2 / (2 + k1 * (1 - b + b * 2 / mean))
     assert bm25_weights(rows, k1, b)[1] == {"b": pytest.approx(expected)}
     assert bm25_weights([{}], k1, b) == [{}]
     with pytest.raises(ConfigError, match=r"b 1\.5"):
@@ -96,6 +97,13 @@ def test_bytes_refuse_what_they_cannot_hold():
         quantised([{"a": 300.0}], scale=1.0)
     with pytest.raises(ConfigError, match="scale 0"):
         quantised([{"a": 1.0}], scale=0.0)
+
+
+def test_rows_as_a_matrix():
+    matrix, terms = as_matrix([{"b": 1.0, "a": 2.0}, {}, {"a": 3.0}])
+    assert terms == ["b", "a"]
+    assert matrix.toarray().tolist() == [[1, 2], [0, 0], [0, 3]]
+    assert as_matrix([])[0].shape == (0, 0)
 
 
 def test_an_explanation_is_the_shared_terms_and_sums_to_the_score():
@@ -319,11 +327,14 @@ def test_the_inner_product_of_weights_is_the_score(bert):
     assert not set(read) & set(model.tokenizer.all_special_tokens)
 
 
-def test_weights_go_to_an_index_as_those_of_any_model(bert):
+def test_weights_go_to_an_index_as_those_of_any_model(bert, tmp_path):
     model = Coil(CoilConfig(max_tokens=64, dropout=0.0), bert).eval()
     model.tokens_linear.bias.data.fill_(1.0)
-    tokens, weights = Weigher(model).arrow(["stone red bird red"])
-    assert dict(zip(tokens[0].as_py(), weights[0].as_py())) == pytest.approx(model.weigh(["stone red bird red"])[0])
+    model.save_pretrained(tmp_path / "m")
+    for given_as in (model, str(tmp_path / "m")):
+        tokens, weights = Weigher(given_as).arrow(["stone red bird red"])
+        found = dict(zip(tokens[0].as_py(), weights[0].as_py()))
+        assert found == pytest.approx(model.weigh(["stone red bird red"])[0])
 
 
 def test_only_matched_tokens_get_gradients(bert):
@@ -421,14 +432,16 @@ def test_a_token_classifier_with_one_label_is_a_deepct(bert, tmp_path):
 def test_losses_of_a_teacher_in_closed_form():
     student = torch.tensor([[2.0, 1.0, 0.0]], requires_grad=True)
     teacher = torch.tensor([[5.0, 2.0, 1.0]], requires_grad=True)
-    assert float(distilled(student, teacher, "margin")) == pytest.approx(((3 - 1) ** 2 + (4 - 2) ** 2) / 2)
-    assert float(distilled(student, teacher, "mse")) == pytest.approx((9 + 1 + 1) / 3)
+    assert float(distilled(student, teacher, "margin").detach()) == pytest.approx(((3 - 1) ** 2 + (4 - 2) ** 2) / 2)
+    assert float(distilled(student, teacher, "mse").detach()) == pytest.approx((9 + 1 + 1) / 3)
     p, q = teacher.softmax(1), student.softmax(1)
-    assert float(distilled(student, teacher)) == pytest.approx(float((p * (p / q).log()).sum().detach()), abs=1e-6)
+    assert float(distilled(student, teacher).detach()) == pytest.approx(
+        float((p * (p / q).log()).sum().detach()), abs=1e-6
+    )
     for teaching in ("kl", "margin", "mse"):
         distilled(student, teacher, teaching).backward()
     assert teacher.grad is None
-    assert float(distilled(student + 7, teacher, "margin")) == pytest.approx(4.0)
+    assert float(distilled(student + 7, teacher, "margin").detach()) == pytest.approx(4.0)
 
 
 def test_a_retriever_learns_a_teachers_margins(bert):

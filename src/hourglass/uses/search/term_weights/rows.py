@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from hourglass.errors import ConfigError, SourceError
 
@@ -47,7 +48,7 @@ def frequencies(rows: Sequence[Mapping[str, float]], scale: int = 100, *, root: 
 def bm25_weights(rows: Sequence[Mapping[str, float]], k1: float, b: float) -> list[Terms]:
     """BM25 as weights of terms, by frequencies that need not be whole: the inner product with a query's counts is its score.
 
-    log(1 + (N - n + 1/2) / (n + 1/2)) x f (k1 + 1) / (f + k1 (1 - b + b x length / mean length)), lengths being sums of
+    log(1 + (N - n + 1/2) / (n + 1/2)) x f / (f + k1 (1 - b + b x length / mean length)), Lucene's form, lengths being sums of
     frequencies. Both k1 and b have to be chosen anew when frequencies change: DeepCT's authors take 10 and 0.9, 18 and 0.7 with
     the root. ConfigError for a k1 below 0, or a b that is no share.
     """
@@ -58,9 +59,18 @@ def bm25_weights(rows: Sequence[Mapping[str, float]], k1: float, b: float) -> li
     spread = Counter(term for row in rows for term in row)
     rarity = {term: float(np.log1p((len(rows) - n + 0.5) / (n + 0.5))) for term, n in spread.items()}
     return [
-        {term: rarity[term] * f * (k1 + 1) / (f + k1 * (1 - b + b * length / mean)) for term, f in row.items() if f > 0}
+        {term: rarity[term] * f / (f + k1 * (1 - b + b * length / mean)) for term, f in row.items() if f > 0}
         for row, length in zip(rows, lengths.tolist())
     ]
+
+
+def as_matrix(rows: Sequence[Mapping[str, float]]) -> tuple[csr_matrix, list[str]]:
+    """[texts, terms] float32, and the terms, in the order in which they come first."""
+    number: dict[str, int] = {}
+    columns = [number.setdefault(term, len(number)) for row in rows for term in row]
+    values = np.array([weight for row in rows for weight in row.values()], np.float32)
+    ends = np.cumsum([0, *map(len, rows)])
+    return csr_matrix((values, np.array(columns, np.int64), ends), shape=(len(rows), len(number))), list(number)
 
 
 class Carried(NamedTuple):
