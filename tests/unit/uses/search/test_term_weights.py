@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import BertForTokenClassification
 
-from encoders import WORDS, make_pair
+from encoders import KINDS, WORDS, make_pair
 from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.training import TrainConfig, fit
 from hourglass.uses.finetune import Pair, Retriever, RetrieverConfig
@@ -174,6 +174,19 @@ def test_only_first_pieces_of_terms_are_learned_from(bert):
     for row, places in enumerate(batch["first"].tolist()):
         wanted[row, [place for place in places if place >= 0]] = True
     assert torch.equal(touched, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "make",
+    [lambda of: DeepCT(DeepCTConfig(max_tokens=64), of), lambda of: DeepImpact(DeepImpactConfig(max_tokens=64), of)],
+)
+def test_any_encoder_gives_each_word_a_weight(kind, make):
+    model = make(make_pair(kind)).eval()
+    model.linear.bias.data.fill_(100.0)
+    assert list(model.weigh(["Red, (redstone) Straße 東 red"])[0]) == ["red", "redstone", "straße", "東"]
+    assert model.weigh(["..."]) == [{}]
+    assert model.weigh([]) == []
 
 
 def test_terms_that_are_cut_off_have_no_weight(bert):

@@ -4,8 +4,9 @@
     v_t     = W h_t + b in R^width (COIL), or relu(w . h_t + b) (uniCOIL, width None)
     s(q, d) = sum over q's tokens t of max(0, the largest <v_t, v_j> over d's tokens j that are t)   + <cls_q, cls_d> with `cls`
 
-Special tokens have no part in the sum. One tower reads both sides. Learned from `Pair`: a query's own document against the others
-of the batch, with hard negatives and a teacher where the examples have them.
+Special tokens have no part in the sum. One tower reads both sides. Take an encoder whose tokenizer gives a word the same token
+wherever it stands, as WordPiece does; to byte-level ones the first word of a text is another token. Learned from `Pair`: a query's
+own document against the others of the batch, with hard negatives and a teacher where the examples have them.
 
     model = Coil(CoilConfig(), (network, tokenizer))
     fit(model, pairs, TrainConfig(lr=5e-6, ...))
