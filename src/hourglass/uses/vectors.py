@@ -165,8 +165,12 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
     Raises ConfigError for a model without weights of words.
     """
     from hourglass.uses.finetune.retriever import Retriever, RetrieverConfig
+    from hourglass.uses.search.term_weights.coil import Coil
 
     ours, modules = _ours(model), Path(model) / "modules.json"
+    if _system(model) == Coil.system_name():
+        coil = Coil.from_pretrained(model)
+        return text_encoder(coil.weigh_words), coil.tokenizer, coil.config.max_tokens, coil.kept_words
     splade = modules.is_file() and "Splade" in modules.read_text(encoding="utf-8")
     if ours.get("system") == Retriever.system_name():
         retriever = Retriever.from_pretrained(model).lexical()
@@ -190,6 +194,12 @@ def _ours(model: str) -> dict[str, Any]:
     path = Path(model) / "config.json"
     settings: dict[str, Any] = read_json(path).get("hourglass", {}) if path.is_file() else {}
     return settings
+
+
+def _system(model: str) -> str | None:
+    """The head that a folder holds; None of a network of transformers."""
+    path = Path(model) / "config.json"
+    return read_json(path).get("system") if path.is_file() else None
 
 
 def _sparse_encoder(model: str) -> tuple[Any, Any, int | None, int | None]:

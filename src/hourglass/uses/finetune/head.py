@@ -34,6 +34,8 @@ Array = np.ndarray[Any, Any]
 Pooling = Literal["mean", "cls"]
 
 TEXTS_AT_ONCE = 32
+NO_TOKEN = -100
+"""The place of what has no token, and of padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,18 @@ class Head(Waist):
         except (OSError, RuntimeError, SafetensorError) as error:
             raise FolderError(f"{path}: cannot be read ({str(error).splitlines()[-1].strip()})") from None
         return head.eval()
+
+
+def first_tokens(starts: Any, stops: Any, spans: Sequence[tuple[int, int]], special: Sequence[int]) -> list[int]:
+    """The place of the first token that reaches into each stretch of characters, `starts` to `stops`; NO_TOKEN of one that is
+    cut off. `spans` and `special` are those of the tokens, as a fast tokenizer gives them."""
+    tokens = np.flatnonzero(np.array(special) == 0)
+    if not len(tokens):
+        return [NO_TOKEN] * len(starts)
+    begins, ends = np.array(spans)[tokens].T
+    at = np.searchsorted(ends, starts, side="right")
+    reaches = (at < len(tokens)) & (begins[np.minimum(at, len(tokens) - 1)] < np.asarray(stops))
+    return [int(tokens[i]) if yes else NO_TOKEN for i, yes in zip(at, reaches)]
 
 
 def in_batches(items: Sequence[Any], size: int = TEXTS_AT_ONCE) -> Iterator[Sequence[Any]]:

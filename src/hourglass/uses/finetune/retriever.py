@@ -36,6 +36,7 @@ from hourglass.data.judged import Judged
 from hourglass.errors import ConfigError, SourceError, nearest
 from hourglass.metrics.estimates import Estimate
 from hourglass.nn.lexical import Activation, keep_largest, largest_logits, lexical_weights
+from hourglass.uses.finetune.distillation import Teaching, checked_teaching, distilled
 from hourglass.uses.finetune.encoder import Source
 from hourglass.uses.finetune.head import TEXTS_AT_ONCE, Head, HeadConfig, Pooling, checked_pooling
 from hourglass.uses.finetune.representation import REPRESENTATIONS, JointRows, Parts, Representation
@@ -66,6 +67,7 @@ class RetrieverConfig(HeadConfig):
     temperature   that scores are divided by; with "dot" 1 is usual
     negatives     hard negatives of each example that are read; the others of the batch's documents are negatives as well
     contrastive, distillation    weights of the two losses; distillation needs negatives
+    teaching      what is learned of the teacher: "kl", "margin" or "mse", as in `distillation`; of scores / temperature
     """
 
     representation: Literal["dense", "lexical", "both"] = "dense"
@@ -78,6 +80,7 @@ class RetrieverConfig(HeadConfig):
     negatives: int = 0
     contrastive: float = 1.0
     distillation: float = 0.0
+    teaching: Teaching = "kl"
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "dupmae": {
@@ -94,6 +97,7 @@ class RetrieverConfig(HeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         checked_pooling(self.pooling)
+        checked_teaching(self.teaching)
         if self.similarity not in SIMILARITIES:
             raise ConfigError(f"similarity {self.similarity!r}{nearest(self.similarity, SIMILARITIES)}")
         if self.representation not in REPRESENTATIONS:
@@ -109,12 +113,61 @@ class RetrieverConfig(HeadConfig):
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 1 or more, or None")
         if not self.temperature > 0:
             raise ConfigError(f"temperature {self.temperature}: expected a positive number")
-        if self.negatives < 0 or (self.distillation > 0 and self.negatives < 1):
-            raise ConfigError(f"negatives {self.negatives}: expected 0 or more, and with distillation 1 or more")
-        if min(self.contrastive, self.distillation) < 0 or not self.contrastive + self.distillation > 0:
-            raise ConfigError(
-                f"contrastive {self.contrastive}, distillation {self.distillation}: expected weights, 0 or more, not both 0"
-            )
+        checked_learning(self.negatives, self.contrastive, self.distillation)
+
+
+def checked_learning(negatives: int, contrastive: float, distillation: float) -> None:
+    """ConfigError for settings that leave nothing to learn from."""
+    if negatives < 0 or (distillation > 0 and negatives < 1):
+        raise ConfigError(f"negatives {negatives}: expected 0 or more, and with distillation 1 or more")
+    if min(contrastive, distillation) < 0 or not contrastive + distillation > 0:
+        raise ConfigError(
+            f"contrastive {contrastive}, distillation {distillation}: expected weights, 0 or more, not both 0"
+        )
+
+
+def checked_pair(i: int, example: Any, negatives: int, taught: bool) -> None:
+    """SourceError for example `i` if it is no `Pair`, has too few negatives, or lacks a teacher's scores where it is `taught`."""
+    if not isinstance(example, Pair):
+        raise SourceError(f"example {i}: expected a Pair, found {type(example).__name__}")
+    if len(example.negatives) < negatives:
+        raise SourceError(f"example {i}: {len(example.negatives)} negatives; expected {negatives} or more: mine them")
+    if taught and (example.teacher is None or len(example.teacher) != 1 + len(example.negatives)):
+        raise SourceError(
+            f"example {i}: expected a teacher's score of the document and of each of {len(example.negatives)} negatives"
+        )
+
+
+def pair_batch(head: Head, examples: Sequence[Pair], negatives: int, taught: bool) -> dict[str, Tensor]:
+    """Tokens of the queries [n, L] ("query_ids" ...) and of the documents [n, 1 + negatives, L'] ("ids" ...), own one first;
+    "teacher" [n, 1 + negatives] where examples are `taught`. Raises SourceError as `checked_pair`."""
+    for i, example in enumerate(examples):
+        checked_pair(i, example, negatives, taught)
+    documents = [text for e in examples for text in (e.document, *e.negatives[:negatives])]
+    batch = {f"query_{name}": tensor for name, tensor in head.tokens([e.query for e in examples]).items()}
+    for name, tensor in head.tokens(documents).items():
+        batch[name] = tensor.unflatten(0, (len(examples), 1 + negatives))
+    if taught:
+        batch["teacher"] = torch.tensor([e.teacher[: 1 + negatives] for e in examples if e.teacher is not None])
+    return batch
+
+
+def pair_losses(scores: Tensor, batch: Batch, contrastive: float, distillation: float, teaching: Teaching) -> Losses:
+    """{"contrastive", "distillation"} of scores [n, n x (1 + negatives)] of a `pair_batch`, documents in its order; each only
+    where it has a weight. A document that is the same as a query's own does not count as wrong."""
+    n, group = batch["ids"].shape[:2]
+    ids = batch["ids"].flatten(0, 1)
+    own = torch.arange(n, device=ids.device) * group
+    losses = {}
+    if contrastive > 0:
+        same = (ids[own][:, None] == ids[None]).all(-1)
+        same[torch.arange(n), own] = False
+        wrong = scores.masked_fill(same, -torch.inf)
+        losses["contrastive"] = contrastive * nn.functional.cross_entropy(wrong, own)
+    if distillation > 0:
+        among = own[:, None] + torch.arange(group, device=ids.device)
+        losses["distillation"] = distillation * distilled(scores.gather(1, among), batch["teacher"], teaching)
+    return losses
 
 
 class Retriever(Head):
@@ -143,47 +196,15 @@ class Retriever(Head):
 
         Raises SourceError for an example with too few negatives, or without a teacher's scores where they are learned from.
         """
-        wanted = self.config.negatives
-        documents: list[str] = []
-        for i, example in enumerate(examples):
-            if not isinstance(example, Pair):
-                raise SourceError(f"example {i}: expected a Pair, found {type(example).__name__}")
-            if len(example.negatives) < wanted:
-                raise SourceError(
-                    f"example {i}: {len(example.negatives)} negatives; expected {wanted} or more: mine them"
-                )
-            documents += [example.document, *example.negatives[:wanted]]
-        batch = {f"query_{name}": tensor for name, tensor in self.tokens([e.query for e in examples]).items()}
-        for name, tensor in self.tokens(documents).items():
-            batch[name] = tensor.unflatten(0, (len(examples), 1 + wanted))
-        if self.config.distillation > 0:
-            for i, example in enumerate(examples):
-                if example.teacher is None or len(example.teacher) != 1 + len(example.negatives):
-                    raise SourceError(
-                        f"example {i}: expected a teacher's score of the document and of each of {len(example.negatives)} negatives"
-                    )
-            batch["teacher"] = torch.tensor([e.teacher[: 1 + wanted] for e in examples if e.teacher is not None])
-        return batch
+        return pair_batch(self, examples, self.config.negatives, self.config.distillation > 0)
 
     def loss(self, batch: Batch) -> Losses:
         queries = self._query(batch["query_ids"], batch["query_mask"], batch["query_types"])
         ids, mask, types = (batch[name].flatten(0, 1) for name in ("ids", "mask", "types"))
         documents = self._document(ids, mask, types)
         scores = self.representation.scores(queries, documents) / self.config.temperature
-        n, group = batch["ids"].shape[:2]
-        own = torch.arange(n, device=ids.device) * group
-        losses = {}
-        if self.config.contrastive > 0:
-            same = (ids[own][:, None] == ids[None]).all(-1)
-            same[torch.arange(n), own] = False
-            wrong = scores.masked_fill(same, -torch.inf)
-            losses["contrastive"] = self.config.contrastive * nn.functional.cross_entropy(wrong, own)
-        if self.config.distillation > 0:
-            among = own[:, None] + torch.arange(group, device=ids.device)
-            ours = scores.gather(1, among).log_softmax(1)
-            divergence = nn.functional.kl_div(ours, batch["teacher"].softmax(1), reduction="batchmean")
-            losses["distillation"] = self.config.distillation * divergence
-        return losses
+        config = self.config
+        return pair_losses(scores, batch, config.contrastive, config.distillation, config.teaching)
 
     def encode(self, batch: Batch) -> Tensor:
         """[n, d' + V] of the queries, both parts side by side; of length 1 with "cosine"."""

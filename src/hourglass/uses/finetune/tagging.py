@@ -19,11 +19,8 @@ from hourglass.errors import ConfigError, SourceError, nearest
 from hourglass.metrics.estimates import Estimate
 from hourglass.metrics.spans import span_f1
 from hourglass.uses.finetune.encoder import Source
-from hourglass.uses.finetune.head import Head, HeadConfig, in_batches, numbered
+from hourglass.uses.finetune.head import NO_TOKEN, Head, HeadConfig, first_tokens, in_batches, numbered
 from hourglass.waist import Batch, Losses
-
-_NONE = -100
-"""Of a word without a token, and of padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +58,13 @@ class Tagger(Head):
                     raise SourceError(f"example {i}: tag {tag!r}{nearest(tag, self._number)}")
         inputs = self._inputs([words for words, _ in examples])
         numbers = _padded([[self._number[tag] for tag in tags] for _, tags in examples])
-        return {**inputs, "tags": numbers.where(inputs["first"] >= 0, _NONE)}
+        return {**inputs, "tags": numbers.where(inputs["first"] >= 0, NO_TOKEN)}
 
     def loss(self, batch: Batch) -> Losses:
         """The mean over the words of the batch."""
         logits = self.logits(batch).flatten(0, 1)
-        summed = nn.functional.cross_entropy(logits, batch["tags"].flatten(), ignore_index=_NONE, reduction="sum")
-        return {"tagging": summed / (batch["tags"] != _NONE).sum().clamp(min=1)}
+        summed = nn.functional.cross_entropy(logits, batch["tags"].flatten(), ignore_index=NO_TOKEN, reduction="sum")
+        return {"tagging": summed / (batch["tags"] != NO_TOKEN).sum().clamp(min=1)}
 
     def encode(self, batch: Batch) -> Tensor:
         """[n, words, d] state of the first token of each word; of a word without one, that of the first token of all."""
@@ -96,7 +93,7 @@ class Tagger(Head):
         return span_f1([tags for _, tags in examples], self.predict([words for words, _ in examples]))
 
     def _inputs(self, sentences: Sequence[Any]) -> dict[str, Tensor]:
-        """Tokens, and the place of each word's first one, `_NONE` where it has none."""
+        """Tokens, and the place of each word's first one, `NO_TOKEN` where it has none."""
         if not len(sentences):
             raise SourceError("an empty batch: expected at least one example")
         for i, words in enumerate(sentences):
@@ -119,16 +116,9 @@ class Tagger(Head):
 
 def _first_tokens(words: Sequence[str], spans: Sequence[tuple[int, int]], special: Sequence[int]) -> list[int]:
     """The first token that reaches into each word."""
-    tokens = np.flatnonzero(np.array(special) == 0)
-    if not len(tokens):
-        return [_NONE] * len(words)
-    starts, ends = np.array(spans)[tokens].T
     past = np.cumsum([len(word) + 1 for word in words]) - 1  # past the last character of each word
-    begins = past - [len(word) for word in words]
-    at = np.searchsorted(ends, begins, side="right")
-    reaches = (at < len(tokens)) & (starts[np.minimum(at, len(tokens) - 1)] < past)
-    return [int(tokens[i]) if yes else _NONE for i, yes in zip(at, reaches)]
+    return first_tokens(past - [len(word) for word in words], past, spans, special)
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=_NONE)
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=NO_TOKEN)

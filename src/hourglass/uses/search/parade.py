@@ -14,7 +14,7 @@ Li, Yates, MacAvaney, He and Sun 2020 (arXiv 2008.09093). In: a query and docume
     search = bm25 % 100 >> ByText(index, model.score_texts)
 
 Differences from the paper: its variant with a convolution is left out; the encoder is not tuned on MS MARCO first, begin with one that
-is; a pair that is too long loses tokens of the passage alone; distillation of a small model (PARADE-KD) is by KL over the group.
+is; a pair that is too long loses tokens of the passage alone; a small model is distilled (PARADE-KD) over the group, by KL as it comes.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hourglass.errors import ConfigError, SourceError, nearest
+from hourglass.errors import ConfigError, nearest
+from hourglass.uses.finetune.distillation import Teaching, checked_teaching, distilled
 from hourglass.uses.finetune.encoder import Source
 from hourglass.uses.finetune.head import Array, Head, HeadConfig
-from hourglass.uses.finetune.retriever import Pair
+from hourglass.uses.finetune.retriever import Pair, checked_pair
 from hourglass.uses.search.passages import passages
 from hourglass.uses.search.stages import Query
 from hourglass.waist import Batch, Losses
@@ -46,7 +47,8 @@ class ParadeConfig(HeadConfig):
     most          passages of a document that are read: the first, the last, and some evenly spaced between
     layers, heads of "transformer"
     negatives     hard negatives of each example that are read
-    distillation  weight of the KL to a teacher's scores, beside the loss; 0: none
+    distillation  weight of the loss to a teacher's scores, beside the other; 0: none
+    teaching      what is learned of the teacher, as in `hourglass.uses.finetune.distillation`
     """
 
     max_tokens: int = 256
@@ -58,9 +60,11 @@ class ParadeConfig(HeadConfig):
     heads: int = 12
     negatives: int = 1
     distillation: float = 0.0
+    teaching: Teaching = "kl"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        checked_teaching(self.teaching)
         if self.aggregate not in get_args(Aggregate):
             raise ConfigError(f"no aggregate {self.aggregate!r}{nearest(self.aggregate, get_args(Aggregate))}")
         passages("", self.size, self.stride, most=self.most)
@@ -99,42 +103,27 @@ class Parade(Head):
         "there" [n, 1 + negatives, passages] bool: a passage, not padding. Raises SourceError for an example with too few
         negatives, or without a teacher's scores where they are learned from.
         """
-        wanted = self.config.negatives
-        asked: list[str] = []
-        documents: list[str] = []
+        wanted, taught = self.config.negatives, self.config.distillation > 0
         for i, example in enumerate(examples):
-            if not isinstance(example, Pair):
-                raise SourceError(f"example {i}: expected a Pair, found {type(example).__name__}")
-            if len(example.negatives) < wanted:
-                raise SourceError(
-                    f"example {i}: {len(example.negatives)} negatives; expected {wanted} or more: mine them"
-                )
-            asked += [example.query] * (1 + wanted)
-            documents += [example.document, *example.negatives[:wanted]]
+            checked_pair(i, example, wanted, taught)
+        asked = [example.query for example in examples for _ in range(1 + wanted)]
+        documents = [text for e in examples for text in (e.document, *e.negatives[:wanted])]
         batch = {
             name: tensor.unflatten(0, (len(examples), 1 + wanted))
             for name, tensor in self._cut(asked, documents).items()
         }
-        if self.config.distillation > 0:
-            for i, example in enumerate(examples):
-                if example.teacher is None or len(example.teacher) != 1 + len(example.negatives):
-                    raise SourceError(
-                        f"example {i}: expected a teacher's score of the document and of each of {len(example.negatives)} negatives"
-                    )
+        if taught:
             batch["teacher"] = torch.tensor([e.teacher[: 1 + wanted] for e in examples if e.teacher is not None])
         return batch
 
     def loss(self, batch: Batch) -> Losses:
         flat = {name: batch[name].flatten(0, 1) for name in ("ids", "mask", "types", "there")}
         scores = self.linear(self.encode(flat))[:, 0].unflatten(0, batch["ids"].shape[:2])
-        losses = {
-            "ranking": nn.functional.cross_entropy(
-                scores, torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-            )
-        }
+        own = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+        losses = {"ranking": nn.functional.cross_entropy(scores, own)}
         if self.config.distillation > 0:
-            divergence = nn.functional.kl_div(scores.log_softmax(1), batch["teacher"].softmax(1), reduction="batchmean")
-            losses["distillation"] = self.config.distillation * divergence
+            taught = distilled(scores, batch["teacher"], self.config.teaching)
+            losses["distillation"] = self.config.distillation * taught
         return losses
 
     def encode(self, batch: Batch) -> Tensor:
