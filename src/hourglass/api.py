@@ -36,7 +36,7 @@ from hourglass.data.dialogues import Documents, open_dialogues
 from hourglass.data.flows import Flow, cache_flow
 from hourglass.data.states import StateStream
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
-from hourglass.nn.text_model import TextModel
+from hourglass.nn.text_system import TextSystem
 from hourglass.storage.atomic import read_json, replace_folder, write_json
 from hourglass.storage.places import is_url
 from hourglass.storage.rows import RowFile
@@ -289,7 +289,7 @@ def fit(
 
     Raises InputError for bad input, in one line.
     """
-    if isinstance(system, str) and issubclass(cls := systems.get(system), TextModel):
+    if isinstance(system, str) and issubclass(cls := systems.get(system), TextSystem):
         if out is None:
             raise InputError(f"fit {system}: name a folder for the run (out)")
         given = train.to_dict() if isinstance(train, TrainConfig) else train
@@ -315,9 +315,9 @@ def fit(
     return fit_waist(system, data, config, out=Path(out) if out else None, progress=progress)
 
 
-def text_system(name: str) -> type[TextModel]:
+def text_system(name: str) -> type[TextSystem]:
     """The system called `name`, where it learns on texts; InputError, with those there are, where not."""
-    found = {known: cls for known, cls in systems.discover().items() if issubclass(cls, TextModel)}
+    found = {known: cls for known, cls in systems.discover().items() if issubclass(cls, TextSystem)}
     if name not in found:
         raise InputError(f"no system {name!r} to fit{nearest(name, ('sae', *found))}")
     return found[name]

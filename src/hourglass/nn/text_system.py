@@ -20,12 +20,14 @@ class Lesson:
     name             its folder within that of the run; "" for the last, whose folder is the run's own
     steps            optimiser steps of it
     texts, held_out  examples to learn from and to measure the losses on
+    ema              decay of the average of the weights that is kept, in place of the run's; None: as the run has it
     """
 
     name: str
     steps: int
     texts: Sequence[Any]
     held_out: Sequence[Any]
+    ema: float | None = None
 
 
 class TextSystem(Waist):
@@ -67,14 +69,18 @@ class TextSystem(Waist):
     # The model card -------------------------------------------------------------------------------
 
     library: ClassVar[str] = "hourglass"
-    """Whose folder the trained model's is, by the Hub's name."""
+    """Which opens the trained model's folder, by the Hub's name."""
 
     def card_rows(self) -> dict[str, str]:
         """What the model card says of a training beside what it says of every one."""
         return {}
 
+    def card_vector(self) -> str:
+        """What a text's vector is."""
+        return f"{self.width} numbers"
+
     def card_use(self) -> str:
-        """Python that makes vectors, for the card."""
+        """Python that makes vectors."""
         return """import hourglass as hg
 from hourglass.uses.probe.encoders import dense_vectors
 

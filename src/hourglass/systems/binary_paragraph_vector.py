@@ -129,7 +129,17 @@ class BinaryParagraphVectorConfig(WaistConfig):
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        for name in ("bits", "width", "negatives", "words", "min_count", "word_width", "window", "draws", "infer_steps"):
+        for name in (
+            "bits",
+            "width",
+            "negatives",
+            "words",
+            "min_count",
+            "word_width",
+            "window",
+            "draws",
+            "infer_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 1 or more")
         for name in ("sigma", "l2", "subsample"):
@@ -231,7 +241,9 @@ class BinaryParagraphVector(TextSystem):
         kept = [(word, n) for word, n in found.items() if n >= config.min_count]
         kept = sorted(kept, key=lambda pair: (-pair[1], pair[0]))[: config.words]
         if not kept:
-            raise SourceError(f"no word stands {config.min_count} times in the texts: give more texts, or a lower min_count")
+            raise SourceError(
+                f"no word stands {config.min_count} times in the texts: give more texts, or a lower min_count"
+            )
         device = self.out.device
         self._know([word for word, _ in kept])
         self.spelled = torch.frombuffer(bytearray("\n".join(self._words).encode()), dtype=torch.uint8).to(device)
@@ -349,7 +361,9 @@ class BinaryParagraphVector(TextSystem):
         new = rows < 0
         if self.training and bool(new.any()):
             raise SourceError("a text that was not there when the training began; begin again in another folder")
-        vectors = self.documents[rows.clamp(min=0)] if len(self.documents) else self.out.new_zeros(len(rows), self.width)
+        vectors = (
+            self.documents[rows.clamp(min=0)] if len(self.documents) else self.out.new_zeros(len(rows), self.width)
+        )
         if bool(new.any()):
             vectors = torch.where(new[:, None], self.encode(batch), vectors)
         known = batch["known"].to(vectors.dtype)
@@ -381,7 +395,9 @@ class BinaryParagraphVector(TextSystem):
             # sum over words of weight x logit, without a logit for each: the words' rows of `out` are added up first.
             named = F.embedding_bag(ids, self.out, per_sample_weights=weights, mode="sum")
             biases = (self.bias[ids] * weights).sum(1)
-            return torch.logsumexp(hidden @ self.out.T + self.bias, 1) * weights.sum(1) - (hidden * named).sum(1) - biases
+            return (
+                torch.logsumexp(hidden @ self.out.T + self.bias, 1) * weights.sum(1) - (hidden * named).sum(1) - biases
+            )
         read = hidden[:, None]
         if self.around is not None:
             read = self._with_words(hidden, batch["around"])
@@ -457,7 +473,9 @@ class BinaryParagraphVector(TextSystem):
             raise ConfigError("latent 'real' has no code; hash its vectors (hourglass.bottlenecks.discrete)")
         with torch.no_grad():
             # A product for each row by itself: its rounding does not depend on the others.
-            return torch.stack([self._logits(row) for row in vectors]) >= 0 if self.project is not None else vectors >= 0
+            return (
+                torch.stack([self._logits(row) for row in vectors]) >= 0 if self.project is not None else vectors >= 0
+            )
 
     def _inferred(self, batch: Batch, rows: Tensor, room: int) -> Tensor:
         """[len(rows), size] minima of the loss by Adam, all but the vectors frozen."""
