@@ -499,13 +499,14 @@ def encode(
     source, text, id, limit as for `explore`
 
     Returns {"documents", "width", "windowed"}, the last the number of texts longer than the model, and with `sparse` "weights",
-    the mean number of a text. Columns: `_id` and `vector`; with `sparse` `_id`, `tokens` and their `weights`, the heaviest first.
+    the mean number of a text. Columns: `_id` and `vector`, and of a system with binary codes `code` (bits packed as NumPy does; null
+    and a vector of zeros where no word of a text is known); with `sparse` `_id`, `tokens` and their `weights`, the heaviest first.
     The file is there whole or not at all, and one that exists is replaced only with `force`.
 
     Raises InputError for bad input, in one line.
     """
     return write_vectors(
-        _weigher_of(model) if sparse else model,
+        _weigher_of(model) if sparse else _text_system(Path(model)) or model,
         source,
         to,
         sparse=sparse,
@@ -515,6 +516,14 @@ def encode(
         force=force,
         progress=progress,
     )
+
+
+def _text_system(folder: Path) -> Waist | None:
+    """The model of a folder where it is a system that reads texts and no model of sentence-transformers."""
+    path = folder / "config.json"
+    name = read_json(path).get("system") if path.is_file() else None
+    cls = systems.discover().get(str(name))
+    return load(folder) if cls is not None and issubclass(cls, TextSystem) else None
 
 
 def _weigher(folder: Path) -> WordWeigher | None:

@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -283,7 +284,7 @@ class BinaryParagraphVector(TextSystem):
         if self.config.stop_words == "english":
             words = [word for word in words if word not in ENGLISH_STOP_WORDS]
         if self.config.bigrams:
-            words += [f"{a} {b}" for a, b in zip(words, words[1:])]
+            words += [f"{a} {b}" for a, b in pairwise(words)]
         return words
 
     def collate(self, examples: Sequence[Any]) -> Batch:
@@ -463,19 +464,21 @@ class BinaryParagraphVector(TextSystem):
                 made[part] = self._inferred(batch, part, room)
         return made
 
-    def codes(self, batch: Batch) -> Tensor:
-        """[n, bits] bool, the code of each text; all false for one without a known word (`batch["known"]` tells)."""
-        return self.bits_of(self.encode(batch)) & batch["known"][:, None].to(self.out.device)
+    @property
+    def code_bits(self) -> int | None:
+        return None if self.config.latent == "real" else self.config.bits
 
     def bits_of(self, vectors: Tensor) -> Tensor:
-        """[n, bits] bool, of vectors that `encode` made. Raises ConfigError for latent "real"."""
+        """[n, bits] bool, of vectors that `encode` made; all false for a vector of zeros, which has no known word.
+
+        Raises ConfigError for latent "real".
+        """
         if self.config.latent == "real":
             raise ConfigError("latent 'real' has no code; hash its vectors (hourglass.bottlenecks.discrete)")
         with torch.no_grad():
             # A product for each row by itself: its rounding does not depend on the others.
-            return (
-                torch.stack([self._logits(row) for row in vectors]) >= 0 if self.project is not None else vectors >= 0
-            )
+            logits = vectors if self.project is None else torch.cat([self.project(row[None]) for row in vectors])
+            return (logits >= 0) & vectors.any(1, keepdim=True)
 
     def _inferred(self, batch: Batch, rows: Tensor, room: int) -> Tensor:
         """[len(rows), size] minima of the loss by Adam, all but the vectors frozen."""
@@ -505,7 +508,7 @@ class BinaryParagraphVector(TextSystem):
     # The folder -----------------------------------------------------------------------------------
 
     def card_rows(self) -> dict[str, str]:
-        code = {} if self.config.latent == "real" else {"code": f"{self.config.bits} bits"}
+        code = {} if self.code_bits is None else {"code": f"{self.code_bits} bits"}
         return {**code, "vocabulary": f"{len(self._words):,} words", "documents learned": f"{len(self.hashes):,}"}
 
     def _save_pretrained(self, save_directory: Path) -> None:
