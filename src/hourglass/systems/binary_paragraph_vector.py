@@ -27,29 +27,33 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from torch import Tensor, nn
 
 from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.nn.text_system import TextSystem
 from hourglass.storage.atomic import read_json
+from hourglass.systems.binary_paragraph_vector_parts import (
+    as_bytes,
+    counted,
+    kept_share,
+    minimum,
+    straight_through,
+    terms,
+    text_hash,
+    windows,
+)
 from hourglass.waist import Batch, Losses, WaistConfig
 
-_WORD = re.compile(r"\w[\w'’-]*\w")
 _NOISE = 0.75
 _BLOCK = 64
 """Documents that are inferred at once; always so many, since products of other shapes round otherwise."""
@@ -235,7 +239,7 @@ class BinaryParagraphVector(TextSystem):
             # Whole texts only while nothing is known: `collate` gives their bytes.
             for row, length in zip(batch["bytes"].cpu().numpy(), batch["length"].tolist()):
                 text = row[:length].tobytes().decode("utf-8", "surrogatepass")
-                if (number := _hash(text)) not in seen:
+                if (number := text_hash(text)) not in seen:
                     seen[number] = None
                     found.update(self._terms(text))
         config = self.config
@@ -278,15 +282,6 @@ class BinaryParagraphVector(TextSystem):
 
     # Texts to tensors -----------------------------------------------------------------------------
 
-    def _terms(self, text: str) -> list[str]:
-        """Words of a text in lower case, and pairs of them."""
-        words = _WORD.findall(text.lower())
-        if self.config.stop_words == "english":
-            words = [word for word in words if word not in ENGLISH_STOP_WORDS]
-        if self.config.bigrams:
-            words += [f"{a} {b}" for a, b in pairwise(words)]
-        return words
-
     def collate(self, examples: Sequence[Any]) -> Batch:
         """Texts to the words that are to be predicted.
 
@@ -303,51 +298,17 @@ class BinaryParagraphVector(TextSystem):
             if not isinstance(text, str):
                 raise SourceError(f"example {i}: expected a text, found {type(text).__name__}")
         if not self._words:
-            return _as_bytes(examples)
+            return as_bytes(examples)
         ordered = [[self._number[w] for w in self._terms(text) if w in self._number] for text in examples]
-        row = torch.tensor([self._row.get(_hash(text), -1) for text in examples])
+        row = torch.tensor([self._row.get(text_hash(text), -1) for text in examples])
         batch = {"row": row, "known": torch.tensor([bool(ids) for ids in ordered])}
-        return {**batch, **(self._windows(ordered) if self.config.model == "dm" else self._counted(ordered))}
+        keep = kept_share(self.counts.cpu().numpy(), self.config.subsample)
+        if self.config.model == "dbow":
+            return {**batch, **counted(ordered, keep)}
+        return {**batch, **windows(ordered, keep, self.config.draws, self.config.window, at_random=self.training)}
 
-    def _counted(self, ordered: Sequence[Sequence[int]]) -> Batch:
-        found = [np.unique(np.array(ids, np.int64), return_counts=True) for ids in ordered]
-        keep = self._kept_share()
-        ids = torch.zeros(len(found), max(1, max(len(words) for words, _ in found)), dtype=torch.int64)
-        weights = torch.zeros(ids.shape)
-        for i, (words, times) in enumerate(found):
-            if len(words):
-                weight = times * keep[words]
-                ids[i, : len(words)] = torch.from_numpy(words)
-                weights[i, : len(words)] = torch.from_numpy(weight / weight.sum())
-        return {"ids": ids, "weights": weights}
-
-    def _kept_share(self) -> np.ndarray[Any, Any]:
-        counts = self.counts.cpu().numpy()
-        if not self.config.subsample:
-            return np.ones(len(counts))
-        ratio = self.config.subsample * counts.sum() / counts
-        return np.minimum(1.0, np.sqrt(ratio) + ratio)
-
-    def _windows(self, ordered: Sequence[Sequence[int]]) -> Batch:
-        draws, window, keep = self.config.draws, self.config.window, torch.from_numpy(self._kept_share())
-        ids = torch.zeros(len(ordered), draws, dtype=torch.int64)
-        weights = torch.zeros(ids.shape)
-        around = torch.full((*ids.shape, 2 * window), -1)
-        steps = torch.tensor([*range(-window, 0), *range(1, window + 1)])
-        for i, of_text in enumerate(ordered):
-            if not of_text:
-                continue
-            words = torch.tensor(of_text)
-            if self.training:
-                places = torch.multinomial(keep[words], draws, replacement=True)
-            else:
-                places = torch.linspace(0, len(words) - 1, min(draws, len(words))).round().long()
-            n, near = len(places), places[:, None] + steps
-            inside = (near >= 0) & (near < len(words))
-            ids[i, :n] = words[places]
-            weights[i, :n] = 1 / n if self.training else (share := keep[words[places]].float()) / share.sum()
-            around[i, :n] = torch.where(inside, words[near.clamp(0, len(words) - 1)], -1)
-        return {"ids": ids, "weights": weights, "around": around}
+    def _terms(self, text: str) -> list[str]:
+        return terms(text, self.config.stop_words == "english", self.config.bigrams)
 
     # The loss -------------------------------------------------------------------------------------
 
@@ -494,16 +455,12 @@ class BinaryParagraphVector(TextSystem):
                 tensor[: len(rows), : given.shape[1]] = given
             start = torch.randn(config.size, generator=torch.Generator().manual_seed(0)).to(self.out.device)
             vectors = (0.01 * start).repeat(_BLOCK, 1)
-            mean, square = torch.zeros_like(vectors), torch.zeros_like(vectors)
-            for step in range(1, config.infer_steps + 1):
-                asked = vectors.detach().requires_grad_()
-                loss = self._words_loss(asked, part, learning=False).sum() + config.l2 * asked.square().sum()
-                (gradient,) = torch.autograd.grad(loss, asked)
-                mean = 0.9 * mean + 0.1 * gradient
-                square = 0.999 * square + 0.001 * gradient.square()
-                moved = mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
-                vectors = vectors - config.infer_lr * moved
-            return vectors.detach()[: len(rows)]
+
+            def loss(asked: Tensor) -> Tensor:
+                return self._words_loss(asked, part, learning=False).sum() + config.l2 * asked.square().sum()
+
+            vectors = minimum(loss, vectors, config.infer_steps, config.infer_lr)
+            return vectors[: len(rows)]
 
     # The folder -----------------------------------------------------------------------------------
 
@@ -544,32 +501,3 @@ class BinaryParagraphVector(TextSystem):
         except (OSError, RuntimeError, KeyError, SafetensorError, UnicodeDecodeError) as error:
             raise FolderError(f"{folder}: cannot be read: {str(error).splitlines()[-1].strip()}") from None
         return model.eval()
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
-        return hard.to(soft.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
-
-
-def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
-    """`hard` forward, the gradient of `soft` backward."""
-    made: Tensor = _StraightThrough.apply(soft, hard)
-    return made
-
-
-def _hash(text: str) -> int:
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
-
-
-def _as_bytes(texts: Sequence[str]) -> Batch:
-    rows = [np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8) for text in texts]
-    made = np.zeros((len(rows), max(1, max(map(len, rows)))), np.uint8)
-    for row, one in zip(made, rows):
-        row[: len(one)] = one
-    return {"bytes": torch.from_numpy(made), "length": torch.tensor([len(row) for row in rows])}
