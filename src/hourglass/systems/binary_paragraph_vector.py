@@ -55,7 +55,7 @@ from hourglass.systems.binary_paragraph_vector_parts import (
 from hourglass.waist import Batch, Losses, WaistConfig
 
 _NOISE = 0.75
-_BLOCK = 64
+_BLOCK = 32
 """Documents that are inferred at once; always so many, since products of other shapes round otherwise."""
 _FEWEST = 16
 
@@ -414,11 +414,14 @@ class BinaryParagraphVector(TextSystem):
         if not self._words:
             return torch.zeros(len(next(iter(batch.values()))), self.width, device=self.out.device)
         made = torch.zeros(len(batch["ids"]), self.width, device=self.out.device)
-        # How many places a document takes depends on itself alone, so that its sums have the same order everywhere.
-        places = batch["ids"].shape[1] - (batch["weights"] > 0).flip(1).int().argmax(1)
-        rooms = torch.full_like(places, self.config.draws)
-        if self.config.model == "dbow":
-            rooms = torch.tensor([max(_FEWEST, 1 << (int(n) - 1).bit_length()) for n in places], device=places.device)
+        if self.config.model == "dm":
+            rooms = torch.full_like(batch["row"], self.config.draws)
+        elif self.config.objective == "full":
+            rooms = torch.full_like(batch["row"], batch["ids"].shape[1])  # words are added up one by one, nothing last
+        else:
+            # How many places a document takes depends on itself alone, so that its sums have the same order everywhere.
+            places = [max(_FEWEST, int(n)) for n in (batch["weights"] > 0).sum(1)]
+            rooms = torch.tensor([1 << (n - 1).bit_length() for n in places], device=self.out.device)
         for room in sorted(set(rooms[batch["known"]].tolist())):
             inside = torch.nonzero(batch["known"] & (rooms == room)).flatten()
             for part in inside.split(_BLOCK):
