@@ -84,8 +84,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "unrounded": [{"dropout": d, "binarise": "none"} for d in (0.3, 0.5, 0.7)],
     "undropped": [{"dropout": 0.0, "l2": l2} for l2 in (0.003, 0.01, 0.03)],
     "real_binary": [{"dropout": 0.5, "l2": l2} for l2 in (0.001, 0.003, 0.01)],
-    "noisy": [{"sigma": sigma} for sigma in (1.0, 4.0, 8.0)],
-    "rounded": [{"dropout": d} for d in (0.3, 0.5, 0.7)],
+    "noisy": [{"sigma": sigma, "lr": lr} for sigma, lr in ((4.0, 1e-3), (4.0, 3e-3), (1.0, 3e-3))],
+    "rounded": [{"dropout": d, "lr": lr} for d, lr in ((0.5, 1e-3), (0.5, 3e-3), (0.3, 3e-3))],
 }
 LATENTS = {"real": "real", "real_binary": "real_binary"}
 
@@ -296,7 +296,7 @@ def _autoencoder(arm: str, split: Split, bits: int, settings: dict[str, Any], se
     decoder = nn.Linear(bits, v)
     with torch.no_grad():
         decoder.bias.copy_((words.counts / words.counts.sum()).log())
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=settings["lr"])
 
     def shares(texts: Sequence[str]) -> Tensor:
         batch = words.collate(list(texts))
