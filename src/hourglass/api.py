@@ -38,7 +38,7 @@ from hourglass.data.judged import Qrels, read_qrels, read_queries
 from hourglass.data.states import StateStream
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.metrics.ranking import MEASURES
-from hourglass.nn.text_model import TextModel
+from hourglass.nn.text_system import TextSystem
 from hourglass.storage.atomic import read_json, replace_folder, write_json
 from hourglass.storage.places import is_url
 from hourglass.storage.rows import RowFile
@@ -295,7 +295,7 @@ def fit(
 
     Raises InputError for bad input, in one line.
     """
-    if isinstance(system, str) and issubclass(cls := systems.get(system), TextModel):
+    if isinstance(system, str) and issubclass(cls := systems.get(system), TextSystem):
         if out is None:
             raise InputError(f"fit {system}: name a folder for the run (out)")
         given = train.to_dict() if isinstance(train, TrainConfig) else train
@@ -321,9 +321,9 @@ def fit(
     return fit_waist(system, data, config, out=Path(out) if out else None, progress=progress)
 
 
-def text_system(name: str) -> type[TextModel]:
+def text_system(name: str) -> type[TextSystem]:
     """The system called `name`, where it learns on texts; InputError, with those there are, where not."""
-    found = {known: cls for known, cls in systems.discover().items() if issubclass(cls, TextModel)}
+    found = {known: cls for known, cls in systems.discover().items() if issubclass(cls, TextSystem)}
     if name not in found:
         raise InputError(f"no system {name!r} to fit{nearest(name, ('sae', *found))}")
     return found[name]
@@ -505,13 +505,14 @@ def encode(
     source, text, id, limit as for `explore`
 
     Returns {"documents", "width", "windowed"}, the last the number of texts longer than the model, and with `sparse` "weights",
-    the mean number of a text. Columns: `_id` and `vector`; with `sparse` `_id`, `tokens` and their `weights`, the heaviest first.
+    the mean number of a text. Columns: `_id` and `vector`, and of a system with binary codes `code` (bits packed as NumPy does; null
+    and a vector of zeros where no word of a text is known); with `sparse` `_id`, `tokens` and their `weights`, the heaviest first.
     The file is there whole or not at all, and one that exists is replaced only with `force`.
 
     Raises InputError for bad input, in one line.
     """
     return write_vectors(
-        _weigher_of(model) if sparse else model,
+        _weigher_of(model) if sparse else _text_system(Path(model)) or model,
         source,
         to,
         sparse=sparse,
@@ -521,6 +522,14 @@ def encode(
         force=force,
         progress=progress,
     )
+
+
+def _text_system(folder: Path) -> Waist | None:
+    """The model of a folder where it is a system that reads texts and no model of sentence-transformers."""
+    path = folder / "config.json"
+    name = read_json(path).get("system") if path.is_file() else None
+    cls = systems.discover().get(str(name))
+    return load(folder) if cls is not None and issubclass(cls, TextSystem) else None
 
 
 def _weigher(folder: Path) -> WordWeigher | None:

@@ -72,7 +72,8 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
     is to be made of it side by side, of width config.d_in + config.columns) or "dialogues" (a list of turns {"role",
     "content"})."""
     tags: ClassVar[frozenset[str]] = frozenset()
-    """Capabilities: "decodes"; "batch-coupled" when an example's loss depends on its batch; "weighs-words" of a `WordWeigher`."""
+    """Capabilities: "decodes"; "batch-coupled" when an example's loss depends on its batch; "weighs-words" of a `WordWeigher`;
+    "codes" of a `BitCoder`."""
 
     config: Any
 
@@ -228,6 +229,19 @@ class WordWeigher(Protocol):
 
     def weigh_words(self, texts: Sequence[str]) -> Any:
         """[n, V] rows of SciPy, 0 or more, of a vocabulary of V tokens."""
+        ...
+
+
+class BitCoder(Protocol):
+    """A system whose vectors are also binary codes."""
+
+    @property
+    def code_bits(self) -> int | None:
+        """Bits of a code; None where its settings have none."""
+        ...
+
+    def bits_of(self, vectors: Tensor) -> Tensor:
+        """[n, code_bits] bool of vectors [n, d] that `encode` made."""
         ...
 
 

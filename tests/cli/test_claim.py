@@ -31,6 +31,7 @@ CLUSTERED = ("news_question", "news_comment", "essays")
         ("text2token", set()),
         ("clm_mlm", set()),
         ("bart", set()),
+        ("binary_paragraph_vector", set()),
         ("adapt", {"cranfield", "npl_vaswani", "squad_questions"}),
     ],
 )

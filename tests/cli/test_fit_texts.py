@@ -254,3 +254,42 @@ def test_packed_rows_and_the_checkpoint_before_the_decay(corpus, tmp_path):
             ["fit", "dupmae", str(corpus), "--out", str(tmp_path / "x"), "--keep-before-decay"],
             catch_exceptions=False,
         )
+
+
+def test_codes_from_nothing_but_the_texts(corpus, tmp_path):
+    from hourglass import api
+    from hourglass.metrics.codes import pack
+    from hourglass.uses.probe.encoders import dense_vectors
+
+    arguments = (
+        "fit",
+        "binary_paragraph_vector",
+        corpus,
+        "--text",
+        "body",
+        "--out",
+        tmp_path / "run",
+        "--preset",
+        "tiny",
+    )
+    said = json.loads(call(*arguments, "--steps", 20, "--set", "bits=12", "--json"))
+    assert said["held_out"]["words"] > 0
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "| code | 12 bits |" in card
+    assert "library_name: hourglass" in card
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"body": text}) + "\n" for text in [*TEXTS, "zzzz", TEXTS[0]]))
+    made = api.encode(str(tmp_path / "run" / "model"), str(more), str(tmp_path / "c.parquet"), text="body")
+    assert made == {"documents": len(TEXTS) + 2, "width": 12, "windowed": 0}
+    table = pq.read_table(tmp_path / "c.parquet")
+    codes = table.column("code").to_pylist()
+    assert codes[-2] is None
+    assert codes[-1] == codes[0]
+    model = api.load(tmp_path / "run" / "model")
+    vectors = dense_vectors(model, TEXTS)
+    assert np.array_equal(np.stack(table.column("vector").to_pylist()[: len(TEXTS)]).astype("float32"), vectors)
+    assert codes[: len(TEXTS)] == [code.tobytes() for code in pack(vectors >= 0)]
+    with pytest.raises(FolderError, match="finished model"):
+        call(*arguments)
+    with pytest.raises(ConfigError, match="from scratch alone"):
+        api.fit("binary_paragraph_vector", TEXTS, out=tmp_path / "other", init="minilm")

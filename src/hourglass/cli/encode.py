@@ -32,7 +32,7 @@ def encode(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a vector for each text, or weights of its words, into one table; texts longer than the model are read in windows."""
+    """Write a vector for each text (and its code, of a model that has one), or weights of its words, into one table; texts longer than the model are read in windows."""
     from hourglass import api
 
     made = api.encode(model, source, to, sparse=sparse, text=text, id=id, limit=limit, force=force)

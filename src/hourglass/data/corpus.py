@@ -32,8 +32,8 @@ class Corpus(Sequence[str]):
         return self._texts[int(index)].as_py()
 
 
-def keep_corpus(texts: TextSource, folder: Path, made_from: dict[str, Any], longest: int) -> Corpus:
-    """Copy the texts of a source into `folder`, those of more than `longest` characters in pieces that end at white space.
+def keep_corpus(texts: TextSource, folder: Path, made_from: dict[str, Any], longest: int | None) -> Corpus:
+    """Copy the texts of a source into `folder`, those of more than `longest` characters (None: none) in pieces that end at white space.
 
     made_from   what the corpus is made of, in JSON. A folder with the same is taken as it is, one with another refused
 
@@ -61,9 +61,9 @@ def keep_corpus(texts: TextSource, folder: Path, made_from: dict[str, Any], long
     return corpus
 
 
-def _pieces(text: str, longest: int) -> Iterator[str]:
+def _pieces(text: str, longest: int | None) -> Iterator[str]:
     start = 0
-    while len(text) - start > longest:
+    while longest is not None and len(text) - start > longest:
         spaces = [found.start() for found in _SPACE.finditer(text, start + longest // 2, start + longest)]
         stop = spaces[-1] + 1 if spaces else start + longest
         yield text[start:stop]

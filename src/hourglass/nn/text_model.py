@@ -15,7 +15,7 @@ hourglass.safetensors, its settings under "hourglass" in config.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,12 +40,16 @@ from hourglass.adapters.sentence_transformers_files import write_dense_files
 from hourglass.adapters.tokenizers import Kind, train_tokenizer
 from hourglass.errors import ConfigError, SourceError
 from hourglass.nn.attention import Attention, attention_mask, places
-from hourglass.waist import Batch, Waist, WaistConfig
+from hourglass.nn.text_system import TextSystem
+from hourglass.storage.atomic import atomic_folder
+from hourglass.waist import Batch, WaistConfig
 
 Pooling = Literal["cls", "mean", "weightedmean", "lasttoken"]
 """How the states of a text become one vector: that of its first token, their mean, their mean with weights 1, 2, 3 ..., or
 that of its last token."""
 
+_CHARACTERS = 8
+"""Of a token, at most, in running text: pieces of so many times `max_tokens` characters fill a window or more."""
 _BYTES = 300  # a vocabulary without a corpus: the bytes, and the special tokens
 
 
@@ -87,38 +91,17 @@ class Tokens:
     begins: Tensor
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """One of the trainings that a system asks for, one after another.
-
-    name             its folder within that of the run; "" for the last, whose folder is the run's own
-    steps            optimiser steps of it
-    texts, held_out  examples to learn from and to measure the losses on
-    ema              decay of the average of the weights that is kept, in place of the run's; None: as the run has it
-    """
-
-    name: str
-    steps: int
-    texts: Sequence[Any]
-    held_out: Sequence[Any]
-    ema: float | None = None
-
-
-class TextModel(Waist):
+class TextModel(TextSystem):
     """Base class of the systems that learn on texts; see the module's docstring.
 
     tokenizer, network    ready ones of transformers; by default one of bytes, and a new network by the config
     """
 
-    modality = "text"
+    library = "sentence-transformers"
     Config: ClassVar[type[TextConfig]]
     head: ClassVar[Head]
     vocabulary: ClassVar[Kind] = "wordpiece"
     """Kind of tokenizer that is trained on a corpus where a model starts from scratch."""
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Settings of `TrainConfig` by preset, and "init" for what starts from a checkpoint."""
-    follows: ClassVar[tuple[str, ...]] = ()
-    """Settings of the config that `learn` takes from those of the training by the same name, where they are not given."""
 
     def __init__(self, config: TextConfig, tokenizer: Any = None, network: Any = None) -> None:
         super().__init__(config)
@@ -157,6 +140,21 @@ class TextModel(Waist):
     def width(self) -> int:
         """Size of a hidden state."""
         return int(self.network.config.get_text_config().hidden_size)
+
+    @property
+    def longest(self) -> int:
+        return _CHARACTERS * int(self.config.max_tokens)
+
+    def with_corpus(self, texts: Sequence[str], folder: Path, vocabulary: int) -> Self:
+        """The system with a tokenizer of the corpus."""
+        place = folder / "tokenizer"
+        if not place.exists():
+            made = train_tokenizer(texts, vocabulary, self.vocabulary)
+            if made.unk_token_id is not None and len(made) <= len(made.all_special_ids):
+                raise ConfigError(f"{folder / 'corpus'}: no word is in it often enough for a vocabulary")
+            with atomic_folder(place) as new:
+                made.save_pretrained(new)
+        return type(self)(self.config, loading.open_tokenizer(str(place)))
 
     # Texts to tensors -----------------------------------------------------------------------------
 
@@ -213,15 +211,6 @@ class TextModel(Waist):
             start = int(starts[int(torch.randint(len(starts), ()))])
         return slice(start, start + self._room)
 
-    # What is learned ------------------------------------------------------------------------------
-
-    def lessons(self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int) -> Iterator[Lesson]:
-        """The trainings that make up one of `steps` steps, each asked for when the one before it is done.
-
-        A system that makes something of the texts first keeps it in `folder`: the same call after a stop finds it there.
-        """
-        yield Lesson("", steps, texts, held_out)
-
     # Tensors to states ----------------------------------------------------------------------------
 
     def states(self, ids: Tensor, mask: Tensor, attention: Attention = "own", texts: Tensor | None = None) -> Tensor:
@@ -254,9 +243,13 @@ class TextModel(Waist):
 
     # The folder -----------------------------------------------------------------------------------
 
-    def card_rows(self) -> dict[str, str]:
-        """What the model card says of a training beside what it says of every one."""
-        return {}
+    def card_vector(self) -> str:
+        return f"{self.width} numbers, pooling {self.config.pooling}, up to {self.config.max_tokens} tokens"
+
+    def card_use(self) -> str:
+        return """from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("DIR").encode(["a text", "another"])"""
 
     def _save_pretrained(self, save_directory: Path) -> None:
         network, settings = self.network, self.config.to_dict()

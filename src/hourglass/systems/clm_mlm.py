@@ -47,7 +47,8 @@ from hourglass.data.packing import PackedRow, PackedRows, keep_packed
 from hourglass.errors import ConfigError, SourceError, nearest
 from hourglass.nn.attention import attention_mask, check_apart, check_attention, places
 from hourglass.nn.language_head import token_loss
-from hourglass.nn.text_model import Lesson, TextConfig, TextModel, Tokens
+from hourglass.nn.text_model import TextConfig, TextModel, Tokens
+from hourglass.nn.text_system import Lesson
 from hourglass.waist import Batch, Losses
 
 

@@ -49,7 +49,8 @@ from hourglass.bottlenecks.masking import choose_tokens, corrupt
 from hourglass.errors import ConfigError, SourceError, nearest
 from hourglass.nn.attention import Attention, check_attention, check_own_attention
 from hourglass.nn.language_head import logits, token_loss
-from hourglass.nn.text_model import Lesson, TextConfig, TextModel, Tokens
+from hourglass.nn.text_model import TextConfig, TextModel, Tokens
+from hourglass.nn.text_system import Lesson
 from hourglass.storage.atomic import atomic_file
 from hourglass.systems import text2token_parts as parts
 from hourglass.systems.text2token_parts import Background, Derived, Example, Weights

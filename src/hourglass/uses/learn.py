@@ -1,9 +1,9 @@
-"""A text model from a source of texts: corpus on disk, tokenizer where it starts from scratch, training, model card.
+"""A system on texts from a source of them: corpus on disk, what it makes of it first, training, model card.
 
     out/corpus/       the texts, long ones in pieces
-    out/tokenizer/    of a model that starts from scratch
+    out/tokenizer/    of a transformer that starts from scratch
     out/checkpoint/   of `training.fit`
-    out/model/        the trained model, for transformers and sentence-transformers, with its card
+    out/model/        the trained model, a transformer's for sentence-transformers too, with its card
 
 The same call after a kill at any moment goes on where it stopped.
 """
@@ -18,27 +18,23 @@ from typing import Any
 
 import torch
 
-from hourglass.adapters.huggingface_loading import open_tokenizer
-from hourglass.adapters.tokenizers import train_tokenizer
 from hourglass.data import open_texts
 from hourglass.data.corpus import Corpus, keep_corpus
 from hourglass.errors import ConfigError, FolderError, nearest
-from hourglass.nn.text_model import TextModel
-from hourglass.storage.atomic import atomic_file, atomic_folder
+from hourglass.nn.text_system import TextSystem
+from hourglass.storage.atomic import atomic_file
 from hourglass.training import FitResult, TrainConfig, fit
 from hourglass.training.checkpoint import is_finished
 from hourglass.training.randomness import seeded
 from hourglass.uses.probe.self_retrieval import SelfRetrieval
 
-_CHARACTERS = 8
-"""Of a token, at most, in running text: pieces of so many times `max_tokens` characters fill a window or more."""
 _HELD_OUT = 512
 _LEAST_BETWEEN = 100
 """Steps between checkpoints, which are three times the size of the model, at least."""
 
 
 def learn(
-    system: type[TextModel],
+    system: type[TextSystem],
     source: Any,
     out: Path,
     *,
@@ -65,6 +61,8 @@ def learn(
     if is_finished(out):
         raise FolderError(f"{out}: holds a finished model; choose another --out")
     start = "init" if init is not None else preset
+    if init is not None and "init" not in system.recipes:
+        raise ConfigError(f"{system.system_name()} starts from scratch alone: leave out init (--init)")
     if start not in system.recipes:
         raise ConfigError(f"no preset {preset!r}{nearest(preset, system.Config.presets)}")
     recipe = {**system.recipes[start], **(train or {})}
@@ -81,11 +79,10 @@ def learn(
     if limit is not None:
         texts = texts.limited(limit)
     made_from = {"source": texts.name, "text": text, "limit": limit}
-    corpus = keep_corpus(texts, out / "corpus", made_from, _CHARACTERS * model.config.max_tokens)
+    corpus = keep_corpus(texts, out / "corpus", made_from, model.longest)
     if init is None:
-        tokenizer = _tokenizer(system, corpus, out / "tokenizer", vocabulary)
         with seeded(torch.device("cpu"), seed):
-            model = system(model.config, tokenizer)
+            model = model.with_corpus(corpus, out, vocabulary)
     held_out = min(_HELD_OUT, len(corpus) // 20)
     apart = [str(corpus[i]) for i in range(held_out)]
     began = time.perf_counter()
@@ -124,27 +121,18 @@ class _Part(Sequence[str]):
         return str(self._corpus[self._start + int(index)])
 
 
-def _tokenizer(system: type[TextModel], corpus: Corpus, folder: Path, size: int) -> Any:
-    if not folder.exists():
-        made = train_tokenizer(corpus, size, system.vocabulary)
-        if made.unk_token_id is not None and len(made) <= len(made.all_special_ids):
-            raise ConfigError(f"{folder.parent / 'corpus'}: no word is in it often enough for a vocabulary")
-        with atomic_folder(folder) as new:
-            made.save_pretrained(new)
-    return open_tokenizer(str(folder))
-
-
 def _card(
-    model: TextModel, corpus: Corpus, init: str | None, config: TrainConfig, result: FitResult, seconds: float
+    model: TextSystem, corpus: Corpus, init: str | None, config: TrainConfig, result: FitResult, seconds: float
 ) -> str:
     """README.md of the model's folder, in the form that the Hub shows."""
     held_out = result.evaluations[-1] if result.evaluations else {}
     losses = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if name != "step")
     name, made = model.system_name(), corpus.about
+    tags = dict.fromkeys(["hourglass", name, model.library, "feature-extraction"])
     more = "".join(f"\n| {name} | {value} |" for name, value in model.card_rows().items())
     return f"""---
-library_name: sentence-transformers
-tags: [hourglass, {name}, sentence-transformers, feature-extraction]
+library_name: {model.library}
+tags: [{", ".join(tags)}]
 ---
 
 # {name}, learned on {made["made_from"]["source"]}
@@ -157,12 +145,10 @@ tags: [hourglass, {name}, sentence-transformers, feature-extraction]
 | steps | {result.steps:,} of {config.batch_size} pieces, learning rate {config.lr:g} ({config.schedule}) |{more}
 | on held-out pieces | {losses or "none were held out"} |
 | time | {_spent(seconds)} (of the last call) |
-| vector | {model.width} numbers, pooling {model.config.pooling}, up to {model.config.max_tokens} tokens |
+| vector | {model.card_vector()} |
 
 ```python
-from sentence_transformers import SentenceTransformer
-
-vectors = SentenceTransformer("DIR").encode(["a text", "another"])
+{model.card_use()}
 ```
 """
 

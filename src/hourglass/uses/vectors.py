@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from scipy.sparse import csr_matrix, vstack
 
 from hourglass.adapters.huggingface_loading import backend, loading_errors, resolve
@@ -22,11 +23,12 @@ from hourglass.adapters.huggingface_loading import encode as tokenize
 from hourglass.adapters.pretrained import load_network
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError
+from hourglass.metrics.codes import pack
 from hourglass.storage.atomic import read_json
 from hourglass.storage.places import Place
 from hourglass.uses.probe.encoders import encode_documents, text_encoder
 from hourglass.uses.progress import Progress
-from hourglass.waist import WordWeigher
+from hourglass.waist import BitCoder, Waist, WordWeigher
 
 _TEXTS_AT_ONCE = 1024
 _LONGEST = 512  # tokens, of a model that does not say
@@ -35,7 +37,7 @@ Array = np.ndarray[Any, Any]
 
 
 def write_vectors(
-    model: str | WordWeigher,
+    model: str | WordWeigher | Waist,
     source: Any,
     to: str,
     *,
@@ -46,13 +48,17 @@ def write_vectors(
     force: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """As `api.encode`; a `WordWeigher` only with `sparse`."""
+    """As `api.encode`; a `WordWeigher` only with `sparse`, a system that reads texts only without."""
     place = Place.of(str(to))
     if place.suffixes[-1:] != [".parquet"]:
         raise ConfigError(f"{to}: expected a path or URL that ends in .parquet")
     if place.is_file() and not force:
         raise FolderError(f"{to}: exists; choose another place, or replace it with --force")
-    encoder = Weigher(model) if sparse else Encoder(str(model))
+    encoder: Weigher | SystemEncoder | Encoder
+    if sparse:
+        encoder = Weigher(cast(str | WordWeigher, model))
+    else:
+        encoder = SystemEncoder(model) if isinstance(model, Waist) else Encoder(str(model))
     texts = open_texts(source, text=text, id=id)
     if limit is not None:
         texts = texts.limited(limit)
@@ -109,6 +115,30 @@ class Encoder:
 
     def arrow(self, texts: list[str]) -> list[pa.Array]:
         return [pa.FixedSizeListArray.from_arrays(self(texts).ravel(), self.width)]
+
+
+class SystemEncoder:
+    """Texts to vectors [n, width] float32, whole, by a system of ours that reads them without a network of transformers."""
+
+    windowed = 0
+
+    def __init__(self, model: Waist) -> None:
+        self._model, self._encode = model, text_encoder(model)
+        self.width = int(encode_documents(self._encode, ["a"]).shape[1])
+        self.columns: dict[str, pa.DataType] = {"vector": pa.list_(pa.float32(), self.width)}
+        self._coder = cast(BitCoder, model) if "codes" in model.tags else None
+        if self._coder is not None and self._coder.code_bits is not None:
+            self.columns["code"] = pa.binary(-(-self._coder.code_bits // 8))
+
+    def arrow(self, texts: list[str]) -> list[pa.Array]:
+        vectors = np.ascontiguousarray(encode_documents(self._encode, texts))
+        made = [pa.FixedSizeListArray.from_arrays(vectors.ravel(), self.width)]
+        if "code" in self.columns and self._coder is not None:
+            device = next(self._model.parameters()).device
+            codes = pack(self._coder.bits_of(torch.from_numpy(vectors).to(device)).cpu().numpy())
+            known: list[bool] = np.any(vectors, axis=1).tolist()  # what the model cannot read has no code
+            made.append(pa.array([c.tobytes() if k else None for c, k in zip(codes, known)], self.columns["code"]))
+        return made
 
 
 class Weigher:

@@ -1,0 +1,125 @@
+"""Binary codes: packing, exact Hamming search, a short list re-ranked by real vectors, and whether the bits are any good.
+
+Codes are uint8 [n, bytes], 8 bits a byte, the first bit the highest; a width that is no multiple of 8 is filled with zeros, the
+same in all codes, so that distances do not change (28 bits are 4 bytes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hourglass.errors import InputError
+
+Array = np.ndarray[Any, Any]
+
+_BYTES_AT_ONCE = 2**26
+
+
+def pack(bits: Array) -> Array:
+    """Bits [n, K], bool or 0 and 1, to codes uint8 [n, ceil(K / 8)]. Raises InputError for anything else."""
+    bits = np.asarray(bits)
+    if bits.ndim != 2 or not bits.shape[1] or not np.isin(bits, (0, 1)).all():
+        raise InputError(f"bits of shape {bits.shape}: expected [n, K] of 0 and 1")
+    return np.packbits(bits.astype(bool), axis=1)
+
+
+def unpack(codes: Array, bits: int) -> Array:
+    """The inverse of `pack`: bool [n, bits]. Raises InputError where the codes are not of so many bits."""
+    codes = _checked(codes)
+    if -(-bits // 8) != codes.shape[1]:
+        raise InputError(f"codes of {codes.shape[1]} bytes: {bits} bits are {-(-bits // 8)} bytes")
+    return np.unpackbits(codes, axis=1, count=bits).astype(bool)
+
+
+def hamming(queries: Array, codes: Array) -> Array:
+    """[q, n] int32: bits in which two codes differ. Raises InputError for codes of unequal length."""
+    queries, codes = _checked(queries), _checked(codes)
+    if queries.shape[1] != codes.shape[1]:
+        raise InputError(f"queries of {queries.shape[1]} bytes and codes of {codes.shape[1]}: expected the same number")
+    made = np.empty((len(queries), len(codes)), np.int32)
+    rows = max(1, _BYTES_AT_ONCE // max(1, codes.size))
+    for start in range(0, len(queries), rows):
+        differ = queries[start : start + rows, None] ^ codes[None]
+        made[start : start + rows] = _bits_of(differ).sum(2, dtype=np.int32)
+    return made
+
+
+def nearest_codes(queries: Array, codes: Array, k: int, seed: int = 0) -> tuple[Array, Array]:
+    """(places [q, k], distances [q, k]) of the k nearest codes, exactly. Ties stand in an order drawn by `seed`, the same for all queries."""
+    if k < 1:
+        raise InputError(f"k {k}: expected 1 or more")
+    distances = hamming(queries, codes)
+    drawn = np.random.default_rng(seed).permutation(len(codes))
+    order = drawn[np.argsort(distances[:, drawn], axis=1, kind="stable")[:, :k]]
+    return order, np.take_along_axis(distances, order, 1)
+
+
+def ball(query: Array, codes: Array, radius: int) -> Array:
+    """Places of all codes at most `radius` bits from `query` [bytes], in rising order."""
+    return np.flatnonzero(hamming(np.asarray(query)[None], codes)[0] <= radius)
+
+
+def two_stage(query: Array, codes: Array, vector: Array, vectors: Array, *, radius: int) -> Array:
+    """Places in the ball around `query`, best cosine of `vector` [d] and `vectors` [n, d] first; a vector of zeros is last."""
+    short = ball(query, codes, radius)
+    lengths = np.linalg.norm(vectors[short], axis=1) * np.linalg.norm(vector)
+    cosines = np.divide(vectors[short] @ vector, lengths, out=np.full(len(short), -np.inf), where=lengths > 0)
+    return short[np.argsort(-cosines, kind="stable")]
+
+
+@dataclass(frozen=True)
+class BitHealth:
+    """How much of its bits a set of codes uses.
+
+    lowest, highest  mean of the bit that is least often and of the one that is most often 1; 0.5 is best
+    stuck            bits that are the same in all codes
+    correlation      mean of |Pearson's r| of two bits, stuck ones left out; 0 is best
+    entropy          of the codes as buckets, in bits; at most log2(n)
+    buckets          different codes
+    """
+
+    lowest: float
+    highest: float
+    stuck: int
+    correlation: float
+    entropy: float
+    buckets: int
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def bit_health(bits: Array) -> BitHealth:
+    """Of bits [n, K]. Raises InputError for fewer than two codes."""
+    packed = pack(bits)
+    if len(packed) < 2:
+        raise InputError(f"{len(packed)} codes: expected two or more")
+    values = np.asarray(bits, float)
+    means = values.mean(0)
+    moving = values[:, (means > 0) & (means < 1)]
+    correlation = 0.0
+    if moving.shape[1] > 1:
+        r = np.corrcoef(moving, rowvar=False)
+        correlation = float(np.abs(r[np.triu_indices(len(r), 1)]).mean())
+    _, sizes = np.unique(packed, axis=0, return_counts=True)
+    shares = sizes / sizes.sum()
+    stuck = values.shape[1] - moving.shape[1]
+    entropy = float(-(shares * np.log2(shares)).sum()) + 0.0
+    return BitHealth(float(means.min()), float(means.max()), stuck, correlation, entropy, len(sizes))
+
+
+_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
+
+
+def _bits_of(values: Array) -> Array:
+    return _OF_BYTE[values]
+
+
+def _checked(codes: Array) -> Array:
+    codes = np.asarray(codes)
+    if codes.ndim != 2 or codes.dtype != np.uint8:
+        raise InputError(f"codes of shape {codes.shape} and type {codes.dtype}: expected uint8 [n, bytes]")
+    return codes

@@ -1,0 +1,118 @@
+"""What Binary Paragraph Vector makes of texts, its straight-through rounding, and how a vector is inferred."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+from torch import Tensor
+
+from hourglass.waist import Batch
+
+Array = np.ndarray[Any, Any]
+
+_WORD = re.compile(r"\w[\w'’-]*\w")
+
+
+def terms(text: str, stop: bool, bigrams: bool) -> list[str]:
+    """Words of a text of two characters or more, in lower case, without English stop words if `stop`; then pairs of them."""
+    words = [word for word in _WORD.findall(text.lower()) if not (stop and word in ENGLISH_STOP_WORDS)]
+    return words + ([f"{a} {b}" for a, b in pairwise(words)] if bigrams else [])
+
+
+def text_hash(text: str) -> int:
+    """By which a document is known again, 64 bits."""
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def as_bytes(texts: Sequence[str]) -> Batch:
+    """Texts whole, while there are no words yet: bytes [n, longest] in UTF-8 and length [n]."""
+    rows = [np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8) for text in texts]
+    made = np.zeros((len(rows), max(1, max(map(len, rows)))), np.uint8)
+    for row, one in zip(made, rows):
+        row[: len(one)] = one
+    return {"bytes": torch.from_numpy(made), "length": torch.tensor([len(row) for row in rows])}
+
+
+def kept_share(counts: Array, rate: float) -> Array:
+    """[V] share of a word's tokens that subsampling keeps: min(1, sqrt(rate / f) + rate / f), f its share of all; 1 at rate 0."""
+    if not rate:
+        return np.ones(len(counts))
+    ratio = rate * counts.sum() / counts
+    return np.minimum(1.0, np.sqrt(ratio) + ratio)
+
+
+def counted(ordered: Sequence[Sequence[int]], keep: Array) -> Batch:
+    """ids, weights [n, L]: different words of each document, and their shares of it after subsampling."""
+    found = [np.unique(np.array(ids, np.int64), return_counts=True) for ids in ordered]
+    ids = torch.zeros(len(found), max(1, max(len(words) for words, _ in found)), dtype=torch.int64)
+    weights = torch.zeros(ids.shape)
+    for i, (words, times) in enumerate(found):
+        if len(words):
+            weight = times * keep[words]
+            ids[i, : len(words)] = torch.from_numpy(words)
+            weights[i, : len(words)] = torch.from_numpy(weight / weight.sum())
+    return {"ids": ids, "weights": weights}
+
+
+def windows(ordered: Sequence[Sequence[int]], keep: Array, draws: int, window: int, *, at_random: bool) -> Batch:
+    """ids, weights [n, draws], around [n, draws, 2 window]: words of each document and the ids around them, -1 beyond its ends.
+
+    at_random  drawn as subsampling keeps them, of equal weight; otherwise evenly spaced, weighed by it
+    """
+    chance = torch.from_numpy(keep).float()
+    ids = torch.zeros(len(ordered), draws, dtype=torch.int64)
+    weights = torch.zeros(ids.shape)
+    around = torch.full((*ids.shape, 2 * window), -1)
+    steps = torch.tensor([*range(-window, 0), *range(1, window + 1)])
+    for i, of_text in enumerate(ordered):
+        if not of_text:
+            continue
+        words = torch.tensor(of_text)
+        if at_random:
+            places = torch.multinomial(chance[words], draws, replacement=True)
+            shares = torch.full((draws,), 1 / draws)
+        else:
+            places = torch.linspace(0, len(words) - 1, min(draws, len(words))).round().long()
+            shares = chance[words[places]] / chance[words[places]].sum()
+        n, near = len(places), places[:, None] + steps
+        inside = (near >= 0) & (near < len(words))
+        ids[i, :n], weights[i, :n] = words[places], shares
+        around[i, :n] = torch.where(inside, words[near.clamp(0, len(words) - 1)], -1)
+    return {"ids": ids, "weights": weights, "around": around}
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, soft: Tensor, hard: Tensor) -> Tensor:
+        return hard.to(soft.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
+    """`hard` forward, the gradient of `soft` backward."""
+    made: Tensor = _StraightThrough.apply(soft, hard)
+    return made
+
+
+def minimum(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int, lr: float) -> Tensor:
+    """Where Adam comes to in so many steps from `start` [n, d]; `loss` gives a scalar, a sum over rows."""
+    vectors, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
+    for step in range(1, steps + 1):
+        asked = vectors.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(asked), asked)
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient.square()
+        moved = mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        vectors = vectors - lr * moved
+    return vectors.detach()
