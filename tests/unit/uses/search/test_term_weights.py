@@ -1,4 +1,5 @@
-"""Weights of terms: what is learned and how it is read, by hand and by brute force; simulated text in which frequency misleads."""
+"""Weights of terms: what is learned and how it is read, by hand and by brute force; simulated text in which frequency
+misleads."""
 
 import json
 from collections import Counter
@@ -196,7 +197,8 @@ def test_terms_that_are_cut_off_have_no_weight(bert):
 
 
 def simulated(random, number):
-    """(text, subject): a sentence about a subject, and a quotation, before or after it, that says another word over and over."""
+    """(text, subject): a sentence about a subject, and a quotation, before or after it, that says another word over
+    and over."""
     made = []
     for _ in range(number):
         subject, other, filler = random.choice(len(WORDS), 3, replace=False)
