@@ -28,7 +28,6 @@ from claims.base import Claim, Row
 from claims.shared.docstrings import docstrings
 
 from hourglass.adapters.tokenizers import train_tokenizer
-from hourglass.bottlenecks.noising import NOISES
 from hourglass.systems.bart import Bart, BartConfig
 from hourglass.systems.bart_parts import Writer
 from hourglass.training import Callback, TrainConfig, fit
@@ -42,7 +41,7 @@ HELD_OUT = {"smoke": 40, "laptop": 500, "full": 2000}
 STEPS = {"smoke": (4, 4), "laptop": (2000, 600), "full": (10_000, 2000)}
 """Before and while tuning."""
 CHECK_EVERY = {"smoke": 2, "laptop": 100, "full": 100}
-WIDTH, LAYERS, HEADS, VOCABULARY, LONGEST = 96, 2, 4, 2000, 96
+WIDTH, LAYERS, HEADS, VOCABULARY, LONGEST = 96, 2, 3, 2000, 64
 GROUPS = 20
 
 _DATA = "docstrings of the installed packages, no summary twice"
@@ -80,7 +79,7 @@ CLAIMS = {
     "both_over_infill": _claim("Shuffling sentences beside infilling teaches more than infilling alone", "infilling"),
     "infill_over_none": _claim("Infilling teaches more than no training before", "no pre-training"),
 }
-ARMS = ("none", *NOISES)
+ARMS = tuple(dict.fromkeys(arm for pair in PAIRS.values() for arm in pair))
 
 
 def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
@@ -137,7 +136,9 @@ def _arm(arm: str, split: dict[str, Any], seed: int, budget: str, folder: Path) 
     config = BartConfig(network=network, max_tokens=LONGEST, noise=noise, sentences="text")  # type: ignore[arg-type]
     model = Bart(config, tokenizer)
     if arm != "none":
-        train = TrainConfig(steps=before, batch_size=32, lr=1e-3, weight_decay=0.01, schedule="linear", seed=seed)
+        train = TrainConfig(
+            steps=before, batch_size=32, lr=1e-3, weight_decay=0.01, schedule="linear", seed=seed, precision="bf16"
+        )
         fit(model, split["documents"], train, progress=False)
     model.save_pretrained(folder)
     writer = Writer.from_folder(folder, max_tokens=LONGEST, label_smoothing=0.0)
@@ -149,6 +150,7 @@ def _arm(arm: str, split: dict[str, Any], seed: int, budget: str, folder: Path) 
         weight_decay=0.01,
         schedule="constant",
         seed=seed,
+        precision="bf16",
         log_every=CHECK_EVERY[budget],
     )
     fit(writer, split["tune"], tune, callbacks=[best], progress=False)

@@ -19,13 +19,16 @@ _HOMES = {
     "Workspace": "hourglass.uses.explore",
     "adapt": "hourglass.api",
     "encode": "hourglass.api",
+    "evaluate": "hourglass.api",
     "explore": "hourglass.api",
     "explore_sae": "hourglass.api",
     "fit": "hourglass.api",
     "fit_sae": "hourglass.api",
+    "index": "hourglass.api",
     "load": "hourglass.api",
     "logit_effect": "hourglass.api",
     "open": "hourglass.api",
+    "open_index": "hourglass.api",
     "steer": "hourglass.api",
 }
 

@@ -112,6 +112,10 @@ class Waist(nn.Module, PyTorchModelHubMixin, library_name="hourglass"):
     def initialize(self, batches: Iterable[Batch]) -> None:
         """Once before the first step, for parameters that are set from data."""
 
+    def begins_anew(self, step: int) -> bool:
+        """Whether the optimiser forgets, before step 1, 2, ..., what it knows of the steps before."""
+        return False
+
     def before_step(self, step: int) -> None:
         """After the gradients are there, before the optimiser uses them."""
 

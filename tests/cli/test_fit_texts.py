@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from hourglass.cli import app
@@ -225,3 +227,30 @@ def test_the_weight_of_a_word_is_the_largest_of_any_window(run):
     assert len(pieces) > 2 and set(owners) == {0}
     apart = weigher(pieces).toarray()
     assert np.abs(rows[0].toarray()[0] - apart.max(0)).max() < 1e-6
+
+
+def test_packed_rows_and_the_checkpoint_before_the_decay(corpus, tmp_path):
+    def learn(out, *more):
+        return call(
+            *("fit", "clm_mlm", corpus, "--text", "body", "--out", out, "--preset", "tiny", "--vocabulary", 300),
+            *("--set", "packed=true", "--set", "apart=true", "--batch-size", 4, *more),
+        )
+
+    run = tmp_path / "run"
+    learn(run, "--steps", 20, "--keep-before-decay")
+    assert {path.name for path in run.iterdir()} >= {"rows", "rows-held-out", "before-decay", "model"}
+    assert "rows of 48 tokens" in (run / "model" / "README.md").read_text()
+    kept = run / "before-decay"
+    assert json.loads((kept / "checkpoint" / "state.json").read_text())["run"]["step"] == 18
+    longer = tmp_path / "longer"
+    shutil.copytree(kept, longer)
+    learn(kept, "--steps", 20)
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (run, kept))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert "30 steps" in learn(longer, "--steps", 30, "--set", "steps=20")
+    with pytest.raises(ConfigError, match="expected schedule 'wsd'"):
+        CliRunner().invoke(
+            app,
+            ["fit", "dupmae", str(corpus), "--out", str(tmp_path / "x"), "--keep-before-decay"],
+            catch_exceptions=False,
+        )

@@ -1,6 +1,10 @@
 """Networks of transformers that go on learning: built from a config or loaded with their head, and the folder of a model around one.
 
 `huggingface_loading` loads frozen ones, without heads, to be read.
+
+Two ways make a decoder an encoder: `as_encoder` gives it the architecture of one, so that AutoModelForMaskedLM opens its folder too
+and no setting has to be heeded, for three architectures; `is_causal` in its settings (Text2Token) keeps it a causal language model
+that can be gone on from as one, for every architecture that heeds it.
 """
 
 from __future__ import annotations

@@ -135,6 +135,14 @@ def fit(
     ] = 8000,
     batch_size: Annotated[int | None, typer.Option(help="Texts of a step.", rich_help_panel=TEXTS)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=TEXTS)] = None,
+    keep_before_decay: Annotated[
+        bool,
+        typer.Option(
+            "--keep-before-decay",
+            help="Keep the checkpoint before the learning rate decays, in OUT/before-decay.",
+            rich_help_panel=TEXTS,
+        ),
+    ] = False,
     limit: Annotated[int | None, typer.Option(help="Read at most so many texts or dialogues.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of training (default: by the number of tokens).")] = None,
     stream: Annotated[
@@ -158,6 +166,8 @@ def fit(
         cls = api.text_system(system)
         _refuse(context, system, SAE)
         given = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed}
+        if keep_before_decay:
+            given["keep_before_decay"] = True
         result = api.fit(
             cls.system_name(),
             source,

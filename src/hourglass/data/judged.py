@@ -1,7 +1,7 @@
-"""Corpora with queries and judgements of relevance: folders as BEIR has them, and qrels of TREC.
+"""Corpora with queries and judgements of relevance: folders as BEIR has them, qrels of TREC, and tables.
 
     judged = read_beir("scifact")                       # corpus.jsonl, queries.jsonl, qrels/test.tsv
-    judged = Judged(corpus, queries, read_qrels("qrels.txt"))
+    judged = Judged(corpus, read_queries("topics.tsv"), read_qrels("qrels.txt"))
 
 A line that cannot be read is an error, not left out: a measure of a part of a set is not that of the set.
 """
@@ -9,10 +9,13 @@ A line that cannot be read is an error, not left out: a measure of a part of a s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hourglass.data import decode
 from hourglass.errors import SourceError, nearest
@@ -72,12 +75,41 @@ def read_beir(folder: str | Path, split: str = "test") -> Judged:
     return Judged(corpus, queries, read_qrels(judgements.name))
 
 
-def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Judgements of TREC (query, anything, document, grade) or of BEIR (query, document, grade under a header).
+def read_queries(path: str | Path) -> dict[str, str]:
+    """Texts of queries by name: of BEIR (.jsonl with _id and text), of TREC (a name, a tab, a text a line), or a .parquet table.
 
     Raises SourceError with file and line.
     """
     place = Place.of(str(path))
+    suffix = place.suffixes[-1:]
+    if suffix == [".jsonl"]:
+        return {name: text for name, text, _ in _texts(place)}
+    queries: dict[str, str] = {}
+    if suffix == [".parquet"]:
+        read = _columns(place, (_QUERY_NAMES, ("text", "query", "question", "title")))
+        lines = ((f"row {number}", values) for number, values in enumerate(zip(*read), 1))
+    else:
+        lines = ((f"line {number}", tuple(line.split("\t", 1))) for number, line in _lines(place))
+    for where, values in lines:
+        if len(values) != 2 or not all(isinstance(value, str) and value.strip() for value in values):
+            raise SourceError(f"{place}: {where}: expected a name and the text of a query, with a tab between")
+        name, text = (value.strip() for value in values)
+        if name in queries:
+            raise SourceError(f"{place}: {where}: a second query with the name {name!r}")
+        queries[name] = text
+    if not queries:
+        raise SourceError(f"{place}: no query in it")
+    return queries
+
+
+def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+    """Judgements of TREC (query, anything, document, grade) or of BEIR (query, document, grade under a header), or a .parquet table.
+
+    Raises SourceError with file and line.
+    """
+    place = Place.of(str(path))
+    if place.suffixes[-1:] == [".parquet"]:
+        return _qrels_of_table(place)
     qrels: dict[str, dict[str, int]] = {}
     fields = 0
     for number, line in _lines(place):
@@ -102,6 +134,50 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     if not qrels:
         raise SourceError(f"{place}: no judgement in it")
     return qrels
+
+
+_QUERY_NAMES = ("query_id", "query-id", "qid", "_id", "id")
+_DOCUMENT_NAMES = ("doc_id", "corpus-id", "docid", "document", "document_id")
+_GRADES = ("relevance", "score", "grade", "label")
+
+
+def _qrels_of_table(place: Place) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    read = _columns(place, (_QUERY_NAMES, _DOCUMENT_NAMES, _GRADES))
+    for number, (query, document, grade) in enumerate(zip(*read), 1):
+        if query is None or document is None or grade is None or not _is_grade(grade.removesuffix(".0")):
+            raise SourceError(
+                f"{place}: row {number}: {query!r}, {document!r}, {grade!r}; expected query, document and a whole number"
+            )
+        whole = int(grade.removesuffix(".0"))
+        if qrels.setdefault(query, {}).setdefault(document, whole) != whole:
+            raise SourceError(f"{place}: row {number}: document {document!r} has two grades for query {query!r}")
+    if not qrels:
+        raise SourceError(f"{place}: no judgement in it")
+    return qrels
+
+
+def _columns(place: Place, wanted: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """Of a table, for each of `wanted` the first of these names that it has, as texts."""
+    if not place.is_file():
+        raise SourceError(f"{place}: no such file")
+    with place.open() as stream:
+        try:
+            table = pq.read_table(pa.PythonFile(stream))
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{place}: no table that can be read ({str(error).splitlines()[0]})") from None
+    read = []
+    for names in wanted:
+        name = next((name for name in names if name in table.column_names), None)
+        if name is None:
+            raise SourceError(f"{place}: no column {names[0]!r}; it has {', '.join(table.column_names)}")
+        try:
+            read.append(table.column(name).cast(pa.string()).to_pylist())
+        except pa.ArrowException:
+            raise SourceError(
+                f"{place}: column {name!r} holds {table.column(name).type}; expected texts or numbers"
+            ) from None
+    return read
 
 
 def _texts(place: Place) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 import random
@@ -74,6 +75,15 @@ class TextSource:
                 raise SourceError(f"{name}: no column {column!r}{nearest(column, map(str, self._columns))}")
         self.text_column = text or self._guess(good)
         self.id_column = id or ("id" if "id" in self._columns and self.text_column != "id" else None)
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the first rows."""
+        return [str(column) for column in self._columns]
+
+    def fingerprint(self) -> str:
+        """Of the first rows: a source of the same name that begins otherwise is another."""
+        return hashlib.sha256(repr(self._head).encode("utf-8", "surrogatepass")).hexdigest()
 
     def limited(self, documents: int) -> TextSource:
         """The same source, ending after so many documents."""
@@ -175,7 +185,7 @@ class TextSource:
         return row
 
     def _unique(self, row: Mapping[str, Any], number: int, seen: dict[int, int], quiet: bool) -> str:
-        given = row.get(self.id_column) if self.id_column else None
+        given = row.get(_own(self.id_column)) if self.id_column else None
         id = unique = str(number if given is None else given)
         times = seen.get(hash(id), 0) + 1
         while hash(unique) in seen:

@@ -19,11 +19,14 @@ Attention = Literal["own", "causal", "bidirectional"]
 """As the network was built; each token sees itself and those before it; each sees all of its text."""
 
 
-def attention_mask(real: Tensor, attention: Attention, dtype: torch.dtype) -> Tensor:
+def attention_mask(real: Tensor, attention: Attention, dtype: torch.dtype, texts: Tensor | None = None) -> Tensor:
     """What a network takes as `attention_mask`, from [n, L] bool, true for what is no padding.
 
     [n, L] int64 for "own"; else [n, 1, L, L] of `dtype` to add to the scores: 0 where row i sees token j, its least number
     where not. A row of padding sees itself.
+
+    texts  [n, L] int64, rising: of a row that holds several texts the number of each token's; those of another are not seen
+           either. Not with "own"
     """
     if attention == "own":
         return real.long()
@@ -31,7 +34,17 @@ def attention_mask(real: Tensor, attention: Attention, dtype: torch.dtype) -> Te
     sees = real[:, None, :].expand(-1, length, -1)
     if attention == "causal":
         sees = sees.tril()
+    if texts is not None:
+        sees = sees & (texts[:, :, None] == texts[:, None, :])
     return as_scores(sees | torch.eye(length, dtype=torch.bool, device=real.device), dtype)
+
+
+def places(texts: Tensor) -> Tensor:
+    """[n, L] int64 the place of each token within its text, from their numbers [n, L], rising along a row."""
+    at = torch.arange(texts.shape[1], device=texts.device).expand_as(texts)
+    begins = torch.zeros_like(at)
+    begins[:, 1:] = at[:, 1:] * (texts.diff(dim=1) > 0)
+    return at - begins.cummax(1).values
 
 
 def as_scores(sees: Tensor, dtype: torch.dtype) -> Tensor:
@@ -54,6 +67,30 @@ def check_attention(network: Any, attention: Attention) -> None:
         raise ConfigError(
             f"{type(network).__name__}: cannot be read with {attention} attention, it does not heed the mask; "
             "start from a model of another architecture"
+        )
+
+
+@torch.no_grad()
+def check_apart(network: Any) -> None:
+    """ConfigError where a text that shares a row with another, kept apart by mask and positions, has not the states it has alone."""
+    training = network.training
+    network.eval()
+    ids = torch.arange(5, device=network.device)[None] % network.config.get_text_config().vocab_size
+    texts = torch.tensor([[0, 0, 1, 1, 1]], device=network.device)
+    real = torch.ones_like(ids, dtype=torch.bool)
+    try:
+        alone = body(network)(input_ids=ids[:, 2:], attention_mask=real[:, 2:].long()).last_hidden_state
+        mask = attention_mask(real, "bidirectional", network.dtype, texts)
+        both = body(network)(input_ids=ids, attention_mask=mask, position_ids=places(texts)).last_hidden_state
+        moved = float((both[:, 2:] - alone).norm() / alone.norm())
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{type(network).__name__}: cannot keep packed texts apart ({reason})") from None
+    finally:
+        network.train(training)
+    if not moved < (1e-3 if network.dtype == torch.float32 else 5e-2):
+        raise ConfigError(
+            f"{type(network).__name__}: cannot keep packed texts apart, it does not heed mask or positions; set apart to false"
         )
 
 

@@ -39,7 +39,7 @@ from hourglass.adapters.pretrained import (
 from hourglass.adapters.sentence_transformers_files import write_dense_files
 from hourglass.adapters.tokenizers import Kind, train_tokenizer
 from hourglass.errors import ConfigError, SourceError
-from hourglass.nn.attention import Attention, attention_mask
+from hourglass.nn.attention import Attention, attention_mask, places
 from hourglass.waist import Batch, Waist, WaistConfig
 
 Pooling = Literal["cls", "mean", "weightedmean", "lasttoken"]
@@ -224,10 +224,14 @@ class TextModel(Waist):
 
     # Tensors to states ----------------------------------------------------------------------------
 
-    def states(self, ids: Tensor, mask: Tensor, attention: Attention = "own") -> Tensor:
-        """[n, L, d] last hidden states of the body."""
-        sees = attention_mask(mask, attention, self.network.dtype)
-        states: Tensor = body(self.network)(input_ids=ids, attention_mask=sees).last_hidden_state
+    def states(self, ids: Tensor, mask: Tensor, attention: Attention = "own", texts: Tensor | None = None) -> Tensor:
+        """[n, L, d] last hidden states of the body; `texts` of rows that hold several, as for `attention_mask`."""
+        return self.states_under(ids, attention_mask(mask, attention, self.network.dtype, texts), texts)
+
+    def states_under(self, ids: Tensor, sees: Tensor, texts: Tensor | None = None) -> Tensor:
+        """The same, under any mask of attention."""
+        more = {} if texts is None else {"position_ids": places(texts)}
+        states: Tensor = body(self.network)(input_ids=ids, attention_mask=sees, **more).last_hidden_state
         return states
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:

@@ -10,16 +10,19 @@ vector [d], the mean of its states, read in both directions whatever it was trai
 4. A run is a row of phases, each with one objective. At a switch only the mask of attention and the targets change: weights,
    head, optimiser and learning rate go on, and the mask token is there from the first step.
 5. Learning rate: warm-up, constant, linear decay at the end of the last phase (schedule "wsd"). A quarter of CLM is the paper's advice.
+6. With `packed`, as in the paper's presets, an example is a row of full length, of texts one after another.
 
 A decoder of Llama's kind can be gone on from: it becomes an encoder with the same weights (`adapters.pretrained.as_encoder`).
 
 Differences from the paper:
-- a text is an example, and one longer than `max_tokens` is learned from in windows; the paper packs texts into rows of full length;
+- outside its presets a text is an example, and one longer than `max_tokens` is learned from in windows (`packed`: as in the paper,
+  rows of full length; the special tokens that the tokenizer puts around a text are between two, and the last row ends in padding);
+- `apart` keeps the texts of a row from seeing each other, in the reference they do;
 - from scratch the byte pairs are those of the corpus, where the paper takes Llama 3's;
 - at least one token of a text is hidden, whatever `ratio`;
 - the decay begins and ends a step later than in the authors' schedule, whose last step has a rate of 0; its lengths are shares
   of a run, where the paper has 2,000 steps each; AdamW's epsilon is 1e-8, where the paper has 1e-5;
-- the paper does not say what becomes of the optimiser at the switch: here it is kept;
+- the paper does not say what becomes of the optimiser at the switch: here it is kept, unless `reset_optimizer_at_switch`;
 - how a published checkpoint is gone on from (rate, share of warm-up and decay) is our choice;
 - "mntp", "mlm_causal" and "prefix" are not the paper's: they part what it changes together.
 """
@@ -27,21 +30,24 @@ Differences from the paper:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from numbers import Real
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hourglass.adapters.pretrained import body, load_encoder, settings_of
 from hourglass.bottlenecks.masking import choose_tokens, corrupt
-from hourglass.errors import ConfigError, nearest
-from hourglass.nn.attention import attention_mask, check_attention
+from hourglass.data.packing import PackedRow, PackedRows, keep_packed
+from hourglass.errors import ConfigError, SourceError, nearest
+from hourglass.nn.attention import attention_mask, check_apart, check_attention, places
 from hourglass.nn.language_head import token_loss
-from hourglass.nn.text_model import TextConfig, TextModel
+from hourglass.nn.text_model import Lesson, TextConfig, TextModel, Tokens
 from hourglass.waist import Batch, Losses
 
 
@@ -82,6 +88,9 @@ def _eurobert(layers: int, width: int, inner: int, heads: int, groups: int | Non
     }
 
 
+_WHOLE = {"max_tokens": 2048, "steps": 42_000, "packed": True}
+
+
 @dataclass(frozen=True, kw_only=True)
 class CLMMLMConfig(TextConfig):
     """Network, objectives and their order.
@@ -91,6 +100,11 @@ class CLMMLMConfig(TextConfig):
     steps   of the training, which shares are of; `hourglass fit` fills it in, `fit` in Python needs the same in both places
     ratio   share of the tokens that is hidden; masked, random: of these, what becomes the mask token, and any token; the
             rest stays
+    packed  an example is a row of `max_tokens` tokens, filled with texts one after another (`CLMMLM.pack`), instead of a text
+    apart   of packed texts none sees another, and each counts its positions from 0
+    reset_optimizer_at_switch  AdamW forgets its averages when a phase ends
+    decay_before_switch        each phase is a training of its own, with warm-up, decay and AdamW's averages, on the texts
+                               from the first on; of `hourglass fit` (`lessons`)
     """
 
     network: dict[str, Any] = field(default_factory=lambda: _eurobert(4, 256, 1024, 4))
@@ -99,13 +113,17 @@ class CLMMLMConfig(TextConfig):
     ratio: float = 0.4
     masked: float = 1.0
     random: float = 0.0
+    packed: bool = False
+    apart: bool = False
+    reset_optimizer_at_switch: bool = False
+    decay_before_switch: bool = False
 
     presets = {  # noqa: RUF012  (a ClassVar of the base)
         "tiny": {"network": _eurobert(2, 32, 64, 4), "max_tokens": 48, "steps": 200},
         "base": {},
-        "paper": {"network": _eurobert(12, 768, 3072, 12), "max_tokens": 2048, "steps": 42_000},
-        "paper-610m": {"network": _eurobert(26, 1152, 4096, 18, 6), "max_tokens": 2048, "steps": 42_000},
-        "paper-1b": {"network": _eurobert(28, 1728, 5120, 18, 6), "max_tokens": 2048, "steps": 42_000},
+        "paper": {"network": _eurobert(12, 768, 3072, 12), **_WHOLE},
+        "paper-610m": {"network": _eurobert(26, 1152, 4096, 18, 6), **_WHOLE},
+        "paper-1b": {"network": _eurobert(28, 1728, 5120, 18, 6), **_WHOLE},
     }
 
     def __post_init__(self) -> None:
@@ -132,6 +150,8 @@ class CLMMLMConfig(TextConfig):
             raise ConfigError(f"ratio {self.ratio}: expected a share above 0 and up to 1")
         if min(self.masked, self.random) < 0 or self.masked + self.random > 1:
             raise ConfigError(f"masked {self.masked}, random {self.random}: expected shares, at most 1 together")
+        if self.apart and not self.packed:
+            raise ConfigError("apart true: is of texts in one row; set packed to true")
 
     def ends(self) -> list[int]:
         """For each phase the step with which it ends."""
@@ -181,6 +201,9 @@ class CLMMLM(TextModel):
         self._mask_id = self.require_mask()
         for attention in {OBJECTIVES[name].attention for name, _ in config.phases}:
             check_attention(self.network, "causal" if attention == "prefix" else attention)
+        if config.apart:
+            check_apart(self.network)
+        self._before = 0  # steps of the lessons before this one
         # Training is taken up where it stopped: also the phase, and what was counted.
         self.register_buffer("steps_made", torch.zeros((), dtype=torch.int64))
         self.register_buffer("counts", torch.zeros(4, dtype=torch.int64))
@@ -201,20 +224,43 @@ class CLMMLM(TextModel):
 
     def initialize(self, batches: Any) -> None:
         """A new run begins with the first phase, also of a model that was trained before."""
-        self.steps_made.zero_()
-        self.counts.zero_()
+        self.steps_made.fill_(self._before)
+        if not self._before:
+            self.counts.zero_()
+
+    def pack(self, texts: Sequence[str], folder: Path) -> PackedRows:
+        """Texts as the examples of a model with `packed`, kept in `folder` (`data.packing`)."""
+        return keep_packed(texts, self.tokenizer, self.config.max_tokens, folder)
+
+    def lessons(self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int) -> Iterator[Lesson]:
+        """One; a lesson for each phase with `decay_before_switch`. Packed rows are kept in `folder`."""
+        examples: tuple[Sequence[Any], Sequence[Any]] = (texts, held_out)
+        if self.config.packed:
+            rows = self.pack(texts, folder / "rows")
+            examples = rows, self.pack(held_out, folder / "rows-held-out") if len(held_out) else held_out
+        names = [name for name, _ in self.config.phases] if self.config.decay_before_switch else [""]
+        ends = [*self.config.ends()[: len(names) - 1], steps]
+        if min(np.diff(ends, prepend=0)) < 1:
+            raise ConfigError(
+                f"steps {steps}: expected enough for each of {len(names)} phases, which end at {ends[:-1]}"
+            )
+        for number, (name, end) in enumerate(zip(names, ends), 1):
+            yield Lesson("" if number == len(names) else f"phase-{number}-{name}", end - self._before, *examples)
+            self._before = end
+        self._before = 0
 
     def collate(self, examples: Sequence[Any]) -> Batch:
-        """Texts to what the objective of the step that comes next needs.
+        """Texts, or packed rows, to what the objective of the step that comes next needs.
 
         ids, mask  [n, L] the text, and what of it is no padding
         read       [n, L] what the network reads of it
         wanted     [n, L] bool, the tokens that are predicted
         prefix     [n, L] bool, the beginning, of "prefix"; none otherwise
+        texts      [n, L] the number of the text within its row; with `apart` alone
         of         [n] mean number of predicted tokens of an example, over the whole batch
         objective  [n] its place among `OBJECTIVES`
         """
-        tokens = self.tokens(examples)
+        tokens, texts = self._read(examples)
         name = self.config.objective(int(self.steps_made))
         kind = OBJECTIVES[name]
         n, length = tokens.ids.shape
@@ -225,14 +271,15 @@ class CLMMLM(TextModel):
             shares = {"masked": self.config.masked, "random": self.config.random}
             read = corrupt(tokens.ids, wanted, self._mask_id, len(self.tokenizer), **shares)
         elif kind.attention == "prefix":
-            sizes = (torch.rand(n) * tokens.mask.sum(1)).long()
-            prefix = torch.arange(length) <= sizes[:, None]
+            lengths = torch.zeros(n, int(texts.max()) + 1, dtype=torch.int64).scatter_add_(1, texts, tokens.mask.long())
+            sizes = (torch.rand(lengths.shape) * lengths).long()
+            prefix = (places(texts) <= sizes.gather(1, texts)) & tokens.mask
             wanted &= ~prefix
         if kind.shifted:
-            wanted[:, 0] = False  # nothing is before it
+            wanted &= places(texts) > 0  # nothing is before the first
         predicted = int(wanted.sum())
         self._of_batch = [int(tokens.mask.sum()), predicted, n * length, n * length**2]
-        return {
+        batch = {
             "ids": tokens.ids,
             "mask": tokens.mask,
             "read": read,
@@ -241,6 +288,25 @@ class CLMMLM(TextModel):
             "of": torch.full((n,), max(1, predicted) / n),
             "objective": torch.full((n,), _NAMES.index(name)),
         }
+        return {**batch, "texts": texts} if self.config.apart and isinstance(examples[0], PackedRow) else batch
+
+    def _read(self, examples: Sequence[Any]) -> tuple[Tokens, Tensor]:
+        """The tokens, and [n, L] the number of each one's text in its row as far as the network is to know: 0 unless `apart`."""
+        if len(examples) and isinstance(examples[0], PackedRow):
+            ids, special, begins, real = (
+                torch.from_numpy(np.stack([getattr(row, name) for row in examples]))
+                for name in ("ids", "special", "begins", "real")
+            )
+            at = torch.arange(ids.shape[1]).expand_as(ids)
+            tokens = Tokens(ids, real, at.where(real & ~special, -1), torch.full_like(ids, -1))
+            begins[:, 0] = False  # the first of a row is number 0, whether it began there or before
+            return tokens, begins.cumsum(1) if self.config.apart else torch.zeros_like(ids)
+        if self.training and self.config.packed:
+            raise SourceError(
+                "a model with packed true learns from rows: make them by its pack, or set packed to false"
+            )
+        tokens = self.tokens(examples)
+        return tokens, torch.zeros_like(tokens.ids)
 
     def loss(self, batch: Batch) -> Losses:
         """{objective: mean over the predicted tokens of -log p}, in nats."""
@@ -250,15 +316,21 @@ class CLMMLM(TextModel):
         return {name: token_loss(self.network, states, batch["ids"][wanted]) / batch["of"].sum()}
 
     def _states(self, batch: Batch, kind: Objective) -> Tensor:
+        texts = batch.get("texts")
         if kind.attention != "prefix":
-            return self.states(batch["read"], batch["mask"], kind.attention)
-        causal, both = (attention_mask(batch["mask"], way, self.network.dtype) for way in ("causal", "bidirectional"))
+            attention = "bidirectional" if kind.attention == "own" and texts is not None else kind.attention
+            return self.states(batch["read"], batch["mask"], attention, texts)
+        causal, both = (
+            attention_mask(batch["mask"], way, self.network.dtype, texts) for way in ("causal", "bidirectional")
+        )
         sees = torch.where(batch["prefix"][:, None, None], both, causal)
-        states: Tensor = body(self.network)(input_ids=batch["read"], attention_mask=sees).last_hidden_state
-        return states
+        return self.states_under(batch["read"], sees, texts)
+
+    def begins_anew(self, step: int) -> bool:
+        return self.config.reset_optimizer_at_switch and step - 1 in self.config.ends()[:-1]
 
     def after_step(self, step: int) -> None:
-        self.steps_made.fill_(step)
+        self.steps_made.fill_(self._before + step)
         self.counts += torch.tensor(self._of_batch, device=self.counts.device)
 
     # What it cost ---------------------------------------------------------------------------------
@@ -282,8 +354,12 @@ class CLMMLM(TextModel):
         phases = ", ".join(
             f"{name} up to step {end:,}" for (name, _), end in zip(self.config.phases, self.config.ends())
         )
+        packed = (
+            {"packed": f"rows of {self.config.max_tokens} tokens, in place of pieces"} if self.config.packed else {}
+        )
         return {
             "objectives": phases,
+            **packed,
             "tokens read, predicted": f"{spent['tokens']:,}, {spent['predicted']:,}",
             "FLOPs": f"{spent['flops']:.2g}",
         }

@@ -6,6 +6,7 @@
       state.json             step, settings, history, random states
       finished               empty; there once out/model holds the model of this checkpoint
     out/model/               the trained model
+    out/before-decay/        with `keep_before_decay`, a run of its own: the checkpoint at the end of the constant rate
 
 The folder is replaced whole, so that a kill at any moment leaves the last checkpoint or the new one.
 """
@@ -26,8 +27,10 @@ from torch import Tensor, nn
 from hourglass.errors import FolderError
 from hourglass.storage.atomic import atomic_folder, read_json, write_json
 from hourglass.training.callbacks import Record
+from hourglass.training.config import TrainConfig
+from hourglass.training.schedules import is_steady
 
-_WATCHING = {"eval_every", "save_every", "log_every", "tracker"}
+_WATCHING = {"eval_every", "save_every", "keep_before_decay", "log_every", "tracker"}
 """Settings that do not change what is learned."""
 
 
@@ -74,9 +77,11 @@ def _compare(folder: Path, part: str, saved: Any, now: Any, done: int) -> None:
         if part == "train" and name == "steps":
             if now["schedule"] == "constant" and now["steps"] >= done:
                 continue
+            if now["schedule"] == "wsd" and all(is_steady(done, TrainConfig(**plan)) for plan in (saved, now)):
+                continue
             raise FolderError(
                 f"{folder}: made with steps {before!r}, now {after!r}; steps can only grow, and only with schedule "
-                "'constant'; choose another folder"
+                "'constant' or, between warm-up and decay, 'wsd'; choose another folder"
             )
         raise FolderError(f"{folder}: made with {part} setting {name} {before!r}, now {after!r}; choose another folder")
 

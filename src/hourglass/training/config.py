@@ -30,6 +30,8 @@ class TrainConfig:
     ema          decay of an average of the weights, which is then what is evaluated and kept; None keeps none
     eval_every   steps between evaluations, 0: only at the end (where there is evaluation data)
     save_every   steps between checkpoints, 0: only at the end
+    keep_before_decay  keep the checkpoint at the end of the constant rate of "wsd" in the folder before-decay of the run's, to go
+                 on from: with the same decay or, with more steps, a later one
     log_every    steps between records of the history
     seed         fixes data order, collation and training
     tracker      a tracker known to accelerate ("tensorboard", "wandb", ...)
@@ -52,6 +54,7 @@ class TrainConfig:
     ema: float | None = None
     eval_every: int = 0
     save_every: int = 0
+    keep_before_decay: bool = False
     log_every: int = 20
     seed: int = 0
     tracker: str | None = None
@@ -73,6 +76,9 @@ class TrainConfig:
         self._require("ema", self.ema is None or 0 <= self.ema < 1, "a number in [0, 1) or None")
         self._require(
             "accumulate", self.batch_size % self.accumulate == 0, f"a divisor of batch_size {self.batch_size}"
+        )
+        self._require(
+            "keep_before_decay", not self.keep_before_decay or self.schedule == "wsd", "schedule 'wsd' with it"
         )
         if self.schedule == "wsd":
             self._require("decay", self.warmup + self.decay <= 1, f"at most 1 together with warmup {self.warmup}")

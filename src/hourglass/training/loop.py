@@ -1,7 +1,7 @@
 """The training loop: one for every system, from a laptop to many GPUs (`accelerate launch`).
 
 A step: the examples of the whole batch -> `collate` -> this process's share of the rows -> micro-batches -> `loss` ->
-gradients -> `before_step` -> clip -> AdamW -> `after_step` -> average of the weights.
+gradients -> `before_step` -> clip -> AdamW (new where `begins_anew`) -> `after_step` -> average of the weights.
 
 A run is a function of model, data and settings. Data order and collation are seeded by the step, so that every
 process meets the same batch however many there are; the loss curve is then that of one process within float error.
@@ -34,8 +34,11 @@ from hourglass.training.config import TrainConfig
 from hourglass.training.devices import open_accelerator
 from hourglass.training.order import Order, in_order, open_order
 from hourglass.training.progress import ProgressBar
-from hourglass.training.schedules import factor
+from hourglass.training.schedules import decay_begins, factor
 from hourglass.waist import Batch, Losses, Waist
+
+BEFORE_DECAY = "before-decay"
+"""Folder within that of a run, itself one of a run: its checkpoint at the end of the constant learning rate."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def fit(
                for every pass, or an iterable that can be read again, in its own order
     out        folder of the run: checkpoints, and at the end out/model. The same call goes on from the last
                checkpoint, bit for bit; after a finished run it returns at once. With schedule "constant", a call with
-               more steps continues a finished run; its warm-up stays that of the first call
+               more steps continues a finished run; its warm-up stays that of the first call. With "wsd", so does one
+               that goes on from before the decay (`keep_before_decay`), past its own warm-up
     eval_data  examples on which the losses are measured
     progress   show a bar on standard error, where that is a terminal
 
@@ -151,10 +155,16 @@ class _Run:
             self.average = checkpoint.restore(self.out, self.model, self.optimizer, self.parameters)
             self.state = RunState(**saved["run"])
             self.finished = self.state.step == self.config.steps and checkpoint.is_finished(self.out)
+            if self.config.schedule == "wsd":
+                self.state.schedule_steps = self.config.steps
             randomness.restore(randomness.from_json(saved["random_states"][rank]), self.device)
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(saved["scaler"])
         self.plan = replace(self.config, steps=self.state.schedule_steps)
+        # What is there stays: it may have been gone on from.
+        kept = self.out is None or (self.out / BEFORE_DECAY).exists()
+        self.keep_at = decay_begins(self.plan) if self.config.keep_before_decay and not kept else None
+        self.accelerator.wait_for_everyone()
         if self.config.tracker is not None and self.state.step < self.config.steps:
             self.accelerator.init_trackers("hourglass", config=_plain(self.identity))
 
@@ -180,6 +190,8 @@ class _Run:
                 self._evaluate(step)
             if self.out is not None and not last and _due(step, config.save_every):
                 self._save(self.out)
+            if self.out is not None and step == self.keep_at:
+                self._save(self.out / BEFORE_DECAY)
             then += time.perf_counter() - pause
 
     def finish(self) -> None:
@@ -255,6 +267,8 @@ class _Run:
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.weights, self.config.clip)
         self.optimizer.param_groups[0]["lr"] = self.config.lr * factor(step, self.plan)
+        if self.model.begins_anew(step):
+            self.optimizer.state.clear()
         self.stepper.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.model.after_step(step)

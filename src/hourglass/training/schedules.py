@@ -25,6 +25,16 @@ def factor(step: int, config: TrainConfig) -> float:
         case "linear":
             fall = (done - warm) / (config.steps - warm)
         case "wsd":
-            tail = round(config.decay * config.steps)
-            fall = max(0, done - (config.steps - tail)) / max(1, tail)
+            before = decay_begins(config)
+            fall = max(0, done - before) / max(1, config.steps - before)
     return 1 - (1 - config.min_lr) * fall
+
+
+def decay_begins(config: TrainConfig) -> int:
+    """Of "wsd": the step after which the decay is made."""
+    return config.steps - round(config.decay * config.steps)
+
+
+def is_steady(step: int, config: TrainConfig) -> bool:
+    """Of "wsd": whether after `step` steps the warm-up is done and the decay not begun."""
+    return round(config.warmup * config.steps) <= step <= decay_begins(config)

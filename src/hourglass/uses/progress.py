@@ -10,12 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from hourglass.training.progress import LogLines
+
 
 class Progress:
-    """A bar a stage on standard error; nothing when not `shown` or when no person is watching."""
+    """A bar a stage on standard error; where that is no terminal, a line now and then; nothing when not `shown`."""
 
     def __init__(self, shown: bool) -> None:
         self.shown = shown and sys.stderr.isatty()
+        self._lines = LogLines(shown)
         self._bars = RichProgress(
             TextColumn("{task.description:<16}"),
             BarColumn(),
@@ -42,6 +45,9 @@ class Progress:
 
     def advance(self, task: TaskID, units: int) -> None:
         self._bars.advance(task, units)
+        stage = self._bars.tasks[self._bars.task_ids.index(task)]
+        total = None if stage.total is None else int(stage.total)
+        self._lines.say(stage.description, int(stage.completed), total, stage.fields["unit"])
 
     def say(self, line: str) -> None:
         """A line above the bars."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -72,7 +72,8 @@ def write_vectors(
 class Encoder:
     """Texts to vectors [n, width] float32 by a model of sentence-transformers, long texts in windows.
 
-    windowed   how many of the texts so far were longer than the model
+    windowed    how many of the texts so far were longer than the model
+    similarity  that the model is made for, "cosine" where it does not say
     """
 
     def __init__(self, model: str) -> None:
@@ -85,7 +86,12 @@ class Encoder:
         self.width = int(self._model.encode(["a"], show_progress_bar=False).shape[1])
         self._windows = _Windows(self._model.tokenizer, self._model.max_seq_length)
         self._unit = type(self._model[-1]).__name__ == "Normalize"
+        self.similarity: Literal["cosine", "dot"] = "dot" if self._model.similarity_fn_name == "dot" else "cosine"
         self.columns = {"vector": pa.list_(pa.float32(), self.width)}
+
+    def queries(self, texts: list[str]) -> Array:
+        """[n, width] float32 of questions, which some models read in another way; what is longer than the model is cut."""
+        return np.asarray(self._model.encode_query(texts, batch_size=32, show_progress_bar=False), np.float32)
 
     @property
     def windowed(self) -> int:
@@ -93,7 +99,7 @@ class Encoder:
 
     def __call__(self, texts: list[str]) -> Array:
         pieces, owners, weights = self._windows(texts)
-        vectors = self._model.encode(pieces, batch_size=32, show_progress_bar=False, convert_to_numpy=True)
+        vectors = self._model.encode_document(pieces, batch_size=32, show_progress_bar=False, convert_to_numpy=True)
         if len(pieces) == len(texts):
             return np.asarray(vectors, np.float32)
         made = np.zeros((len(texts), self.width))

@@ -2,9 +2,11 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from hourglass.data.judged import Judged, read_beir, read_qrels
+from hourglass.data.judged import Judged, read_beir, read_qrels, read_queries
 from hourglass.errors import SourceError
 
 
@@ -77,3 +79,52 @@ def test_what_is_missing_or_does_not_fit(beir):
         Judged({"a": "x"}, {"q2": "y"}, {"q1": {"a": 1}})
     with pytest.raises(SourceError, match="none of 1 documents is relevant"):
         Judged({"a": "x"}, {"q": "y"}, {"q": {"b": 1, "a": 0}})
+
+
+def test_queries_of_beir_trec_and_a_table(beir):
+    assert read_queries(beir / "queries.jsonl") == {"7": "honey?"}
+    (beir / "topics.tsv").write_text("1\twhat is honey\n\n2\tbees\tand wasps\n")
+    assert read_queries(beir / "topics.tsv") == {"1": "what is honey", "2": "bees\tand wasps"}
+    pq.write_table(pa.table({"query_id": [1, 2], "text": ["honey", "bees"]}), beir / "queries.parquet")
+    assert read_queries(beir / "queries.parquet") == {"1": "honey", "2": "bees"}
+
+
+def test_judgements_of_a_table(tmp_path):
+    file = tmp_path / "qrels.parquet"
+    pq.write_table(pa.table({"query_id": ["1", "1"], "doc_id": [5, 6], "relevance": [2.0, -1.0]}), file)
+    assert read_qrels(file) == {"1": {"5": 2, "6": -1}}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"query_id": ["1"], "relevance": [1]}, "no column 'doc_id'; it has query_id, relevance"),
+        ({"query_id": ["1"], "doc_id": ["a"], "relevance": ["high"]}, "row 1: '1', 'a', 'high'"),
+        ({"query_id": ["1", "1"], "doc_id": ["a", "a"], "relevance": [1, 2]}, "row 2: document 'a' has two grades"),
+        ({"query_id": ["1", None], "doc_id": ["a", "b"], "relevance": [1, 2]}, "row 2: None, 'b', '2'"),
+        ({"query_id": [["1"]], "doc_id": ["a"], "relevance": [1]}, "column 'query_id' holds list"),
+        ({"query_id": pa.array([], pa.string()), "doc_id": [], "relevance": []}, "no judgement"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_named(table, message, tmp_path):
+    pq.write_table(pa.table(table), tmp_path / "qrels.parquet")
+    with pytest.raises(SourceError, match=message):
+        read_qrels(tmp_path / "qrels.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.tsv", "1\twhat\n2 no tab\n", "line 2: expected a name and the text"),
+        ("q.tsv", "1\twhat\n1\tagain\n", "line 2: a second query with the name '1'"),
+        ("q.tsv", "1\t \n", "line 1: expected a name and the text"),
+        ("q.tsv", "\n", "no query in it"),
+        ("q.parquet", "no table", "no table that can be read"),
+    ],
+)
+def test_queries_that_cannot_be_read_are_named(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SourceError, match=message):
+        read_queries(tmp_path / name)
+    with pytest.raises(SourceError, match="no such file"):
+        read_queries(tmp_path / "nowhere.tsv")

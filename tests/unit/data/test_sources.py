@@ -261,3 +261,14 @@ def test_csv_and_jsonl_round_trips(tmp_path_factory, pairs):
     for name in ("a.csv", "a.jsonl"):
         _, table = read(folder / name, text="text")
         assert list(zip(table["other"].to_pylist(), table["text"].to_pylist())) == kept
+
+
+def test_a_column_called_as_ours_names_documents_too():
+    source = open_texts([{"_id": "a", "text": "one"}, {"_id": "b", "text": "two"}], id="_id")
+    assert source.columns == ["_id", "text"]
+    assert next(source.batches())["_id"].to_pylist() == ["a", "b"]
+
+
+def test_a_fingerprint_is_of_the_first_rows():
+    prints = [open_texts(texts).fingerprint() for texts in (["one", "two"], ["one", "two"], ["one", "three"])]
+    assert prints[0] == prints[1] != prints[2]

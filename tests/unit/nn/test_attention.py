@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from hourglass.adapters.pretrained import as_encoder
 from hourglass.errors import ConfigError
-from hourglass.nn.attention import attention_mask, check_attention
+from hourglass.nn.attention import attention_mask, check_apart, check_attention, places
 
 _SIZES = {
     "vocab_size": 40,
@@ -26,7 +26,7 @@ _DECODERS = {
 
 def _network(kind, auto=AutoModelForCausalLM, **more):
     torch.manual_seed(0)
-    network = auto.from_config(AutoConfig.for_model(kind, **_SIZES, **more)).eval()
+    network = auto.from_config(AutoConfig.for_model(kind, **{**_SIZES, **more})).eval()
     for parameter in network.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, 1.0, 0.1)
@@ -95,3 +95,39 @@ def test_a_network_that_does_not_heed_the_mask():
     network.base_model.forward = lambda input_ids, attention_mask: forward(input_ids=input_ids)
     with pytest.raises(ConfigError, match="BertForMaskedLM: cannot be read with causal attention"):
         check_attention(network, "causal")
+
+
+def test_texts_of_a_row_by_hand():
+    texts = torch.tensor([[0, 0, 1, 1]])
+    real = torch.tensor([[True, True, True, False]])
+    assert (attention_mask(real, "causal", torch.float32, texts)[0, 0] == 0).tolist() == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [False, False, True, False],
+        [False, False, True, True],
+    ]
+    assert places(torch.tensor([[0, 0, 1, 1], [0, 1, 2, 2], [0, 0, 0, 0], [1, 1, 1, 2]])).tolist() == [
+        [0, 1, 0, 1],
+        [0, 0, 0, 1],
+        [0, 1, 2, 3],
+        [0, 1, 2, 0],
+    ]
+
+
+def test_which_networks_keep_texts_apart():
+    tokens = {"bos_token_id": 1, "eos_token_id": 2}
+    for kind, more in (("bert", {}), ("eurobert", {"num_key_value_heads": 1, **tokens})):
+        network = _network(kind, AutoModelForMaskedLM, **more).train()
+        check_apart(network)
+        assert network.training
+    # RoBERTa counts positions from after the padding's number.
+    with pytest.raises(ConfigError, match="cannot keep packed texts apart, it does not heed mask or positions"):
+        check_apart(_network("roberta", AutoModelForMaskedLM, pad_token_id=1, **tokens))
+    # FNet takes no heed of a mask; of one without positions the network says so.
+    with pytest.raises(ConfigError, match="cannot keep packed texts apart, it does not heed mask or positions"):
+        check_apart(_network("fnet", AutoModelForMaskedLM, **tokens))
+    network = _network("bert", AutoModelForMaskedLM)
+    read = network.base_model.forward
+    network.base_model.forward = lambda input_ids, attention_mask: read(input_ids, attention_mask)
+    with pytest.raises(ConfigError, match=r"cannot keep packed texts apart \(.*position_ids"):
+        check_apart(network)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from hourglass.errors import ConfigError, SourceError
+from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.systems.clm_mlm import CLMMLM, OBJECTIVES, CLMMLMConfig
 from hourglass.testing import tiny_examples
 from hourglass.training import TrainConfig, fit
@@ -233,40 +236,217 @@ def test_a_run_goes_on_in_either_phase_and_at_the_switch(stop, tmp_path, monkeyp
     settings = {"phases": HALVES, "steps": 8}
     train = TrainConfig(steps=8, batch_size=8, save_every=2, schedule="wsd", warmup=0.1, decay=0.2, log_every=1)
     whole = fit(made(**settings), TEXTS, train, progress=False)
-    loss, calls = CLMMLM.loss, iter(range(100))
-
-    def stops(self, batch):
-        if next(calls) == stop + 1:
-            raise KeyboardInterrupt
-        return loss(self, batch)
-
-    monkeypatch.setattr(CLMMLM, "loss", stops)
-    with pytest.raises(KeyboardInterrupt):
-        fit(made(**settings), TEXTS, train, out=tmp_path, progress=False)
-    monkeypatch.setattr(CLMMLM, "loss", loss)
+    stopped(monkeypatch, stop + 1, lambda: fit(made(**settings), TEXTS, train, out=tmp_path, progress=False))
     again = fit(made(**settings), TEXTS, train, out=tmp_path, progress=False)
-    first, second = whole.model.state_dict(), again.model.state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert same_weights(whole.model, again.model)
     assert again.model.spent() == whole.model.spent()
     curve = [{k: v for k, v in record.items() if k != "examples_per_s"} for record in whole.history]
     assert curve == [{k: v for k, v in record.items() if k != "examples_per_s"} for record in again.history]
 
 
+def stopped(monkeypatch, after, run):
+    """Calls `run`, which is killed in the step after `after` losses."""
+    loss, calls = CLMMLM.loss, iter(range(1000))
+
+    def stops(self, batch):
+        if next(calls) == after:
+            raise KeyboardInterrupt
+        return loss(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CLMMLM, "loss", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+
+def same_weights(first, second):
+    one, other = first.state_dict(), second.state_dict()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_the_checkpoint_before_the_decay_is_gone_on_from(tmp_path):
-    import shutil
-
-    class BeforeDecay(Callback):
-        def on_save(self, step, folder):
-            if step == 6:
-                shutil.copytree(folder, tmp_path / "before" / "checkpoint")
-
-    train = TrainConfig(steps=8, batch_size=8, save_every=2, schedule="wsd", warmup=0.0, decay=0.25)
-    whole = fit(
-        made("clm", "mlm", steps=8), TEXTS, train, out=tmp_path / "run", callbacks=[BeforeDecay()], progress=False
+    train = TrainConfig(
+        steps=8, batch_size=8, schedule="wsd", warmup=0.25, decay=0.25, keep_before_decay=True, log_every=1
     )
-    again = fit(made("clm", "mlm", steps=8), TEXTS, train, out=tmp_path / "before", progress=False)
-    first, second = whole.model.state_dict(), again.model.state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    whole = fit(made(phases=HALVES, steps=8), TEXTS, train, out=tmp_path / "run", progress=False)
+    kept = tmp_path / "run" / "before-decay"
+    assert [path.name for path in kept.iterdir()] == ["checkpoint"]
+    shutil.copytree(kept, tmp_path / "longer")
+    again = fit(made(phases=HALVES, steps=8), TEXTS, train, out=kept, progress=False)
+    assert same_weights(whole.model, again.model)
+    # More steps at the constant rate, and the decay after them.
+    longer = fit(made(phases=HALVES, steps=8), TEXTS, replace(train, steps=12), out=tmp_path / "longer", progress=False)
+    assert longer.history[:6] == whole.history[:6]
+    assert [record["lr"] for record in longer.history] == pytest.approx(
+        [0.0005, *[0.001] * 9, 0.001 * 2 / 3, 0.001 / 3]
+    )
+    assert [record["step"] for record in longer.history if "clm" in record] == [1, 2, 3, 4]
+    with pytest.raises(FolderError, match="between warm-up and decay"):
+        fit(made(phases=HALVES, steps=8), TEXTS, replace(train, steps=12), out=tmp_path / "run", progress=False)
+
+
+class Moments(Callback):
+    """The steps that AdamW has averaged over, after each step."""
+
+    def __init__(self, model):
+        self.model, self.seen = model, []
+
+    def on_save(self, step, folder):
+        state = load_file(folder / "training.safetensors")
+        self.seen.append(int(next(value for name, value in state.items() if name.endswith(".step"))))
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_adamw_forgets_at_a_switch_where_it_is_told_to(anew, tmp_path):
+    model = made(phases=[["clm", 2], ["mlm", 3], ["clm", 3]], reset_optimizer_at_switch=anew)
+    watched = Moments(model)
+    train = TrainConfig(steps=7, batch_size=8, save_every=1)
+    fit(model, TEXTS, train, out=tmp_path, callbacks=[watched], progress=False)
+    assert watched.seen == ([1, 2, 1, 2, 3, 1, 2] if anew else [1, 2, 3, 4, 5, 6, 7])
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_a_run_that_forgets_goes_on_on_either_side_of_the_switch(stop, tmp_path, monkeypatch):
+    settings = {"phases": HALVES, "steps": 8, "reset_optimizer_at_switch": True}
+    train = TrainConfig(steps=8, batch_size=8, save_every=1)
+    whole = fit(made(**settings), TEXTS, train, progress=False)
+    stopped(monkeypatch, stop, lambda: fit(made(**settings), TEXTS, train, out=tmp_path, progress=False))
+    assert same_weights(whole.model, fit(made(**settings), TEXTS, train, out=tmp_path, progress=False).model)
+    kept = fit(made(**{**settings, "reset_optimizer_at_switch": False}), TEXTS, train, progress=False)
+    assert not same_weights(whole.model, kept.model)
+
+
+def taught(model, out, steps, **train):
+    """All lessons of a model, as `hourglass fit` makes them."""
+    config = TrainConfig(batch_size=4, save_every=1, schedule="wsd", warmup=0.0, decay=0.5, log_every=1, **train)
+    return [
+        fit(model, lesson.texts, replace(config, steps=lesson.steps), out=out / lesson.name, progress=False)
+        for lesson in model.lessons(TEXTS, TEXTS[:3], out, steps)
+    ]
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6])
+def test_each_phase_a_training_of_its_own(stop, tmp_path, monkeypatch):
+    settings = {"phases": HALVES, "steps": 8, "decay_before_switch": True}
+    first, second = taught(made(**settings), tmp_path / "whole", 8)
+    rates = [record["lr"] for record in first.history]
+    assert rates == [record["lr"] for record in second.history] == pytest.approx([0.001, 0.001, 0.001, 0.0005])
+    assert ["clm" in record for record in first.history] == [True] * 4
+    assert ["mlm" in record for record in second.history] == [True] * 4
+    assert second.model.spent()["steps"] == 8
+    assert (tmp_path / "whole" / "phase-1-clm" / "model").exists()
+    stopped(monkeypatch, stop, lambda: taught(made(**settings), tmp_path / "cut", 8))
+    again = taught(made(**settings), tmp_path / "cut", 8)[-1].model
+    assert same_weights(second.model, again)
+    assert again.spent() == second.model.spent()
+    with pytest.raises(ConfigError, match=r"steps 4: expected enough for each of 2 phases, which end at \[4\]"):
+        taught(made(**settings), tmp_path / "short", 4)
+
+
+# Packed rows --------------------------------------------------------------------------------------
+
+
+def alone(model, row, kind):
+    """[L, d] the states of each text of a row, read by itself."""
+    begins = np.flatnonzero(row.begins | (np.arange(len(row.ids)) == 0))
+    parts = np.split(np.arange(len(row.ids)), begins[1:])
+    ids = [torch.from_numpy(row.ids[part])[None] for part in parts]
+    return torch.cat([model.states(one, torch.ones_like(one, dtype=torch.bool), kind.attention)[0] for one in ids])
+
+
+@pytest.mark.parametrize("name", ["clm", "mlm", "mntp"])
+def test_texts_kept_apart_have_the_states_of_each_alone(name, tmp_path):
+    model = made(name, packed=True, apart=True).eval()
+    rows = model.pack(TEXTS, tmp_path / "rows")
+    batch = dict(model.collate(rows[:3]))
+    assert int(batch["texts"].max()) >= 1
+    batch["read"] = batch["ids"]
+    kind = OBJECTIVES[name]
+    with torch.no_grad():
+        states = model._states(batch, kind)
+        for row, found in zip(rows[:3], states, strict=True):
+            torch.testing.assert_close(found, alone(model, row, kind), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_a_token_of_a_packed_row_changes(name, apart, tmp_path):
+    model = made(name, packed=True, apart=apart).eval()
+    row = model.pack(TEXTS, tmp_path / "rows")[1]
+    batch = dict(model.collate([row]))
+    batch["prefix"] = torch.zeros_like(batch["prefix"])
+    of = torch.from_numpy(np.cumsum(row.begins))
+    assert len(of.unique()) > 1
+    place = int(np.flatnonzero(row.begins[1:])[0]) - 2  # within the first text
+    other = batch["read"].clone()
+    other[:, place] = (other[:, place] + 7) % 250 + 10
+    kind = OBJECTIVES[name]
+    with torch.no_grad():
+        change = (model._states(batch, kind) - model._states({**batch, "read": other}, kind)).abs().amax(-1)[0]
+    at = torch.arange(len(of))
+    sees = (at >= place) if kind.attention != "own" else torch.ones_like(at, dtype=torch.bool)
+    if apart:
+        sees = sees & (of == of[place])
+    assert torch.equal(change > 0, sees)
+
+
+def test_what_is_predicted_of_packed_rows(tmp_path):
+    for apart in (False, True):
+        model = made("clm", packed=True, apart=apart)
+        rows = model.pack(TEXTS, tmp_path / "rows")
+        row = rows[2]
+        wanted = model.collate([row])["wanted"][0].numpy()
+        first = row.begins.copy() if apart else np.zeros_like(row.begins)
+        first[0] = True
+        assert (wanted == (row.real & ~first)).all()
+    model = made("mlm", packed=True, ratio=1.0)
+    batch = model.collate(rows[:4])
+    assert torch.equal(batch["wanted"], ~torch.isin(batch["ids"], torch.tensor(model.tokenizer.all_special_ids)))
+    # The beginning of each text, where each is by itself.
+    model = made("prefix", packed=True, apart=True)
+    batch = model.collate(rows[:4])
+    begins = torch.from_numpy(np.stack([row.begins for row in rows[:4]]))
+    assert bool(batch["prefix"][begins].all())
+    assert torch.equal(batch["wanted"], batch["mask"] & ~batch["prefix"])
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_run_on_packed_rows_counts_and_goes_on(stop, tmp_path, monkeypatch):
+    settings = {"phases": HALVES, "steps": 8, "packed": True, "max_tokens": 32, "ratio": 1.0}
+    whole = taught(made(**settings), tmp_path / "whole", 8)[-1].model
+    # Two special tokens of each text are not hidden; all but the first of a row is a target of CLM.
+    spent = whole.spent()
+    assert spent["tokens"] == 8 * 4 * 32
+    assert 4 * 4 * 31 + 4 * 4 * 32 * 0.8 < spent["predicted"] < 4 * 4 * 31 + 4 * 4 * 32
+    stopped(monkeypatch, stop, lambda: taught(made(**settings), tmp_path / "cut", 8))
+    again = taught(made(**settings), tmp_path / "cut", 8)[-1].model
+    assert same_weights(whole, again)
+    assert again.spent() == spent
+
+
+def test_arms_see_the_same_rows(tmp_path):
+    seen = []
+    for name in ("clm", "mlm"):
+        model, ids = made(name, packed=True), []
+        rows = model.pack(TEXTS, tmp_path / name)
+        loss = model.loss
+        model.loss = lambda batch, loss=loss, ids=ids: (ids.append(batch["ids"]), loss(batch))[1]
+        fit(model, rows, TrainConfig(steps=3, batch_size=8), progress=False)
+        seen.append(ids)
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+
+
+def test_a_packed_model_reads_texts_and_learns_from_rows():
+    model = made("mlm", packed=True)
+    with pytest.raises(SourceError, match="learns from rows: make them by its pack"):
+        model.collate(TEXTS[:4])
+    plain = made("mlm").eval()
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(model.encode(model.collate(TEXTS[:4])), plain.encode(plain.collate(TEXTS[:4])))
+    with pytest.raises(ConfigError, match="set packed to true"):
+        made("mlm", apart=True)
+    assert all(CLMMLMConfig.preset(name).packed == name.startswith("paper") for name in CLMMLMConfig.presets)
 
 
 # What it cost -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from hourglass.errors import ConfigError
 from hourglass.training import TrainConfig
-from hourglass.training.schedules import factor
+from hourglass.training.schedules import decay_begins, factor, is_steady
 
 
 def factors(**settings):
@@ -66,3 +66,11 @@ def test_no_step_is_wasted(schedule, steps):
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**settings)
+
+
+def test_between_warm_up_and_decay():
+    config = TrainConfig(steps=20, schedule="wsd", warmup=0.25, decay=0.2)
+    assert decay_begins(config) == 16
+    assert [step for step in range(21) if is_steady(step, config)] == list(range(5, 17))
+    with pytest.raises(ConfigError, match="keep_before_decay True: expected schedule 'wsd' with it"):
+        TrainConfig(keep_before_decay=True)

@@ -10,7 +10,7 @@ from encoders import make_pair
 from hourglass.errors import ConfigError, TrainingError
 from hourglass.metrics.estimates import Estimate, of_seeds
 from hourglass.training import TrainConfig
-from hourglass.uses.finetune import Classifier, ClassifierConfig, fine_tune, recipe
+from hourglass.uses.finetune import Classifier, ClassifierConfig, FineTuned, fine_tune, recipe, sweep
 from hourglass.waist import Waist, WaistConfig
 
 
@@ -96,3 +96,38 @@ def test_a_classifier_by_the_protocol():
     assert done.best == 1e-2
     assert done.test.value == 1
     assert 0 <= done.stability.spread <= 1
+
+
+class Bent(Told):
+    """Learns nothing of use; its score is the better, the nearer its bend is to 2."""
+
+    def __init__(self, bend):
+        super().__init__()
+        self.bend = bend
+
+
+def test_a_sweep_chooses_on_validation_data(tmp_path):
+    tuned = []
+
+    def tune(model):
+        tuned.append((model.bend, model.noise, float(model.weight.detach())))
+        near = -abs(model.bend - 2.0)
+        scores = np.array([[near, near - 1], [near - 3, near - 3]])
+        return FineTuned((0.1, 0.2), (0, 1), scores, scores[:, ::-1] * -10, 0.1)
+
+    table = sweep((1, 2.5, 4), Bent, tune, [1e6, 1e6], ONE_STEP, out=tmp_path)
+    assert table.value.tolist() == [1, 2.5, 4]
+    assert table.chosen.tolist() == [False, True, False]  # the test scores say 4
+    assert table.validation.tolist() == pytest.approx([-1.5, -1.0, -2.5])
+    assert table.test.tolist() == pytest.approx([15, 10, 25])
+    expected = of_seeds([-0.5, -1.5])
+    assert table.loc[1, ["validation_low", "validation_high"]].tolist() == pytest.approx([expected.low, expected.high])
+    assert table.rate.tolist() == [0.1] * 3
+    assert table.spread.tolist() == pytest.approx([25, 25, 25])
+    # All begin alike, and each was trained, in a folder of its own.
+    assert len({noise for _, noise, _ in tuned}) == 1
+    assert all(weight != 0 for _, _, weight in tuned)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2.5", "4"]
+    for values in ((), (1, 1)):
+        with pytest.raises(ConfigError, match="one or more, each once"):
+            sweep(values, Bent, tune, [1.0], ONE_STEP)

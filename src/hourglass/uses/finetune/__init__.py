@@ -6,6 +6,7 @@ from hourglass.uses.finetune.mining import mine_negatives, with_teacher
 from hourglass.uses.finetune.protocol import FineTuned, fine_tune, recipe
 from hourglass.uses.finetune.representation import JointRows
 from hourglass.uses.finetune.retriever import Pair, Retriever, RetrieverConfig
+from hourglass.uses.finetune.sweep import sweep
 from hourglass.uses.finetune.tagging import Tagger, TaggerConfig
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "fine_tune",
     "mine_negatives",
     "recipe",
+    "sweep",
     "with_teacher",
 ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,11 @@ from hourglass.metrics.estimates import Estimate, of_rows
 from hourglass.metrics.ranking import MEASURES, PairedDifference, measure_run, paired_bootstrap, ranking_measure
 from hourglass.storage.atomic import atomic_file
 from hourglass.uses.progress import Progress
+from hourglass.uses.search.layout import TABLE
 from hourglass.uses.search.stages import Array, Documents, Query, Stage
+
+if TYPE_CHECKING:
+    from hourglass.uses.search.index import SearchIndex
 
 _QUERIES_AT_ONCE = 64
 _NAMES_AT_ONCE = 100_000
@@ -193,6 +197,18 @@ def evaluate(
         unasked=sum(query not in qrels for query in queries),
         absent=sorted(absent),
     )
+
+
+def bytes_per_document(index: SearchIndex) -> dict[str, float]:
+    """What an index takes on disk: its documents, and what each retriever made of them, as far as it has searched."""
+    number = max(1, len(index))
+    folders = {"documents": index.folder / TABLE} | {
+        place.name.rpartition("@")[0]: place for place in sorted((index.folder / "cache").glob("*@*"))
+    }
+    return {
+        name: sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / number
+        for name, place in folders.items()
+    }
 
 
 def _absent(documents: Documents, named: set[str]) -> set[str]:

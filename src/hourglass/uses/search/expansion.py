@@ -1,4 +1,4 @@
-"""Queries made wider by what a first search found: RM3 by words, Rocchio by vectors, BERT-QE by passages.
+"""Queries made wider by what a first search found: RM3 by words, CEQE by words in their context, Rocchio by vectors, BERT-QE by chunks.
 
     bm25 >> RM3(index, words) >> bm25
 
@@ -8,19 +8,23 @@ Feedback helps where the first documents are good and leads astray where they ar
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import final
+from typing import Literal, final, get_args
 
 import numpy as np
 
-from hourglass.errors import ConfigError
+from hourglass.errors import ConfigError, nearest
 from hourglass.uses.search.passages import TextScorer, passages
+from hourglass.uses.search.residuals import unit
 from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking, Stage
+from hourglass.waist import TextReader
 
 Words = Callable[[str], list[str]]
 """Terms of a text, as the index of words makes them."""
+_WORD = re.compile(r"\w+")
 
 
 @final
@@ -46,23 +50,73 @@ class RM3(Stage):
         return [Found(replace(each.query, terms=self._wider(each))) for each in found]
 
     def _wider(self, found: Found) -> dict[str, float]:
-        own = found.query.terms or _shares(Counter(self._words(found.query.text)))
-        own = {term: weight / sum(own.values()) for term, weight in own.items()}
+        own = _own(found.query, self._words)
         ranking = _required(found, self.name).first(self._first)
-        positive = np.maximum(ranking.scores.astype(np.float64), 0)
-        if not positive.sum():
+        said = [_shares(Counter(self._words(text))) for text in self._documents.texts(ranking.rows)]
+        return _interpolated(own, said, ranking.scores, self._terms, self._share)
+
+
+Pooling = Literal["centroid", "max", "product"]
+
+
+@final
+class CEQE(Stage):
+    """RM3 in which a term counts by how near its mentions are to the query in the space of their contexts; Naseri et al. 2021.
+
+    p(w | q, d) ~ the sum over w's mentions in d of their cosine with the query, below 0 as 0: with the mean of the query's states
+    ("centroid"), or with each of the query's words, of which the largest ("max") or the product counts; a word's state is the mean
+    of its tokens'. Then as RM3.
+
+    reader  gives a state for each token; long documents are never cut
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        words: Words,
+        reader: TextReader,
+        *,
+        pooling: Pooling = "centroid",
+        first: int = 10,
+        terms: int = 10,
+        share: float = 0.5,
+    ) -> None:
+        if pooling not in get_args(Pooling):
+            raise ConfigError(f"no pooling {pooling!r}{nearest(str(pooling), get_args(Pooling))}")
+        if first < 1 or terms < 1 or not 0 <= share <= 1:
+            raise ConfigError(
+                f"first {first}, terms {terms}, share {share}: expected 1 or more, and a share from 0 to 1"
+            )
+        self.name, self._documents, self._words, self._reader = "ceqe", documents, words, reader
+        self._pooling, self._first, self._terms, self._share = pooling, first, terms, share
+
+    def advance(self, found: Sequence[Found]) -> list[Found]:
+        return [Found(replace(each.query, terms=self._wider(each))) for each in found]
+
+    def _wider(self, found: Found) -> dict[str, float]:
+        own = _own(found.query, self._words)
+        ranking = _required(found, self.name).first(self._first)
+        asked, *read = _mentions(self._reader, [found.query.text, *self._documents.texts(ranking.rows)])
+        if not asked:
             return own
-        common: Counter[str] = Counter()
-        for text, weight in zip(self._documents.texts(ranking.rows), positive / positive.sum()):
-            for term, share in _shares(Counter(self._words(text))).items():
-                common[term] += weight * share
-        # Of equal ones the first in the alphabet, so that it does not hang on the order of the documents.
-        best = dict(sorted(common.items(), key=lambda item: (-item[1], item[0]))[: self._terms])
-        total = sum(best.values())
-        made = {term: (1 - self._share) * weight for term, weight in own.items()}
-        for term, weight in best.items():
-            made[term] = made.get(term, 0.0) + self._share * weight / total
-        return {term: weight for term, weight in made.items() if weight}
+        states = np.stack([state for _, state in asked])
+        states = unit(states.mean(0, keepdims=True) if self._pooling == "centroid" else states)
+        said = [self._near(states, mentions) for mentions in read]
+        return _interpolated(own, said, ranking.scores, self._terms, self._share)
+
+    def _near(self, query: Array, mentions: list[tuple[str, Array]]) -> dict[str, float]:
+        """p(w | q, d) of the terms of a document's mentions."""
+        known = [(term, state) for word, state in mentions for term in self._words(word)]
+        if not known:
+            return {}
+        terms, which = np.unique([term for term, _ in known], return_inverse=True)
+        cosines = np.maximum(unit(np.stack([state for _, state in known])) @ query.T, 0)
+        summed = np.zeros((len(terms), len(query)))
+        np.add.at(summed, which, cosines)
+        shares = summed / np.maximum(summed.sum(0), 1e-12)
+        pooled = shares.prod(1) if self._pooling == "product" else shares.max(1)
+        total = pooled.sum()
+        return dict(zip(terms.tolist(), (pooled / total).tolist())) if total else {}
 
 
 @final
@@ -155,7 +209,46 @@ class BertQE(Stage):
         return Ranking.of(ranking.rows, (1 - self._share) * ranking.scores + self._share * spoken)
 
 
-def _shares(counts: Counter[str]) -> dict[str, float]:
+def _own(query: Query, words: Words) -> dict[str, float]:
+    """The weights of the query's terms, 1 together."""
+    return _shares(query.terms or Counter(words(query.text)))
+
+
+def _interpolated(
+    own: dict[str, float], said: Sequence[dict[str, float]], scores: Array, terms: int, share: float
+) -> dict[str, float]:
+    """(1 - share) x own + share x the `terms` largest of the mean of p(w | d) in `said`, documents weighed by their scores."""
+    positive = np.maximum(scores.astype(np.float64), 0)
+    common: Counter[str] = Counter()
+    for document, weight in zip(said, positive):
+        for term, chance in document.items():
+            common[term] += weight * chance
+    # Of equal ones the first in the alphabet, so that it does not hang on the order of the documents.
+    best = dict(sorted(common.items(), key=lambda item: (-item[1], item[0]))[:terms])
+    total = sum(best.values())
+    if not total:
+        return own
+    made = {term: (1 - share) * weight for term, weight in own.items()}
+    for term, weight in best.items():
+        made[term] = made.get(term, 0.0) + share * weight / total
+    return {term: weight for term, weight in made.items() if weight}
+
+
+def _mentions(reader: TextReader, texts: Sequence[str]) -> list[list[tuple[str, Array]]]:
+    """(word, mean state [d] of its tokens) of the words of each text that have any, in their order."""
+    read = reader.read(texts)
+    offsets, spans = read.offsets.tolist(), read.spans.numpy()
+    made = []
+    for i, text in enumerate(texts):
+        states = read.states[offsets[i] : offsets[i + 1]].float().numpy()
+        starts = spans[offsets[i] : offsets[i + 1], 0]
+        found = [match.span() for match in _WORD.finditer(text)]
+        low, high = (np.searchsorted(starts, [span[side] for span in found]) for side in (0, 1))
+        made.append([(text[a:b], states[x:y].mean(0)) for (a, b), x, y in zip(found, low, high) if y > x])
+    return made
+
+
+def _shares(counts: Mapping[str, float]) -> dict[str, float]:
     total = sum(counts.values())
     return {term: count / total for term, count in counts.items()}
 

@@ -166,6 +166,24 @@ class ByPassages(Stage):
 
 
 @final
+class ByText(Stage):
+    """Scores what has been found again, each document as a whole: by a cross-encoder, PARADE, or any other `TextScorer`."""
+
+    def __init__(self, documents: Documents, score: TextScorer, name: str = "texts") -> None:
+        self.name, self._documents, self._score = name, documents, score
+
+    def advance(self, found: Sequence[Found]) -> list[Found]:
+        made = []
+        for each in found:
+            if each.ranking is None:
+                raise ConfigError(f"{self.name}: nothing found yet to score again; begin with a stage that retrieves")
+            texts = self._documents.texts(each.ranking.rows)
+            scores = self._score(each.query, texts) if texts else np.zeros(0)
+            made.append(replace(each, rankings=(Ranking.of(each.ranking.rows, scores),)))
+        return made
+
+
+@final
 class Folded(Scorer):
     """An index of passages that answers with documents.
 

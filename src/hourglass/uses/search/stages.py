@@ -1,6 +1,6 @@
 """What a search is made of: stages, which take queries with their rankings and give them back, and how stages are joined.
 
-    search = BM25(index) % 1000 >> (Dense(index, encoder) | Impacts(index, encoder)) >> Fused("rrf") >> CrossEncoder(index, model) % 20
+    search = BM25(index) % 1000 >> (Dense(index) | Impacts(index)) >> ReciprocalRank() % 50 >> ByText(index, CrossEncoder(model).scores)
     found = search.run([Query("1", "sparse autoencoders")])[0]
 
 `a >> b`    b goes on from what a found

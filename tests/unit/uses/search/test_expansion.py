@@ -1,14 +1,18 @@
 """Queries that are made wider by what was found: the formulas, and what they leave alone."""
 
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from corpora import Corpus, Counts, words
 
 from hourglass.errors import ConfigError
-from hourglass.uses.search.expansion import RM3, BertQE, Rocchio
+from hourglass.uses.search.expansion import CEQE, RM3, BertQE, Rocchio
+from hourglass.uses.search.residuals import unit
 from hourglass.uses.search.stages import Found, Query, Ranking
+from hourglass.waist import TokenStates
 
 CORPUS = Corpus({"a": "cat purr purr meow", "b": "cat meow dog", "c": "purr meow", "d": "dog bark", "e": ""})
 
@@ -43,6 +47,63 @@ def test_rm3_finds_what_has_none_of_the_querys_words():
 def test_rm3_leaves_a_query_that_found_nothing_as_it_was():
     made = RM3(CORPUS, words).advance([Found(Query("q", "bird cat"), (ranked(0.0, 0.0),))])[0]
     assert made.query.terms == {"bird": 0.5, "cat": 0.5}
+
+
+class Reader:
+    """A state for every piece of a word of three letters at most; words that share a first letter are alike."""
+
+    width = 26
+
+    def read(self, texts):
+        states, spans, offsets = [], [], [0]
+        for text in texts:
+            for match in re.finditer(r"\w{1,3}", text):
+                word = re.search(r"\w*$", text[: match.start()])[0] + match[0]
+                state = np.zeros(26)
+                state[ord(word[0]) - ord("a")] = 1
+                states.append(state + 0.1)
+                spans.append(match.span())
+            offsets.append(len(states))
+        return TokenStates(
+            torch.tensor(np.array(states)).reshape(-1, 26), torch.tensor(offsets), torch.tensor(spans).reshape(-1, 2)
+        )
+
+
+@pytest.mark.parametrize("pooling", ["centroid", "max", "product"])
+def test_ceqe_counts_mentions_by_their_nearness(pooling):
+    found = Found(Query("q", "cat dog"), (ranked(2.0, 1.0, 0.5),))
+    made = CEQE(CORPUS, words, Reader(), pooling=pooling, first=2, terms=3, share=0.4).advance([found])[0].query.terms
+
+    def state(word):
+        return unit(np.eye(26)[ord(word[0]) - ord("a")] + 0.1)
+
+    query = [state("cat"), state("dog")]
+    query = [unit(np.mean([np.eye(26)[ord(w) - ord("a")] + 0.1 for w in "cd"], 0))] if pooling == "centroid" else query
+    common = Counter()
+    for text, weight in (("cat purr purr meow", 2), ("cat meow dog", 1)):
+        near = {}
+        for side in query:
+            cosines = Counter()
+            for word in words(text):
+                cosines[word] += float(state(word) @ side)
+            for word in cosines:
+                near.setdefault(word, []).append(cosines[word] / sum(cosines.values()))
+        pooled = {word: (np.prod if pooling == "product" else max)(shares) for word, shares in near.items()}
+        for word in pooled:
+            common[word] += weight * pooled[word] / sum(pooled.values())
+    best = dict(common.most_common(3))
+    expected = {"cat": 0.3, "dog": 0.3}
+    for word, weight in best.items():
+        expected[word] = expected.get(word, 0) + 0.4 * weight / sum(best.values())
+    assert made == pytest.approx(expected)
+
+
+def test_ceqe_leaves_what_has_no_words_alone():
+    stage = CEQE(CORPUS, words, Reader())
+    made = stage.advance([Found(Query("q", "cat"), (Ranking.of(np.array([4]), np.array([1.0])),))])[0]
+    assert made.query.terms == {"cat": 1.0}
+    with pytest.raises(ConfigError, match="no pooling 'mean'"):
+        CEQE(CORPUS, words, Reader(), pooling="mean")
 
 
 def test_rocchio_moves_the_vector_to_the_mean_of_the_first():

@@ -36,6 +36,7 @@ from hourglass.uses.search.term_weights import (
     recalled,
     word_spans,
 )
+from hourglass.uses.search.words import Words
 from hourglass.uses.vectors import Weigher
 
 ROWS = st.lists(st.dictionaries(st.sampled_from("abcde"), st.floats(0, 1e4, allow_subnormal=False)), max_size=6)
@@ -146,6 +147,14 @@ def test_recall_is_the_share_of_queries_that_name_a_term():
     assert example.text[slice(*example.stretches[1])] == "river"
     with pytest.raises(SourceError, match="without queries"):
         recalled("red", [])
+
+
+def test_terms_can_be_those_of_an_index():
+    pytest.importorskip("bm25s")
+    pytest.importorskip("Stemmer")
+    example = recalled("The running rivers", ["river runs", "the"], Words().spans)
+    assert example.recall == (0.5, 0.5)
+    assert example.text[slice(*example.stretches[0])] == "running"
 
 
 def test_a_word_has_the_weight_of_its_first_piece_and_repeats_the_largest(bert):

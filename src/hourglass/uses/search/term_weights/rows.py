@@ -18,7 +18,8 @@ Terms = dict[str, float]
 """Weights of a text's terms; a term without one has 0."""
 
 Spans = Callable[[str], Iterable[tuple[int, int, str]]]
-"""(start, stop, term) of the terms of a text, in its characters; the same for documents and queries."""
+"""(start, stop, term) of the terms of a text, in its characters; the same for documents and queries.
+`Words(...).spans` of an index is one."""
 
 _WORD = re.compile(r"\w+")
 _MOST = 255

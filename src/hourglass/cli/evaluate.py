@@ -1,0 +1,89 @@
+"""hourglass evaluate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourglass.cli.options import AsJson
+from hourglass.cli.output import errors, one_line, out, p_value, print_json, print_table
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An index.")],
+    queries: Annotated[
+        str, typer.Option(help="Queries: .jsonl (_id, text), .parquet, or a name, a tab and a text a line.")
+    ],
+    qrels: Annotated[str, typer.Option(help="Judgements: of TREC, of BEIR, or .parquet.")],
+    pipeline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Stages, as for search (repeat); the first is what the others are compared with.",
+            show_default="bm25, and with vectors dense and both fused",
+        ),
+    ] = None,
+    measure: Annotated[list[str] | None, typer.Option(help="ndcg, mrr, recall, p or map, at a depth (repeat).")] = None,
+    runs: Annotated[Path | None, typer.Option(help="A folder for what was found, in TREC's format.")] = None,
+    differences: Annotated[
+        int, typer.Option(help="Show so many queries at which each pipeline gained and lost most.")
+    ] = 0,
+    where: Annotated[str | None, typer.Option(help='Only documents for which this holds, as "year >= 2020".')] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How much of what is relevant pipelines find, whether they differ by more than chance, and what a query costs."""
+    from hourglass import api
+    from hourglass.metrics.ranking import MEASURES
+    from hourglass.uses.search.evaluate import bytes_per_document
+
+    index = api.open_index(folder)
+    index = index if where is None else index.where(where)
+    done = api.evaluate(index, queries, qrels, pipelines=pipeline or (), measures=measure or MEASURES)
+    written = [] if runs is None else done.write_runs(runs)
+    size = bytes_per_document(index)
+    if as_json:
+        print_json(
+            {"index": str(folder), **done.to_dict(), "bytes_per_document": size, "runs": list(map(str, written))}
+        )
+        return
+    measures = list(next(iter(done.values.values())))
+    rows = []
+    for name in done.values:
+        row = [name]
+        for one in measures:
+            mean = done.mean(name, one)
+            row.append(f"{mean.value:.3f} ± {(mean.high - mean.low) / 2:.3f}")
+            if name == done.baseline:
+                row.append("")
+            else:
+                against = done.against(name, one)
+                row.append(f"{against.difference:+.3f}, p {p_value(against.p)}")
+        rows.append((*row, f"{sum(done.costs[name].values()):.1f}"))
+    print_table(
+        f"{len(done.queries):,} queries on {len(index):,} documents",
+        ["pipeline", *(column for one in measures for column in (f"{one} ", "more ")), "ms a query "],
+        rows,
+    )
+    for name in list(done.values)[1:] if differences else ():
+        table = done.differences(name, measures[0])
+        shown = table if len(table) <= 2 * differences else [*table.index[:differences], *table.index[-differences:]]
+        shown = table.loc[shown] if isinstance(shown, list) else shown
+        print_table(
+            f"{measures[0]}, query by query: {name} against {done.baseline}",
+            ["query", "text", f"{done.baseline} ", f"{name} ", "more "],
+            [
+                (str(row[0]), one_line(str(row[1]), 60), f"{row[2]:.3f}", f"{row[3]:.3f}", f"{row[4]:+.3f}")
+                for row in shown.itertuples(index=False)
+            ],
+        )
+    out.print("on disk: " + ", ".join(f"{what} {number:,.0f} bytes a document" for what, number in size.items()))
+    if done.absent:
+        errors.print(
+            f"{len(done.absent):,} judged documents are not in the index (the first: {done.absent[0]!r}); they count as not found",
+            markup=False,
+        )
+    if done.unasked:
+        errors.print(f"{done.unasked:,} queries have no judgement and were not asked", markup=False)
+    for path in written:
+        out.print(str(path), markup=False, soft_wrap=True)

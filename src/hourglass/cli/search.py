@@ -1,0 +1,48 @@
+"""hourglass search"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from hourglass.cli.options import AsJson
+from hourglass.cli.output import errors, out, print_json
+
+
+def search(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An index.")],
+    query: Annotated[str, typer.Argument(help="What to search for.")],
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            help='Stages, as "bm25 | dense >> rrf % 50 >> cross(FOLDER)".',
+            show_default="bm25 | dense >> rrf; bm25 without vectors",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Number of documents.")] = 10,
+    where: Annotated[str | None, typer.Option(help='Only documents for which this holds, as "year >= 2020".')] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Documents that answer a query, each with its best passage."""
+    from hourglass import api
+
+    index = api.open_index(folder)
+    found = (index if where is None else index.where(where)).search(query, pipeline=pipeline, top=top)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for note in found.notes:
+        errors.print(note, markup=False, soft_wrap=True)
+    for place, hit in enumerate(found.hits, 1):
+        out.print(Text.assemble((f"{place:>3}  {hit.id}", "bold"), f"  {hit.score:.4f}"), soft_wrap=True)
+        passage = Text(hit.passage.text)
+        for start, stop in hit.marks:
+            passage.stylize("bold yellow", start, stop)
+        out.print(Text("     ") + Text(" ").join(passage.split()), soft_wrap=True)
+    spent = ", ".join(f"{name} {ms:.1f}" for name, ms in found.costs.items())
+    out.print(
+        f"{len(found):,} of {found.searched:,} documents by {found.pipeline}; ms: {spent}", markup=False, soft_wrap=True
+    )

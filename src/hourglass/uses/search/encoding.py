@@ -1,0 +1,107 @@
+"""What gives an index its vectors and its codes: one encoder for documents and queries, and how it is known again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, final
+
+import numpy as np
+
+from hourglass.errors import ConfigError, nearest
+from hourglass.uses.probe.encoders import encode_documents, encode_queries, text_encoder, unit_length
+from hourglass.uses.search.stages import Array
+from hourglass.uses.vectors import Encoder
+
+Similarity = Literal["cosine", "dot"]
+
+_SPECIMEN = "An index is known by what its encoder makes of this sentence."
+_NUMBERS = 8
+
+
+@final
+class IndexEncoder:
+    """Vectors of documents and queries [n, width] float32.
+
+    model   "minilm", a folder of a trained model or of sentence-transformers, or a Hub id; or whatever `text_encoder` takes
+    name    what it is called
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.similarity: Similarity = "cosine"
+        self._documents: Callable[[list[str]], Array]
+        if isinstance(model, str):
+            encoder = Encoder(model)
+            self.name = model
+            self._documents, self._queries = encoder, encoder.queries
+            self.similarity = encoder.similarity
+        else:
+            other = text_encoder(model)
+            self.name = str(getattr(model, "__name__", type(model).__name__))
+            self._documents = lambda texts: _dense(encode_documents(other, texts))
+            self._queries = lambda texts: _dense(encode_queries(other, texts))
+        specimen = self._documents([_SPECIMEN])[0]
+        self.width = len(specimen)
+        self.revision = [round(float(x), 4) for x in specimen[:_NUMBERS]]
+
+    def documents(self, texts: Sequence[str]) -> Array:
+        return np.asarray(self._documents(list(texts)), np.float32)
+
+    def queries(self, texts: Sequence[str]) -> Array:
+        return np.asarray(self._queries(list(texts)), np.float32)
+
+    def settings(self) -> dict[str, Any]:
+        """What an index keeps of it; `revision` are the first numbers of its vector of one fixed sentence."""
+        return {"id": self.name, "width": self.width, "revision": self.revision, "similarity": self.similarity}
+
+    def require(self, settings: dict[str, Any], index: str) -> None:
+        """ConfigError where it is not the encoder of the index whose `settings` are given."""
+        scale = max(map(abs, self.revision))
+        same = self.width == settings["width"] and np.allclose(self.revision, settings["revision"], atol=0.02 * scale)
+        if not same:
+            now = f"{self.name!r} ({self.width} numbers)"
+            if self.name == settings["id"]:
+                now = f"it gives other vectors now ({self.width} numbers): was it trained on?"
+            raise ConfigError(
+                f"{index}: made with the encoder {settings['id']!r} ({settings['width']} numbers), given is {now}; use the "
+                "same, or make a new index"
+            )
+
+
+class Coder(Protocol):
+    """Binary codes of vectors; `bits` of each code."""
+
+    bits: int
+
+    def codes(self, vectors: Array) -> Array:
+        """[n, bytes] uint8 of vectors [n, d]: bits packed as NumPy does, the last byte filled with 0."""
+        ...
+
+
+@final
+class Signs:
+    """A bit for each number of a vector: 1 where it is above 0."""
+
+    def __init__(self, width: int) -> None:
+        self.bits = width
+
+    def codes(self, vectors: Array) -> Array:
+        return np.packbits(vectors > 0, axis=1)
+
+
+CODERS: dict[str, Callable[[int], Coder]] = {"sign": Signs}
+"""What makes a coder for vectors of a width."""
+
+
+def coder(name: str, width: int) -> Coder:
+    if name not in CODERS:
+        raise ConfigError(f"no code {name!r}{nearest(name, CODERS)}")
+    return CODERS[name](width)
+
+
+def compared(vectors: Array, similarity: str) -> Array:
+    """As they are compared by an inner product."""
+    return np.asarray(unit_length(vectors), np.float32) if similarity == "cosine" else vectors
+
+
+def _dense(rows: Any) -> Array:
+    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, np.float32)

@@ -1,0 +1,55 @@
+"""Learned weights of words (SPLADE and its kin): the inner product of the query's and the document's, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.postings import Postings, best_rows
+from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
+
+
+@final
+class Impacts(Scorer):
+    """Documents by weights of the model's tokens; those that share none with the query are not found.
+
+    ConfigError for an index without weights.
+    """
+
+    def __init__(self, index: SearchIndex) -> None:
+        self.name, self._index = "impacts", index
+        index.require_weights()
+
+    def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
+        among = self._index.selected
+        return [
+            best_rows(self._postings.scores(terms), depth, among=among, above=0) for terms in self._index.weigh(queries)
+        ]
+
+    def score(self, query: Query, rows: Array) -> Array:
+        return np.asarray(self._postings.scores(self._index.weigh([query])[0])[rows])
+
+    @cached_property
+    def _postings(self) -> Postings:
+        return Postings.open(self._index.cached("impacts", self._build))
+
+    def _build(self, folder: Path) -> None:
+        vocabulary: dict[str, int] = {}
+        terms, values, counts = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)], [np.zeros(1, np.int64)]
+        for batch in self._index.batches(["tokens", "weights"]):
+            tokens = batch.column("tokens")
+            seen = tokens.flatten().to_pylist()
+            terms.append(np.array([vocabulary.setdefault(token, len(vocabulary)) for token in seen], np.int32))
+            values.append(batch.column("weights").flatten().to_numpy(zero_copy_only=False))
+            counts.append(np.diff(tokens.offsets.to_numpy()))
+        ends = np.cumsum(np.concatenate(counts))
+        rows = csr_matrix(
+            (np.concatenate(values), np.concatenate(terms), ends), shape=(len(self._index), len(vocabulary))
+        )
+        Postings.of(rows.tocsc(), list(vocabulary)).save(folder)

@@ -1,0 +1,106 @@
+"""What lies where in the folder of an index, who may write to it, and what is said when it cannot be read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from hourglass.errors import FolderError, HourglassError, MissingExtra
+from hourglass.storage.atomic import read_json
+from hourglass.uses.search.stages import Array
+
+FORMAT = 1
+MANIFEST, TABLE = "index.json", "documents.lance"
+OWN = ("_id", "text", "vector", "tokens", "weights", "code")
+"""Columns that are ours, not the source's."""
+
+
+def is_index(folder: Path) -> bool:
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def open_table(folder: Path) -> Any:
+    """The Lance data set of a folder."""
+    lance = import_lance()
+    try:
+        return lance.dataset(str(folder / TABLE))
+    except (OSError, ValueError) as error:
+        raise unreadable(folder, error) from None
+
+
+def import_lance() -> Any:
+    try:
+        import lance
+    except ImportError:
+        raise MissingExtra("a search index", "search") from None
+    return lance
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other writers out; FolderError where there is one."""
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            yield
+    except Timeout:
+        raise FolderError(f"{folder}: another process is writing to it; wait for it to end") from None
+
+
+def begin_reading(folder: Path) -> int:
+    """The descriptor of a lock that keeps the versions of an index from being cleaned away until it is closed."""
+    descriptor = os.open(folder / MANIFEST, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[bool]:
+    """Whether nobody reads; who begins to waits meanwhile."""
+    descriptor = os.open(folder / MANIFEST, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def rows_of_lists(column: pa.Array) -> Array:
+    """[n, d] float32 of a column of lists of equal length."""
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise FolderError(f"{folder}: an index of format {found}, expected {FORMAT}; make it again")
+    return manifest
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether Lance says that a file is at fault, not what was asked."""
+    return "LanceError(IO)" in str(error) or "Generic" in str(error) or "Not found" in str(error)
+
+
+def unreadable(folder: Path, error: Exception) -> Exception:
+    if isinstance(error, HourglassError):
+        return error
+    return FolderError(f"{folder}: a file of the index is missing or damaged ({reason(error)}); make the index again")
+
+
+def reason(error: Exception) -> str:
+    """Lance's own words, without the places of its code."""
+    line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = re.sub(r",? ?/(?:home|rustc)/\S+", "", line)
+    return re.sub(r"^(?:Invalid user input: )+", "", line).strip().rstrip(".,;")[:240]

@@ -1,0 +1,72 @@
+"""BM25: what words find.
+
+    idf x tf / (tf + k1 (1 - b + b length / mean length)),  idf = log(1 + (N - df + 0.5) / (df + 0.5))
+
+Robertson and Zaragoza 2009, in the form of Lucene, as bm25s computes it. A query counts each of its terms as often as it has it,
+or by the weights that a stage before has given them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from scipy.sparse import csc_matrix
+
+from hourglass.errors import ConfigError, MissingExtra
+from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.postings import Postings, best_rows
+from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
+
+
+@final
+class BM25(Scorer):
+    """Documents by the query's words; those that have none of them are not found.
+
+    k1, b  by default those of the index
+    """
+
+    def __init__(self, index: SearchIndex, k1: float | None = None, b: float | None = None) -> None:
+        settings = index.manifest["bm25"]
+        self.name, self._index = "bm25", index
+        self._k1, self._b = (float(settings["k1"] if k1 is None else k1), float(settings["b"] if b is None else b))
+        if not (self._k1 >= 0 and 0 <= self._b <= 1):
+            raise ConfigError(f"k1 {k1}, b {b}: expected 0 or more, and from 0 to 1")
+
+    def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
+        among = self._index.selected
+        return [best_rows(self._postings.scores(self._terms(q)), depth, among=among, above=0) for q in queries]
+
+    def score(self, query: Query, rows: Array) -> Array:
+        return np.asarray(self._postings.scores(self._terms(query))[rows])
+
+    def _terms(self, query: Query) -> dict[str, float]:
+        return query.terms if query.terms is not None else dict(Counter(self._index.words(query.text)))
+
+    @cached_property
+    def _postings(self) -> Postings:
+        return Postings.open(self._index.cached(f"bm25-{self._k1:g}-{self._b:g}", self._build))
+
+    def _build(self, folder: Path) -> None:
+        try:
+            import bm25s
+        except ImportError:
+            raise MissingExtra("search by words", "search") from None
+        vocabulary: dict[str, int] = {}
+        documents = [
+            [vocabulary.setdefault(term, len(vocabulary)) for term in self._index.words(text)]
+            for batch in self._index.batches(["text"])
+            for text in batch.column("text").to_pylist()
+        ]
+        shape = (len(documents), len(vocabulary))
+        if not vocabulary:
+            Postings.of(csc_matrix(shape, dtype=np.float32), []).save(folder)
+            return
+        words = bm25s.BM25(method="lucene", k1=self._k1, b=self._b)
+        words.index((documents, vocabulary), create_empty_token=False, show_progress=False)
+        made = [np.asarray(words.scores[part]) for part in ("data", "indices", "indptr")]
+        Postings.of(csc_matrix(tuple(made), shape=shape), list(vocabulary)).save(folder)

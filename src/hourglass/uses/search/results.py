@@ -1,0 +1,162 @@
+"""What a search shows of each document that it found: the passage that answers best, with the query's terms marked."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hourglass.errors import ConfigError
+from hourglass.uses.search.cross import CutTexts
+from hourglass.uses.search.passages import Passage, passages
+from hourglass.uses.search.stages import Query, Stage
+from hourglass.uses.search.words import Words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hourglass.uses.search.index import SearchIndex
+
+_LONG = 60
+_WINDOW, _STRIDE = 40, 20
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found.
+
+    score    of the last stage of the pipeline; what it means is that stage's
+    fields   the source's columns
+    passage  the sentence (of a long one a window of 40 words) with the most of the query's terms, the rare ones of the text
+             counting more; the first where none has any
+    marks    (start, stop) of the query's terms, in characters of the passage
+    """
+
+    id: str
+    score: float
+    text: str
+    passage: Passage
+    marks: list[tuple[int, int]]
+    fields: dict[str, Any]
+
+    def marked(self, before: str = "[", after: str = "]") -> str:
+        """The passage with something around each mark."""
+        made, at = [], 0
+        for start, stop in self.marks:
+            made += [self.passage.text[at:start], before, self.passage.text[start:stop], after]
+            at = stop
+        return "".join([*made, self.passage.text[at:]])
+
+    def to_dict(self) -> dict[str, Any]:
+        passage = {"start": self.passage.start, "stop": self.passage.stop, "text": self.passage.text}
+        marks = [list(mark) for mark in self.marks]
+        return {"id": self.id, "score": self.score, "passage": passage, "marks": marks, "fields": self.fields}
+
+
+@dataclass(frozen=True)
+class Results:
+    """Hits, the best first. `costs` are milliseconds by stage, `searched` the documents among which was looked.
+
+    notes  what a stage had to say, a line each: texts that were cut
+    """
+
+    query: str
+    pipeline: str
+    hits: list[Hit]
+    searched: int
+    costs: dict[str, float]
+    notes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, place: int) -> Hit:
+        return self.hits[place]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each hit: id, score, passage, and the source's columns."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [{"id": h.id, "score": h.score, "passage": h.passage.text, **h.fields} for h in self.hits],
+            columns=None if self.hits else ["id", "score", "passage"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values for JSON."""
+        return {
+            "query": self.query,
+            "pipeline": self.pipeline,
+            "searched": self.searched,
+            "ms": self.costs,
+            "notes": self.notes,
+            "hits": [hit.to_dict() for hit in self.hits],
+        }
+
+
+def search(index: SearchIndex, query: str, pipeline: str | Stage | None, top: int) -> Results:
+    """As `SearchIndex.search`."""
+    if not query.strip():
+        raise ConfigError("the query is empty; say in words what to search for")
+    if top < 1:
+        raise ConfigError(f"top {top}: expected 1 document or more")
+    stage = pipeline if isinstance(pipeline, Stage) else index.pipeline(pipeline)
+    spent: dict[str, float] = {}
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", CutTexts)
+        ranking = stage.run([Query("1", query)], spent)[0].first(top)
+    notes = []
+    for warning in warned:
+        if issubclass(warning.category, CutTexts):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    found = index.take(ranking.rows, ["_id", "text", *index.columns]).to_pylist()
+    terms = set(index.words(query))
+    hits = []
+    for row, score in zip(found, ranking.scores.tolist()):
+        text = row.pop("text")
+        passage, marks = best_passage(text, terms, index.words)
+        hits.append(Hit(row.pop("_id"), score, text, passage, marks, row))
+    searched = len(index) if index.selected is None else len(index.selected)
+    costs = {name: 1000 * seconds for name, seconds in spent.items()}
+    return Results(query, stage.name, hits, searched, costs, notes)
+
+
+def best_passage(text: str, terms: Collection[str], words: Words) -> tuple[Passage, list[tuple[int, int]]]:
+    """(the passage with the most of `terms`, where they are in it)."""
+    having = [(start, stop, term) for start, stop, term in words.spans(text) if term in terms]
+    often = Counter(term for _, _, term in having)
+    best, most = Passage(0, 0, ""), -1.0
+    for passage in _cut(text):
+        inside = {term for start, stop, term in having if passage.start <= start and stop <= passage.stop}
+        value = sum(1 / often[term] + 1 for term in inside)
+        if value > most:
+            best, most = passage, value
+    marks: list[tuple[int, int]] = []
+    for start, stop, _ in sorted(having):
+        if start < best.start or stop > best.stop:
+            continue
+        start, stop = start - best.start, stop - best.start
+        if marks and start < marks[-1][1]:  # signs and pairs of a script without spaces overlap
+            marks[-1] = (marks[-1][0], max(stop, marks[-1][1]))
+        else:
+            marks.append((start, stop))
+    return best, marks
+
+
+def _cut(text: str) -> list[Passage]:
+    """Sentences, long ones in windows."""
+    made = []
+    for sentence in passages(text, 1, 1, unit="sentences"):
+        if sentence.text.count(" ") < _LONG:
+            made.append(sentence)
+            continue
+        made += [
+            Passage(sentence.start + part.start, sentence.start + part.stop, part.text)
+            for part in passages(sentence.text, _WINDOW, _STRIDE)
+        ]
+    return made

@@ -1,0 +1,436 @@
+"""How documents come into an index: read in batches, encoded, and committed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hourglass.data import TextSource, open_texts
+from hourglass.errors import ConfigError, FolderError, SourceError, nearest
+from hourglass.storage.atomic import disk_errors, read_json, replace_folder, write_json
+from hourglass.uses.progress import Progress
+from hourglass.uses.search.encoding import Coder, IndexEncoder, coder
+from hourglass.uses.search.layout import (
+    FORMAT,
+    MANIFEST,
+    OWN,
+    TABLE,
+    import_lance,
+    is_index,
+    lock,
+    open_table,
+    unreadable,
+)
+from hourglass.uses.search.stages import Array
+from hourglass.uses.search.words import Words
+from hourglass.uses.vectors import Weigher
+
+if TYPE_CHECKING:
+    from hourglass.uses.search.index import SearchIndex
+
+_TEXTS_AT_ONCE = 256
+_COMMITTED_AT_ONCE = 16_384
+_BYTES_AT_ONCE = 128 * 2**20
+_SECONDS_AT_ONCE = 60
+_DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
+
+
+def create(
+    source: Any,
+    out: Path,
+    *,
+    encoder: Any = "minilm",
+    sparse: str | None = None,
+    code: str | None = None,
+    vectors: str | None = None,
+    similarity: str | None = None,
+    dtype: str = "float16",
+    stem: str | None = "english",
+    stop_words: str | None = "english",
+    k1: float = 1.5,
+    b: float = 0.75,
+    text: str | None = None,
+    id: str | None = None,
+    limit: int | None = None,
+    force: bool = False,
+    weigher: Callable[[str], Any] = lambda name: name,
+    progress: bool = True,
+) -> list[str]:
+    """Write an index of the source's texts into `out`; returns what there is to say about the source.
+
+    encoder     "minilm", a folder or a Hub id; or whatever `text_encoder` takes; None: no vectors
+    sparse      a model with weights of words, as for `hourglass encode --sparse`
+    code        "sign": also a binary code of each vector
+    vectors     column of the source that holds the vectors, as lists of numbers; the encoder is then of the queries only
+    similarity  "cosine" or "dot"; by default what the encoder was made for
+    dtype       of the vectors on disk: "float16" or "float32"
+    stem, stop_words, k1, b    of the index of words
+    weigher     makes of the name of `sparse` what `Weigher` takes
+
+    It is built beside `out` and put there when it is whole. After a kill the same call goes on from the last commit; with
+    other settings it begins again. Raises InputError for bad input, in one line; nothing is left then.
+    """
+    if out.exists() and not (force and is_index(out)):
+        kind = "exists" if is_index(out) else "is no search index"
+        raise FolderError(f"{out}: {kind}; choose another --out" + (", or replace it with --force" * is_index(out)))
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype {dtype!r}{nearest(dtype, _DTYPES)}")
+    if similarity not in (None, "cosine", "dot"):
+        raise ConfigError(f"similarity {similarity!r}{nearest(str(similarity), ('cosine', 'dot'))}")
+    if not (k1 >= 0 and 0 <= b <= 1):
+        raise ConfigError(f"k1 {k1}, b {b}: expected 0 or more, and from 0 to 1")
+    import_lance()
+    Words(stem, stop_words)
+    texts = _opened(source, text, id, limit)
+    reads = IndexEncoder(encoder) if encoder is not None else None
+    weighs = Weigher(weigher(sparse)) if sparse is not None else None
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "encoder": reads.settings() if reads else None,
+        "vectors": {
+            "width": reads.width if reads else None,
+            "dtype": dtype,
+            "similarity": similarity or (reads.similarity if reads else "cosine"),
+            "column": vectors,
+        }
+        if reads or vectors
+        else None,
+        "sparse": {"id": sparse, "width": weighs.width} if weighs else None,
+        "code": {"id": code} if code else None,
+        "bm25": {"k1": k1, "b": b, "stem": stem, "stop_words": stop_words},
+    }
+    if code and not manifest["vectors"]:
+        raise ConfigError("a binary code is made of vectors: name an encoder, or the column of vectors")
+    building = _building(out)
+    building.mkdir(parents=True, exist_ok=True)
+    with lock(out) if out.exists() else nullcontext(), lock(building):
+        settings = {
+            "source": texts.name,
+            "head": texts.fingerprint(),
+            "text": text,
+            "id": id,
+            "limit": limit,
+            **manifest,
+        }
+        build = _Build(building, settings)
+        columns = _Columns(manifest, texts, reads, weighs)
+        try:
+            with Progress(progress) as bars, disk_errors(building):
+                build.run(texts, columns, source, bars, limit)
+        except (SourceError, ConfigError):
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        write_json(building / MANIFEST, columns.manifest)
+        replace_folder(building, out)
+        (out / "building.json").unlink()
+    return [*texts.report.lines(), *columns.trouble]
+
+
+def unfinished(out: Path) -> bool:
+    """Whether an index that should come to `out` was begun."""
+    return _building(out).is_dir()
+
+
+def add(
+    index: SearchIndex,
+    source: Any,
+    how: str,
+    *,
+    text: str | None = None,
+    id: str | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+) -> tuple[int, list[str]]:
+    """(documents written, what there is to say about the source): all in one commit, or none."""
+    texts = _opened(source, text, id, limit)
+    if how == "update" and texts.id_column is None:
+        raise SourceError(f"{texts.name}: no column of ids to update by; name it (--id)")
+    manifest = index.manifest
+    reads = index.encoder if index.has_vectors and manifest["vectors"]["column"] is None else None
+    weighs = index.weigher if manifest["sparse"] is not None else None
+    columns = _Columns(manifest, texts, reads, weighs, index.table.schema)
+    there = _Known(index) if how == "append" else None
+    written = 0
+    failed: list[BaseException] = []
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        nonlocal written
+        try:
+            for batch in texts.batches(_TEXTS_AT_ONCE):
+                _require_unique(batch, texts, source)
+                if there is not None:
+                    there.require_new(batch, texts)
+                yield columns.of(batch)
+                written += len(batch)
+                bars.advance(task, len(batch))
+        except BaseException as error:
+            failed.append(error)  # Lance makes a text of it
+            raise
+
+    with Progress(progress) as bars, disk_errors(index.folder):
+        task = bars.start("adding", limit, "texts")
+        reader = pa.RecordBatchReader.from_batches(index.table.schema, rows())
+        try:
+            if how == "append":
+                import_lance().write_dataset(reader, str(index.folder / TABLE), mode="append")
+            else:
+                merge = index.table.merge_insert("_id").when_matched_update_all().when_not_matched_insert_all()
+                merge.execute(reader)
+        except OSError as error:
+            if failed:
+                raise failed[0] from None
+            if "No space left" in str(error):
+                raise
+            raise unreadable(index.folder, error) from None
+    return written, [*texts.report.lines(), *columns.trouble]
+
+
+@final
+class _Build:
+    """A build that goes on where a killed one stopped.
+
+    building.json holds the settings, and before each commit how many documents and rows of the source there are with and
+    without it: the number of documents of the data set then says which of the two is true.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self._folder, self._settings = folder, json.loads(json.dumps(settings))
+        self._passed = self._documents = 0
+        path, table = folder / "building.json", folder / TABLE
+        kept: dict[str, Any] = read_json(path) if path.is_file() else {"settings": None}
+        if kept["settings"] == self._settings and any(table.glob("_versions/*.manifest")):
+            number = int(open_table(folder).count_rows())
+            self._documents, self._passed = next(step for step in kept["steps"] if step[0] == number)
+        elif table.exists():
+            shutil.rmtree(table)
+
+    def run(self, texts: TextSource, columns: _Columns, source: Any, bars: Progress, limit: int | None) -> None:
+        task = bars.start("indexing", limit, "texts")
+        bars.advance(task, self._documents)
+        if self._documents:
+            columns.go_on(open_table(self._folder).schema)
+        waiting: list[pa.RecordBatch] = []
+        since = time.monotonic()
+        for batch in texts.batches(_TEXTS_AT_ONCE, skip=self._passed):
+            _require_unique(batch, texts, source)
+            waiting.append(columns.of(batch))
+            bars.advance(task, len(batch))
+            full = sum(map(len, waiting)) >= _COMMITTED_AT_ONCE or sum(b.nbytes for b in waiting) >= _BYTES_AT_ONCE
+            if full or time.monotonic() - since > _SECONDS_AT_ONCE:
+                self._commit(waiting, texts.report.rows)
+                waiting, since = [], time.monotonic()
+        if waiting:
+            self._commit(waiting, texts.report.rows)
+
+    def _commit(self, batches: list[pa.RecordBatch], passed: int) -> None:
+        documents = self._documents + sum(map(len, batches))
+        steps = [[self._documents, self._passed], [documents, passed]]
+        write_json(self._folder / "building.json", {"settings": self._settings, "steps": steps})
+        mode = "append" if self._documents else "create"
+        import_lance().write_dataset(pa.Table.from_batches(batches), str(self._folder / TABLE), mode=mode)
+        self._documents, self._passed = documents, passed
+
+
+@final
+class _Columns:
+    """The rows of an index of those of a source.
+
+    schema   of the index; None until the first rows have come
+    trouble  columns that the index has no place for
+    """
+
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        texts: TextSource,
+        encoder: IndexEncoder | None,
+        weigher: Weigher | None,
+        schema: pa.Schema | None = None,
+    ) -> None:
+        self.manifest, self.schema = manifest, schema
+        self.trouble: list[str] = []
+        self._texts, self._encoder, self._weigher = texts, encoder, weigher
+        self._left_out: set[str] = set()
+
+    def go_on(self, schema: pa.Schema) -> None:
+        """Take up the schema of the rows that there are."""
+        self.schema = schema
+        if self.manifest["vectors"]:
+            self.manifest["vectors"]["width"] = schema.field("vector").type.list_size
+
+    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        text = batch.column(self._texts.text_column)
+        made: dict[str, pa.Array] = {"_id": batch.column("_id").cast(pa.string()), "text": text}
+        given = self.manifest["vectors"]["column"] if self.manifest["vectors"] else None
+        skipped = {"_id", "_row", self._texts.text_column, given}
+        for name in batch.schema.names:
+            if name not in skipped:
+                made[_column(name)] = batch.column(name)
+        if self.manifest["vectors"]:
+            vectors = self._given(batch, given) if given else self._encoder_of(text.to_pylist())
+            if self.manifest["code"]:
+                codes = self._coder().codes(vectors)
+                made["code"] = pa.FixedSizeBinaryArray.from_buffers(
+                    pa.binary(codes.shape[1]), len(codes), [None, pa.py_buffer(np.ascontiguousarray(codes).tobytes())]
+                )
+            made["vector"] = self._stored(vectors, batch)
+        if self._weigher is not None:
+            made["tokens"], made["weights"] = self._weigher.arrow(text.to_pylist())
+        return self._shaped(made, len(batch))
+
+    def _encoder_of(self, texts: list[str]) -> Array:
+        assert self._encoder is not None
+        return self._encoder.documents(texts)
+
+    def _coder(self) -> Coder:
+        return coder(self.manifest["code"]["id"], self.manifest["vectors"]["width"])
+
+    def _given(self, batch: pa.RecordBatch, column: str) -> Array:
+        """Vectors that the source has, of equal length; SourceError with the row of one that is none."""
+        if column not in batch.schema.names:
+            raise SourceError(f"{self._texts.name}: no column {column!r}{nearest(column, batch.schema.names)}")
+        width = self.manifest["vectors"]["width"]
+        made = []
+        for value, row in zip(batch.column(column).to_pylist(), batch.column("_row").to_pylist()):
+            try:
+                vector = np.array(json.loads(value), np.float32)
+                if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
+                    raise ValueError
+            except (TypeError, ValueError):
+                raise SourceError(
+                    f"{self._texts.name}: row {row}, column {column!r}: {str(value)[:40]!r} is no vector; expected a list of numbers"
+                ) from None
+            width = width or len(vector)
+            if len(vector) != width:
+                raise SourceError(
+                    f"{self._texts.name}: row {row}, column {column!r}: a vector of {len(vector)} numbers; expected {width}"
+                )
+            made.append(vector)
+        self.manifest["vectors"]["width"] = width
+        return np.stack(made)
+
+    def _stored(self, vectors: Array, batch: pa.RecordBatch) -> pa.Array:
+        dtype = self.manifest["vectors"]["dtype"]
+        kept = vectors.astype(dtype)
+        bad = ~np.isfinite(kept).all(1)
+        if bad.any():
+            row = batch.column("_row")[int(bad.argmax())].as_py()
+            raise SourceError(
+                f"{self._texts.name}: row {row}: a vector with numbers that {dtype} cannot hold; use --dtype float32"
+            )
+        return pa.FixedSizeListArray.from_arrays(pa.array(kept.ravel(), _DTYPES[dtype]), kept.shape[1])
+
+    def _shaped(self, made: dict[str, pa.Array], rows: int) -> pa.RecordBatch:
+        """In the schema of the index: what it lacks is left out and told, what the source lacks is null."""
+        if self.schema is None:
+            self.schema = pa.schema([pa.field(name, array.type) for name, array in made.items()])
+        schema = self.schema
+        for name in made:
+            if name not in schema.names and name not in self._left_out:
+                self._left_out.add(name)
+                self.trouble.append(f"{self._texts.name}: column {name!r} was left out; the index has no such column")
+        arrays = []
+        for field in schema:
+            array = made.get(field.name)
+            if array is None:
+                array = pa.nulls(rows, field.type)
+            elif array.type != field.type:
+                try:
+                    array = array.cast(field.type)
+                except pa.ArrowException as error:
+                    raise SourceError(
+                        f"{self._texts.name}: column {field.name!r} is {array.type}, in the index {field.type} ({error})"
+                    ) from None
+            arrays.append(array)
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+@final
+class _Known:
+    """Whether an id is in an index; 8 bytes of each are kept."""
+
+    def __init__(self, index: SearchIndex) -> None:
+        self._index = index
+        hashes = [_hashes(batch.column("_id")) for batch in index.batches(["_id"])]
+        self._hashes = np.sort(np.concatenate(hashes)) if hashes else np.zeros(0, np.uint64)
+
+    def require_new(self, batch: pa.RecordBatch, texts: TextSource) -> None:
+        """SourceError for a row whose id is there."""
+        if not len(self._hashes):
+            return
+        own = _hashes(batch.column("_id"))
+        places = np.minimum(np.searchsorted(self._hashes, own), len(self._hashes) - 1)
+        for number in np.flatnonzero(self._hashes[places] == own):
+            name = batch.column("_id")[int(number)].as_py()
+            quoted = name.replace("'", "''")
+            if self._index.table.count_rows(filter=f"_id = '{quoted}'"):
+                row = batch.column("_row")[int(number)].as_py()
+                hint = "" if texts.id_column else "; name a column of ids, or they are the numbers of the rows"
+                raise SourceError(
+                    f"{texts.name}: row {row}: id {name!r} is in the index already; use update to replace it{hint}"
+                )
+
+
+def _hashes(ids: pa.Array) -> Array:
+    return np.asarray(pd.util.hash_array(np.array(ids.to_pylist(), object), categorize=False))
+
+
+def _opened(source: Any, text: str | None, id: str | None, limit: int | None) -> TextSource:
+    texts = open_texts(source, text=text, id=id)
+    if texts.id_column is None and "_id" in texts.columns:
+        texts.id_column = "_id"  # as BEIR and our own tables have it
+    return texts if limit is None else texts.limited(limit)
+
+
+def _require_unique(batch: pa.RecordBatch, texts: TextSource, source: Any) -> None:
+    """SourceError, with both rows, for an id that the source has twice."""
+    if texts.id_column is None:
+        return
+    given, used = batch.column(_own(texts.id_column, batch)), batch.column("_id")
+    given = pa.array([str(value) for value in given.to_pylist()])
+    again = pc.and_(pc.not_equal(given, used), pc.is_valid(batch.column(_own(texts.id_column, batch))))
+    if not pc.any(again).as_py():
+        return
+    number = again.to_pylist().index(True)
+    name, row = given[number].as_py(), batch.column("_row")[number].as_py()
+    first = _first_row(source, texts, name)
+    both = f"rows {first} and {row}" if first is not None and first != row else f"row {row} and one before"
+    raise SourceError(f"{texts.name}: id {name!r} is there twice, in {both}; ids must differ (--id names their column)")
+
+
+def _first_row(source: Any, texts: TextSource, name: str) -> int | None:
+    """The first row of a source with an id; None where the source cannot be read twice."""
+    try:
+        again = open_texts(source, text=texts.text_column, id=texts.id_column)
+        for batch in again.batches(_TEXTS_AT_ONCE):
+            at = pc.index(batch.column("_id"), name).as_py()
+            if at >= 0:
+                return int(batch.column("_row")[at].as_py())
+    except SourceError:
+        pass
+    return None
+
+
+def _own(column: str, batch: pa.RecordBatch) -> str:
+    """A column under the name that the reader gives it: `_id` is kept free for ours."""
+    return column if column != "_id" and column in batch.schema.names else f"{column}_"
+
+
+def _column(name: str) -> str:
+    """A name that a filter can say, and that is not one of ours."""
+    plain = name.replace(".", "_").replace("`", "_").replace('"', "_")
+    return f"{plain}_" if plain in OWN else plain
+
+
+def _building(out: Path) -> Path:
+    return out.with_name(f".{out.name}.new")

@@ -1,0 +1,258 @@
+"""An index is made, changed and read: versions, views, errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lance")
+pytest.importorskip("bm25s")
+pytest.importorskip("Stemmer")
+
+from indexes import bm25, counting, documents
+
+from encoders import make_pair
+from hourglass.errors import ConfigError, FolderError, InputError, SourceError
+from hourglass.uses.search import writing
+from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.lexical import BM25
+from hourglass.uses.search.stages import Query
+
+DOCUMENTS = documents(60)
+
+
+def made(out, source=DOCUMENTS, **options):
+    return SearchIndex.create(source, out, **{"encoder": None, "progress": False, **options})
+
+
+def contents(index):
+    """{id: text} of all documents, and whether words find the same."""
+    rows = np.arange(len(index))
+    texts = index.texts(rows)
+    found = BM25(index).score(Query("1", "red apple"), rows)
+    assert np.allclose(found, bm25(texts, "red apple"), atol=1e-5)
+    return dict(zip(index.names(rows), texts))
+
+
+def test_documents_come_as_they_are_with_the_columns_of_the_source(tmp_path):
+    index = made(tmp_path / "ix", encoder=counting)
+    assert contents(index) == {d["id"]: d["text"] for d in DOCUMENTS}
+    assert index.columns == ["id", "year", "lang"]
+    assert index.take(np.array([5, 2]), ["year"])["year"].to_pylist() == [2005, 2002]
+    lengths = np.linalg.norm(index.vectors(np.array([3, 1])), axis=1)
+    assert np.allclose(lengths, 1, atol=1e-3)
+    assert json.loads((tmp_path / "ix" / "index.json").read_text())["encoder"]["id"] == "counting"
+    assert not (tmp_path / ".ix.new").exists()
+
+
+def test_adding_replacing_removing_and_joining(tmp_path):
+    index = made(tmp_path / "ix")
+    expected = {d["id"]: d["text"] for d in DOCUMENTS}
+    assert index.append([{"id": "new", "text": "red apple"}], progress=False) == 1
+    expected["new"] = "red apple"
+    assert contents(index) == expected
+    changed = [{"id": "d3", "text": "quite other"}, {"id": "newer", "text": "apple apple"}]
+    assert index.update(changed, progress=False) == 2
+    expected |= {"d3": "quite other", "newer": "apple apple"}
+    assert contents(index) == expected
+    assert index.delete(["d7", "new"]) == 2
+    assert index.delete(where="year = 2001") == 3
+    for gone in ("d7", "new", "d1", "d21", "d41"):
+        del expected[gone]
+    assert contents(index) == expected
+    assert index.compact()
+    assert contents(index) == expected == contents(SearchIndex(tmp_path / "ix"))
+    assert len(list((tmp_path / "ix/documents.lance/data").iterdir())) == 1
+    assert [place.name for place in (tmp_path / "ix/cache").iterdir()] == [f"bm25-1.5-0.75@{index.version}"]
+
+
+def test_a_reader_keeps_the_version_that_it_has_opened(tmp_path):
+    writer = made(tmp_path / "ix", encoder=counting)
+    reader = SearchIndex(tmp_path / "ix", encoder=counting)
+    writer.update([{"id": "d0", "text": "changed"}], progress=False)
+    writer.delete(["d1"])
+    assert not writer.compact(), "somebody reads an old version"
+    assert contents(reader) == {d["id"]: d["text"] for d in DOCUMENTS}
+    assert reader.search("red", pipeline="bm25 | dense >> rrf").searched == 60
+    del reader
+    assert writer.compact()
+    assert len(contents(writer)) == 59
+
+
+def test_a_view_has_only_what_matches(tmp_path):
+    index = made(tmp_path / "ix")
+    index.delete(["d0", "d30"])
+    view = index.where("year >= 2010").where("lang = 'de'")
+    years = view.take(view.selected, ["year", "lang"]).to_pylist()
+    assert years == [
+        {"year": d["year"], "lang": "de"}
+        for d in DOCUMENTS
+        if d["year"] >= 2010 and d["lang"] == "de" and d["id"] != "d30"
+    ]
+    assert view.search("red", top=50).searched == len(view.selected)
+    with pytest.raises(ConfigError, match="a view of an index is only read"):
+        view.delete(["d2"])
+
+
+@pytest.mark.parametrize("filter", ["yeer > 3", "year >", "year", "", "year >= 'x'"])
+def test_a_bad_filter_is_one_line_that_names_the_columns(tmp_path, filter):
+    index = made(tmp_path / "ix", DOCUMENTS[:3])
+    with pytest.raises(ConfigError, match=r"expected a condition .*columns: _id, text, id, year, lang\)$") as error:
+        index.where(filter)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="expected a condition"):
+        index.delete(where=filter)
+
+
+def test_ids_must_differ(tmp_path):
+    twice = [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}, {"id": "a", "text": "three"}]
+    with pytest.raises(SourceError, match="id 'a' is there twice, in rows 1 and 3"):
+        made(tmp_path / "ix", twice)
+    assert list(tmp_path.iterdir()) == []
+    index = made(tmp_path / "ix")
+    for write in (index.append, index.update):
+        with pytest.raises(SourceError, match="id 'a' is there twice, in rows 1 and 3"):
+            write(twice, progress=False)
+    with pytest.raises(SourceError, match="row 2: id 'd5' is in the index already; use update"):
+        index.append([{"id": "x", "text": "one"}, {"id": "d5", "text": "two"}], progress=False)
+    with pytest.raises(SourceError, match="no column of ids to update by"):
+        index.update(["one"], progress=False)
+    assert contents(SearchIndex(tmp_path / "ix")) == {d["id"]: d["text"] for d in DOCUMENTS}
+
+
+def test_ids_of_beir_are_taken(tmp_path):
+    index = made(tmp_path / "ix", [{"_id": "q", "text": "one"}, {"_id": "r", "text": "two"}])
+    assert index.names(np.array([1, 0])) == ["r", "q"]
+
+
+def test_a_build_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_COMMITTED_AT_ONCE", 20)
+    monkeypatch.setattr(writing, "_TEXTS_AT_ONCE", 10)
+    read = []
+
+    def encode(texts):
+        read.extend(texts)
+        if len(read) in range(45, 60):
+            raise KeyboardInterrupt
+        return counting(texts)
+
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "ix", encoder=encode)
+    with pytest.raises(FolderError, match="one was begun; run the same command again"):
+        SearchIndex(tmp_path / "ix")
+    read = ["from here on"] * 100
+    index = made(tmp_path / "ix", encoder=encode)
+    assert len(read) == 100 + 1 + 20, "the encoder is tried with one sentence before it begins"
+    assert contents(index) == {d["id"]: d["text"] for d in DOCUMENTS}
+    whole = made(tmp_path / "whole", encoder=counting)
+    assert np.array_equal(index.vectors(np.arange(60)), whole.vectors(np.arange(60)))
+
+
+def test_vectors_may_be_given(tmp_path):
+    source = [{**d, "embedding": counting([d["text"]])[0].tolist()} for d in DOCUMENTS]
+    index = made(tmp_path / "ix", source, vectors="embedding", dtype="float32")
+    own = made(tmp_path / "own", encoder=counting, dtype="float32")
+    assert np.array_equal(index.vectors(np.arange(60)), own.vectors(np.arange(60)))
+    with pytest.raises(ConfigError, match="its vectors were given, and no encoder of queries"):
+        index.search("red", pipeline="dense")
+    asked = SearchIndex(tmp_path / "ix", encoder=counting)
+    assert [h.id for h in asked.search("red").hits] == [h.id for h in own.search("red").hits]
+    for bad, line in (
+        ([1.0, 2.0], "row 1, column 'embedding': a vector of 2 numbers; expected 12"),
+        ("x", "'x' is no vector; expected a list of numbers"),
+        (None, "is no vector"),
+    ):
+        with pytest.raises(SourceError, match=line):
+            index.append([{"id": "n", "text": "t", "embedding": bad}], progress=False)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two tiny encoders."""
+    made = []
+    for seed in (0, 1):
+        folder = tmp_path_factory.mktemp("encoder")
+        for part in make_pair(seed=seed):
+            part.save_pretrained(folder)
+        made.append(str(folder))
+    return made
+
+
+def test_another_encoder_is_refused_and_both_are_named(tmp_path, folders):
+    index = made(tmp_path / "ix", DOCUMENTS[:8], encoder=folders[0])
+    assert index.search(DOCUMENTS[3]["text"], pipeline="dense")[0].id == "d3"
+    assert SearchIndex(tmp_path / "ix").append([{"id": "n", "text": "red"}], progress=False) == 1
+    other = SearchIndex(tmp_path / "ix", encoder=folders[1])
+    with pytest.raises(ConfigError) as error:
+        other.append([{"id": "m", "text": "red"}], progress=False)
+    assert folders[0] in str(error.value)
+    assert folders[1] in str(error.value)
+    assert len(SearchIndex(tmp_path / "ix")) == 9
+
+
+def test_columns_that_differ_are_told(tmp_path):
+    index = made(tmp_path / "ix")
+    index.append([{"id": "x", "text": "one", "colour": "red"}], progress=False)
+    assert index.trouble == ["the list: column 'colour' was left out; the index has no such column"]
+    assert index.take(index.rows_of(["x"]), ["year"])["year"].to_pylist() == [None]
+    with pytest.raises(SourceError, match="column 'year' is string, in the index int64"):
+        index.append([{"id": "y", "text": "one", "year": "soon"}], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"dtype": "int8"}, "dtype 'int8'"),
+        ({"similarity": "l2"}, "similarity 'l2'"),
+        ({"k1": -1.0}, "k1 -1.0"),
+        ({"stem": "klingon"}, "no stems of 'klingon'"),
+        ({"code": "sign"}, "a binary code is made of vectors"),
+        ({"encoder": counting, "code": "sgn"}, r"no code 'sgn' \(did you mean 'sign'\?\)"),
+        ({"vectors": "nope"}, "no column 'nope'"),
+        ({"text": "nope"}, "no column 'nope'"),
+    ],
+)
+def test_bad_settings_are_one_line_and_leave_nothing(tmp_path, options, line):
+    with pytest.raises(InputError, match=line) as error:
+        made(tmp_path / "ix", **options)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ix").exists()
+
+
+def test_an_index_is_replaced_only_when_forced(tmp_path):
+    made(tmp_path / "ix")
+    with pytest.raises(FolderError, match="exists; choose another --out, or replace it with --force"):
+        made(tmp_path / "ix")
+    assert len(made(tmp_path / "ix", DOCUMENTS[:5], force=True)) == 5
+    (tmp_path / "other").mkdir()
+    with pytest.raises(FolderError, match="is no search index"):
+        made(tmp_path / "other", force=True)
+
+
+def test_an_index_from_which_all_was_removed_finds_nothing(tmp_path):
+    index = made(tmp_path / "ix", DOCUMENTS[:5], encoder=counting, code="sign")
+    index.delete(where="year > 0")
+    assert len(index) == 0
+    for spec in ("bm25", "dense", "hamming", None):
+        assert len(index.search("red", pipeline=spec)) == 0
+    index.append(DOCUMENTS[:2], progress=False)
+    assert len(index.search("red", pipeline="dense")) == 2
+
+
+def test_a_damaged_cache_is_one_line_that_says_what_to_remove(tmp_path):
+    index = made(tmp_path / "ix", encoder=counting, code="sign")
+    for spec, place, file in (
+        ("bm25", "bm25-1.5-0.75@1", "weights.npy"),
+        ("dense", "dense@1", "vectors"),
+        ("hamming", "hamming@1", "codes"),
+    ):
+        before = [hit.id for hit in index.search("red", pipeline=spec).hits]
+        path = tmp_path / "ix/cache" / place / file
+        path.write_bytes(path.read_bytes()[:-8])
+        with pytest.raises(FolderError, match=r"cache.*remove") as error:
+            index.search("red", pipeline=spec)
+        assert "\n" not in str(error.value)
+        for part in path.parent.iterdir():
+            part.unlink()
+        path.parent.rmdir()
+        assert [hit.id for hit in index.search("red", pipeline=spec).hits] == before
