@@ -163,8 +163,8 @@ class Head(Waist):
 
 
 def first_tokens(starts: Any, stops: Any, spans: Sequence[tuple[int, int]], special: Sequence[int]) -> list[int]:
-    """The place of the first token that reaches into each stretch of characters, `starts` to `stops`; NO_TOKEN of one that is
-    cut off. `spans` and `special` are those of the tokens, as a fast tokenizer gives them."""
+    """The place of the first token that reaches into each stretch of characters, `starts` to `stops`; NO_TOKEN of one
+    that is cut off. `spans` and `special` are those of the tokens, as a fast tokenizer gives them."""
     tokens = np.flatnonzero(np.array(special) == 0)
     if not len(tokens):
         return [NO_TOKEN] * len(starts)

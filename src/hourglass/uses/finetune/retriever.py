@@ -127,7 +127,8 @@ def checked_learning(negatives: int, contrastive: float, distillation: float) ->
 
 
 def checked_pair(i: int, example: Any, negatives: int, taught: bool) -> None:
-    """SourceError for example `i` if it is no `Pair`, has too few negatives, or lacks a teacher's scores where it is `taught`."""
+    """SourceError for example `i` if it is no `Pair`, has too few negatives, or lacks a teacher's scores where it is
+    `taught`."""
     if not isinstance(example, Pair):
         raise SourceError(f"example {i}: expected a Pair, found {type(example).__name__}")
     if len(example.negatives) < negatives:
@@ -139,8 +140,8 @@ def checked_pair(i: int, example: Any, negatives: int, taught: bool) -> None:
 
 
 def pair_batch(head: Head, examples: Sequence[Pair], negatives: int, taught: bool) -> dict[str, Tensor]:
-    """Tokens of the queries [n, L] ("query_ids" ...) and of the documents [n, 1 + negatives, L'] ("ids" ...), own one first;
-    "teacher" [n, 1 + negatives] where examples are `taught`. Raises SourceError as `checked_pair`."""
+    """Tokens of the queries [n, L] ("query_ids" ...) and of the documents [n, 1 + negatives, L'] ("ids" ...), own one
+    first; "teacher" [n, 1 + negatives] where examples are `taught`. Raises SourceError as `checked_pair`."""
     for i, example in enumerate(examples):
         checked_pair(i, example, negatives, taught)
     documents = [text for e in examples for text in (e.document, *e.negatives[:negatives])]
@@ -153,8 +154,8 @@ def pair_batch(head: Head, examples: Sequence[Pair], negatives: int, taught: boo
 
 
 def pair_losses(scores: Tensor, batch: Batch, contrastive: float, distillation: float, teaching: Teaching) -> Losses:
-    """{"contrastive", "distillation"} of scores [n, n x (1 + negatives)] of a `pair_batch`, documents in its order; each only
-    where it has a weight. A document that is the same as a query's own does not count as wrong."""
+    """{"contrastive", "distillation"} of scores [n, n x (1 + negatives)] of a `pair_batch`, documents in its order;
+    each only where it has a weight. A document that is the same as a query's own does not count as wrong."""
     n, group = batch["ids"].shape[:2]
     ids = batch["ids"].flatten(0, 1)
     own = torch.arange(n, device=ids.device) * group

@@ -1,11 +1,12 @@
-"""Documents made longer by what they may be asked: queries that a model writes for each, some of them kept, added to its text.
+"""Documents made longer by what they may be asked: queries that a model writes for each, some of them kept, added to
+its text.
 
     writer = QueryWriter("run/model")                              # any sequence-to-sequence model of transformers
     expand("texts.jsonl", "expanded.jsonl", writer, number=40)     # and an index of words over expanded.jsonl
 
-doc2query (Nogueira et al. 2019): queries are drawn, each token among the `top_k` likeliest. doc2query-- (Gospodinov et al. 2023): of all
-queries of a corpus those are dropped whose relevance to their document is below a percentile. TILDE (Zhuang and Zuccon 2021): no
-query is written, the likeliest tokens that the text lacks are added (`likely_tokens`).
+doc2query (Nogueira et al. 2019): queries are drawn, each token among the `top_k` likeliest. doc2query-- (Gospodinov et
+al. 2023): of all queries of a corpus those are dropped whose relevance to their document is below a percentile. TILDE
+(Zhuang and Zuccon 2021): no query is written, the likeliest tokens that the text lacks are added (`likely_tokens`).
 
 A writer of queries is a BART tuned on pairs (text, query):
 
@@ -53,7 +54,8 @@ _MADE = ("id", "_id", "_row", "queries", "scores")
 class QueryWriter:
     """Texts to queries.
 
-    model       a folder, a `Writer`'s too, or Hub id of a sequence-to-sequence model of transformers; or (network, tokenizer)
+    model       a folder, a `Writer`'s too, or Hub id of a sequence-to-sequence model of transformers; or (network,
+                tokenizer)
     top_k       tokens that each is drawn among
     max_tokens  of a query, at most
     longest     tokens of a text that are read
@@ -93,7 +95,8 @@ class QueryWriter:
 
     @torch.inference_mode()
     def write(self, text: str, number: int) -> list[str]:
-        """So many queries for a text, less those that are empty; of equal ones all stay, as they weigh in an index of words."""
+        """So many queries for a text, less those that are empty; of equal ones all stay, as they weigh in an index of
+        words."""
         device = next(self._network.parameters()).device
         read = self._tokenizer(text, truncation=True, max_length=self._longest, return_tensors="pt").to(device)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]
@@ -130,13 +133,13 @@ def expand(
     """Write a source anew with queries added to each text, to a .jsonl or .parquet file of this machine.
 
     number      queries of a document; with `size` of each of its passages of so many words (the authors: 10)
-    score       of a document, or the passage that a query was written for, for the query. Queries are kept whose score is at or above the
-                `percentile` of those of all queries; None keeps all
+    score       of a document, or the passage that a query was written for, for the query. Queries are kept whose score
+                is at or above the `percentile` of those of all queries; None keeps all
     text, id, limit    as of `open_texts`
 
-    Columns: the source's, the text with the queries after it, "id", and "queries", those that were kept. What was written so far is
-    kept in TO.parts: the same call after a stop goes on. Returns {"documents", "queries", "kept", "threshold"}, the last None without
-    `score`.
+    Columns: the source's, the text with the queries after it, "id", and "queries", those that were kept. What was
+    written so far is kept in TO.parts: the same call after a stop goes on. Returns {"documents", "queries", "kept",
+    "threshold"}, the last None without `score`.
 
     Raises FolderError where `to` exists without `force`, or TO.parts holds what other settings or another source gave.
     """
@@ -278,11 +281,13 @@ def _expanded(
 
 @torch.inference_mode()
 def likely_tokens(model: tuple[Any, Any], texts: Sequence[str], most: int = 200, longest: int = 512) -> list[list[str]]:
-    """The likeliest words for each text that it lacks, at most so many, by a masked language model's head at the first token (TILDE).
+    """The likeliest words for each text that it lacks, at most so many, by a masked language model's head at the first
+    token (TILDE).
 
     model  (network, tokenizer), trained so that its first token predicts the queries of a text
 
-    Only tokens that begin a word and are made of letters and digits, two or more. ConfigError for a network without a head.
+    Only tokens that begin a word and are made of letters and digits, two or more. ConfigError for a network without a
+    head.
     """
     network, tokenizer = model
     matrix = network.get_output_embeddings()

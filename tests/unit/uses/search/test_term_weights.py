@@ -1,4 +1,5 @@
-"""Weights of terms: what is learned and how it is read, by hand and by brute force; simulated text in which frequency misleads."""
+"""Weights of terms: what is learned and how it is read, by hand and by brute force; simulated text in which frequency
+misleads."""
 
 import json
 from collections import Counter
@@ -35,6 +36,7 @@ from hourglass.uses.search.term_weights import (
     recalled,
     word_spans,
 )
+from hourglass.uses.search.words import Words
 from hourglass.uses.vectors import Weigher
 
 ROWS = st.lists(st.dictionaries(st.sampled_from("abcde"), st.floats(0, 1e4, allow_subnormal=False)), max_size=6)
@@ -147,6 +149,14 @@ def test_recall_is_the_share_of_queries_that_name_a_term():
         recalled("red", [])
 
 
+def test_terms_can_be_those_of_an_index():
+    pytest.importorskip("bm25s")
+    pytest.importorskip("Stemmer")
+    example = recalled("The running rivers", ["river runs", "the"], Words().spans)
+    assert example.recall == (0.5, 0.5)
+    assert example.text[slice(*example.stretches[0])] == "running"
+
+
 def test_a_word_has_the_weight_of_its_first_piece_and_repeats_the_largest(bert):
     model = DeepCT(DeepCTConfig(max_tokens=64, dropout=0.0), bert).eval()
     text = "redstone apple redstone"
@@ -196,7 +206,8 @@ def test_terms_that_are_cut_off_have_no_weight(bert):
 
 
 def simulated(random, number):
-    """(text, subject): a sentence about a subject, and a quotation, before or after it, that says another word over and over."""
+    """(text, subject): a sentence about a subject, and a quotation, before or after it, that says another word over
+    and over."""
     made = []
     for _ in range(number):
         subject, other, filler = random.choice(len(WORDS), 3, replace=False)

@@ -5,8 +5,9 @@
     DeepImpact  what a term adds to the score of a document, however often it is there
     Coil        a number for each token (uniCOIL), or a vector (COIL), compared where query and document share the token
 
-All but COIL give {term: weight} for each text; `explain` says which terms carried a document, `quantised` makes a byte of a
-weight. SPLADE is the lexical part of `hourglass.uses.finetune.Retriever`. Wang et al. 2024 (arXiv 2403.00784), section on term weights.
+All but COIL give {term: weight} for each text; `explain` says which terms carried a document, `quantised` makes a byte
+of a weight. SPLADE is the lexical part of `hourglass.uses.finetune.Retriever`. Wang et al. 2024 (arXiv 2403.00784),
+section on term weights.
 """
 
 from hourglass.uses.search.term_weights.coil import Coil, CoilConfig

@@ -1,17 +1,19 @@
-"""COIL and uniCOIL: tokens that query and document share, compared in their contexts (Gao et al. 2021, arXiv 2104.07186; Lin and Ma
-2021, arXiv 2106.14807).
+"""COIL and uniCOIL: tokens that query and document share, compared in their contexts (Gao et al. 2021, arXiv
+2104.07186; Lin and Ma 2021, arXiv 2106.14807).
 
     v_t     = W h_t + b in R^width (COIL), or relu(w . h_t + b) (uniCOIL, width None)
-    s(q, d) = sum over q's tokens t of max(0, the largest <v_t, v_j> over d's tokens j that are t)   + <cls_q, cls_d> with `cls`
+    s(q, d) = sum over q's tokens t of max(0, the largest <v_t, v_j> over d's tokens j that are t)
+              + <cls_q, cls_d>                                                            # with `cls`
 
-Special tokens have no part in the sum. One tower reads both sides. Take an encoder whose tokenizer gives a word the same token
-wherever it stands, as WordPiece does; to byte-level ones the first word of a text is another token. Learned from `Pair`: a query's
-own document against the others of the batch, with hard negatives and a teacher where the examples have them.
+Special tokens have no part in the sum. One tower reads both sides. Take an encoder whose tokenizer gives a word the
+same token wherever it stands, as WordPiece does; to byte-level ones the first word of a text is another token. Learned
+from `Pair`: a query's own document against the others of the batch, with hard negatives and a teacher where the
+examples have them.
 
     model = Coil(CoilConfig(), (network, tokenizer))
     fit(model, pairs, TrainConfig(lr=5e-6, ...))
     model.weigh(documents), model.weigh(queries, "query")          # {token: weight}, of uniCOIL
-    write_vectors(model, source, "weights.parquet", sparse=True)   # tokens and weights as an index takes them, of uniCOIL
+    write_vectors(model, source, "weights.parquet", sparse=True)   # as an index takes them, of uniCOIL
     model.similarity(queries, documents)                           # of both
 """
 
@@ -42,7 +44,8 @@ Side = Literal["query", "document"]
 
 
 class Read(NamedTuple):
-    """Of n texts: tokens [n, L], which of them are compared [n, L], their vectors [n, L, width or 1], and [n, cls], cls 0 without."""
+    """Of n texts: tokens [n, L], which of them are compared [n, L], their vectors [n, L, width or 1], and [n, cls],
+    cls 0 without."""
 
     ids: Tensor
     kept: Tensor
@@ -141,8 +144,8 @@ class Coil(Head):
     # Reading texts --------------------------------------------------------------------------------
 
     def weigh(self, texts: Sequence[str], of: Side = "document") -> list[Terms]:
-        """{token: weight} of uniCOIL, weights above 0: of a token that is there several times the largest in a document, the sum in a
-        query, so that the inner product of the two is the score."""
+        """{token: weight} of uniCOIL, weights above 0: of a token that is there several times the largest in a
+        document, the sum in a query, so that the inner product of the two is the score."""
         rows = self._rows(texts, of)
         names = self.tokenizer.convert_ids_to_tokens(range(rows.shape[1]))
         ends = rows.indptr

@@ -8,9 +8,10 @@
     fit(model, [recalled(text, its_queries) for ...], TrainConfig(lr=2e-5, batch_size=16, ...))
     rows = bm25_weights(frequencies(model.weigh(texts)), k1=10, b=0.9)
 
-With few queries a document most targets are 0, and the error is small for a model that says 0 everywhere: leave stop words out
-of `spans`, and look at `score`, the correlation, on texts that were not learned from. Differences from the authors' code: terms
-are what `spans` says and not runs of word pieces, so that any tokenizer will do; only terms are learned from, punctuation is not.
+With few queries a document most targets are 0, and the error is small for a model that says 0 everywhere: leave stop
+words out of `spans`, and look at `score`, the correlation, on texts that were not learned from. Differences from the
+authors' code: terms are what `spans` says and not runs of word pieces, so that any tokenizer will do; only terms are
+learned from, punctuation is not.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Recalled:
 
 
 def recalled(text: str, queries: Sequence[str], spans: Spans = word_spans) -> Recalled:
-    """The share of `queries`, all of which look for the text, that name each of its terms; SourceError without a query."""
+    """The share of `queries`, all of which look for the text, that name each of its terms; SourceError without a
+    query."""
     if not len(queries):
         raise SourceError("a text without queries: expected one or more that look for it")
     named = Counter(term for query in queries for term in {term for _, _, term in spans(query)})
@@ -72,7 +74,8 @@ class DeepCT(TermHead):
 
     @classmethod
     def published(cls, folder: str | Path, *, max_tokens: int | None = None) -> Self:
-        """Of a token classifier of transformers with one label; see `read_published`. The authors' own are TensorFlow's."""
+        """Of a token classifier of transformers with one label; see `read_published`. The authors' own are
+        TensorFlow's."""
         found = read_published(folder, {"classifier"}, {"classifier"})
         linear = found.linears["classifier"]
         if linear.out_features != 1:

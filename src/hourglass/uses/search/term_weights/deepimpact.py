@@ -4,8 +4,8 @@
     score(q, d)  = sum over the terms that q and d share of impact(t, d)
     loss         = cross-entropy of a query's document among it and its negatives
 
-Documents are expanded first (`document_expansion`), so that they have the terms that queries will name. Queries are not read by
-the model: a term of a query counts 1.
+Documents are expanded first (`document_expansion`), so that they have the terms that queries will name. Queries are
+not read by the model: a term of a query counts 1.
 
     model = DeepImpact(DeepImpactConfig(negatives=1), (network, tokenizer))
     fit(model, [impacted(pair) for pair in mined], TrainConfig(...))
@@ -32,7 +32,8 @@ from hourglass.waist import Batch, Losses
 
 @dataclass(frozen=True)
 class Impacted:
-    """A query's document and its negatives, where the query's terms are first in each, and a teacher's scores of all."""
+    """A query's document and its negatives, where the query's terms are first in each, and a teacher's scores of
+    all."""
 
     documents: tuple[str, ...]
     stretches: tuple[tuple[Stretch, ...], ...]
@@ -89,7 +90,8 @@ class DeepImpact(TermHead):
         self.hidden, self.linear = nn.Linear(width, width), nn.Linear(width, 1)
 
     def collate(self, examples: Sequence[Impacted]) -> Batch:
-        """Tokens of the documents [n, 1 + negatives, L], own one first, and "first" [n, 1 + negatives, terms]; "teacher"."""
+        """Tokens of the documents [n, 1 + negatives, L], own one first, and "first" [n, 1 + negatives, terms];
+        "teacher"."""
         config, group = self.config, 1 + self.config.negatives
         for i, example in enumerate(examples):
             if not isinstance(example, Impacted):

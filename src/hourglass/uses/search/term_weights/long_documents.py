@@ -19,7 +19,8 @@ def folded(rows: Sequence[Mapping[str, float]], fold: Fold = "decay") -> Terms:
     """A document's weights of those of its passages, in the order of the text; a passage without a term has 0 of it.
 
     "mean", "sum", "max"    over all passages
-    "decay"                 sum of weight / place over the sum of 1 / place, 1 for the first passage: what comes first counts most
+    "decay"                 sum of weight / place over the sum of 1 / place, 1 for the first passage: what comes first
+                            counts most
     """
     if fold not in get_args(Fold):
         raise ConfigError(f"no fold {fold!r}{nearest(str(fold), get_args(Fold))}")
@@ -42,8 +43,8 @@ def by_passages(
     stride: int | None = None,
     most: int | None = None,
 ) -> list[Terms]:
-    """Weights of documents of any length: `weigh` reads windows of `size` words, one every `stride` (as many as `size` by default),
-    at most `most` of a document. A text without words has none."""
+    """Weights of documents of any length: `weigh` reads windows of `size` words, one every `stride` (as many as `size`
+    by default), at most `most` of a document. A text without words has none."""
     folded([], fold)  # a fold that there is not is refused before anything is read
     cut = [[part.text for part in passages(text, size, stride or size, most=most)] for text in texts]
     flat = [part for parts in cut for part in parts]

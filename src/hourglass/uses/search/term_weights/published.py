@@ -1,10 +1,12 @@
 """Weights as the authors of term weights publish them: an encoder of transformers and linear layers, in one folder.
 
-    config.json, tokenizer files, model.safetensors or pytorch_model.bin     encoder and linear layers together
-    model.pt                                                                 linear layers beside it, where they are apart (COIL)
+    config.json, tokenizer files
+    model.safetensors or pytorch_model.bin    encoder and linear layers together
+    model.pt                                  linear layers, where they are apart from the encoder (COIL)
 
-The names of the encoder's tensors begin with its prefix ("bert."), with "coil_encoder." before it or not; tensors without one are the
-encoder's as well. What is in no place of encoder or layers is refused, and so is a layer that lacks.
+The names of the encoder's tensors begin with its prefix ("bert."), with "coil_encoder." before it or not; tensors
+without one are the encoder's as well. What is in no place of encoder or layers is refused, and so is a layer that
+lacks.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ class Published:
 
 
 def read_published(folder: str | Path, linears: Set[str], required: Set[str]) -> Published:
-    """What a folder holds, with those of `linears` that there are; FolderError where `required` ones, or tensors of the encoder, lack,
-    and for tensors of anything else. Pickles are read for tensors alone."""
+    """What a folder holds, with those of `linears` that there are; FolderError where `required` ones, or tensors of
+    the encoder, lack, and for tensors of anything else. Pickles are read for tensors alone."""
     from transformers import AutoConfig, AutoModel
 
     folder = Path(folder)

@@ -1,4 +1,5 @@
-"""Weights of terms, {term: weight} for each text: as term frequencies, as weights of BM25, as bytes, and what they explain."""
+"""Weights of terms, {term: weight} for each text: as term frequencies, as weights of BM25, as bytes, and what they
+explain."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ Terms = dict[str, float]
 """Weights of a text's terms; a term without one has 0."""
 
 Spans = Callable[[str], Iterable[tuple[int, int, str]]]
-"""(start, stop, term) of the terms of a text, in its characters; the same for documents and queries."""
+"""(start, stop, term) of the terms of a text, in its characters; the same for documents and queries.
+`Words(...).spans` of an index is one."""
 
 _WORD = re.compile(r"\w+")
 _MOST = 255
@@ -33,8 +35,8 @@ def word_spans(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def frequencies(rows: Sequence[Mapping[str, float]], scale: int = 100, *, root: bool = False) -> list[dict[str, int]]:
-    """round(scale x weight), or round(scale x sqrt(weight)) with `root`, in the place of term frequencies; below 1 a term is
-    left out."""
+    """round(scale x weight), or round(scale x sqrt(weight)) with `root`, in the place of term frequencies; below 1 a
+    term is left out."""
     if scale < 1:
         raise ConfigError(f"scale {scale}: expected 1 or more")
     made = []
@@ -46,11 +48,12 @@ def frequencies(rows: Sequence[Mapping[str, float]], scale: int = 100, *, root: 
 
 
 def bm25_weights(rows: Sequence[Mapping[str, float]], k1: float, b: float) -> list[Terms]:
-    """BM25 as weights of terms, by frequencies that need not be whole: the inner product with a query's counts is its score.
+    """BM25 as weights of terms, by frequencies that need not be whole: the inner product with a query's counts is its
+    score.
 
-    log(1 + (N - n + 1/2) / (n + 1/2)) x f / (f + k1 (1 - b + b x length / mean length)), Lucene's form, lengths being sums of
-    frequencies. Both k1 and b have to be chosen anew when frequencies change: DeepCT's authors take 10 and 0.9, 18 and 0.7 with
-    the root. ConfigError for a k1 below 0, or a b that is no share.
+    log(1 + (N - n + 1/2) / (n + 1/2)) x f / (f + k1 (1 - b + b x length / mean length)), Lucene's form, lengths being
+    sums of frequencies. Both k1 and b have to be chosen anew when frequencies change: DeepCT's authors take 10 and
+    0.9, 18 and 0.7 with the root. ConfigError for a k1 below 0, or a b that is no share.
     """
     if not k1 >= 0 or not 0 <= b <= 1:
         raise ConfigError(f"k1 {k1}, b {b}: expected 0 or more, and a share from 0 to 1")
@@ -86,8 +89,8 @@ class Carried(NamedTuple):
 
 
 def explain(query: Mapping[str, float], document: Mapping[str, float], first: int | None = None) -> list[Carried]:
-    """Which terms carried the document for the query, the most first, of equal ones in the order of the alphabet; their scores
-    sum to the document's."""
+    """Which terms carried the document for the query, the most first, of equal ones in the order of the alphabet;
+    their scores sum to the document's."""
     shared = [Carried(term, weight, document[term]) for term, weight in query.items() if term in document]
     return sorted(shared, key=lambda each: (-each.score, each.term))[:first]
 

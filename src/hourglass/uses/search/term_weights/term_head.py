@@ -1,4 +1,5 @@
-"""What models of a weight for each term share: terms to the tokens that speak for them, a text's terms to its weights."""
+"""What models of a weight for each term share: terms to the tokens that speak for them, a text's terms to its
+weights."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ Stretch = tuple[int, int]
 
 
 class TermHead(Head):
-    """A head with a number for each term, read at the first token of it; `first_only`: and of a term's first occurrence."""
+    """A head with a number for each term, read at the first token of it; `first_only`: and of a term's first
+    occurrence."""
 
     first_only: ClassVar[bool]
 
@@ -63,8 +65,8 @@ class TermHead(Head):
         return list(firsts.values())
 
     def located(self, texts: Sequence[str], stretches: Sequence[Sequence[Stretch]]) -> dict[str, Tensor]:
-        """Tokens of the texts, and "first" [n, terms], the place of the first token of each stretch of a text; NO_TOKEN of what
-        is cut off, and of padding."""
+        """Tokens of the texts, and "first" [n, terms], the place of the first token of each stretch of a text;
+        NO_TOKEN of what is cut off, and of padding."""
         if not len(texts):
             raise SourceError("an empty batch: expected at least one example")
         for i, text in enumerate(texts):
