@@ -245,10 +245,12 @@ class CLMMLM(TextModel):
             raise ConfigError(
                 f"steps {steps}: expected enough for each of {len(names)} phases, which end at {ends[:-1]}"
             )
-        for number, (name, end) in enumerate(zip(names, ends), 1):
-            yield Lesson("" if number == len(names) else f"phase-{number}-{name}", end - self._before, *examples)
-            self._before = end
-        self._before = 0
+        try:
+            for number, (name, end) in enumerate(zip(names, ends), 1):
+                yield Lesson("" if number == len(names) else f"phase-{number}-{name}", end - self._before, *examples)
+                self._before = end
+        finally:
+            self._before = 0
 
     def collate(self, examples: Sequence[Any]) -> Batch:
         """Texts, or packed rows, to what the objective of the step that comes next needs.
