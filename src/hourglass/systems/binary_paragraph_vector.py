@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -43,10 +44,12 @@ from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.nn.text_system import TextSystem
 from hourglass.storage.atomic import read_json
 from hourglass.systems.binary_paragraph_vector_parts import (
+    Array,
     as_bytes,
-    counted,
     kept_share,
     minimum,
+    shares,
+    side_by_side,
     straight_through,
     terms,
     text_hash,
@@ -184,8 +187,8 @@ _ADAM = {"batch_size": 512, "lr": 0.01, "schedule": "constant", "warmup": 0.0, "
 class BinaryParagraphVector(TextSystem):
     """Binary codes of documents, learned from their words alone; see the module's docstring.
 
-    The vocabulary and a row for each document come with `initialize`, when training begins. Its memory is a row of
-    `config.size` numbers (and two of Adam's) for each document, which the folder of the trained model does not keep.
+    The vocabulary and a row for each document come with `initialize`, when training begins. For each document its memory has
+    three rows of `config.size` numbers (two are Adam's) and its words; the folder of the trained model keeps none of it.
     """
 
     Config = BinaryParagraphVectorConfig
@@ -217,6 +220,8 @@ class BinaryParagraphVector(TextSystem):
         self._words: list[str] = []
         self._number: dict[str, int] = {}
         self._row: dict[int, int] = {}
+        self._read: dict[int, tuple[Array, Array]] = {}
+        self._keep = np.empty(0)
 
     @property
     def width(self) -> int:
@@ -250,22 +255,23 @@ class BinaryParagraphVector(TextSystem):
                 f"no word stands {config.min_count} times in the texts: give more texts, or a lower min_count"
             )
         device = self.out.device
+        self.counts = torch.tensor([n for _, n in kept], device=device)
         self._know([word for word, _ in kept])
         self.spelled = torch.frombuffer(bytearray("\n".join(self._words).encode()), dtype=torch.uint8).to(device)
-        self.counts = torch.tensor([n for _, n in kept], device=device)
         self.hashes = torch.tensor(sorted(seen), device=device)
         self._row = {number: row for row, number in enumerate(sorted(seen))}
         size = len(kept)
         self.documents.data = 0.1 * torch.randn(len(seen), config.size, device=device)
         self.out.data = 0.01 * torch.randn(size, self.out.shape[1], device=device)
         # Of negative sampling a logit is no log probability: it starts at 0.
-        shares = self.counts / self.counts.sum()
-        self.bias.data = torch.zeros(size, device=device) if config.objective == "negative" else shares.log()
+        unigram = self.counts / self.counts.sum()
+        self.bias.data = torch.zeros(size, device=device) if config.objective == "negative" else unigram.log()
         if self.around is not None:
             self.around.data = 0.01 * torch.randn(size, self.around.shape[1], device=device)
 
     def _know(self, words: list[str]) -> None:
         self._words, self._number = words, {word: number for number, word in enumerate(words)}
+        self._read, self._keep = {}, kept_share(self.counts.cpu().numpy()[: len(words)], self.config.subsample)
 
     def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
         """Sizes come from the data, so what is loaded says them."""
@@ -299,13 +305,23 @@ class BinaryParagraphVector(TextSystem):
                 raise SourceError(f"example {i}: expected a text, found {type(text).__name__}")
         if not self._words:
             return as_bytes(examples)
-        ordered = [[self._number[w] for w in self._terms(text) if w in self._number] for text in examples]
-        row = torch.tensor([self._row.get(text_hash(text), -1) for text in examples])
-        batch = {"row": row, "known": torch.tensor([bool(ids) for ids in ordered])}
-        keep = kept_share(self.counts.cpu().numpy(), self.config.subsample)
+        rows = [self._row.get(text_hash(text), -1) for text in examples]
+        read = [self._content(text, row) for text, row in zip(examples, rows)]
+        batch = {"row": torch.tensor(rows), "known": torch.tensor([bool(len(words)) for words, _ in read])}
         if self.config.model == "dbow":
-            return {**batch, **counted(ordered, keep)}
-        return {**batch, **windows(ordered, keep, self.config.draws, self.config.window, at_random=self.training)}
+            return {**batch, **side_by_side(read)}
+        ordered = [words for words, _ in read]
+        return {**batch, **windows(ordered, self._keep, self.config.draws, self.config.window, at_random=self.training)}
+
+    def _content(self, text: str, row: int) -> tuple[Array, Array]:
+        """Words and shares of a text (dm: its words in order, no shares); of documents that are learned from read once only."""
+        found = self._read.get(row)
+        if found is None:
+            ids = np.array([self._number[word] for word in self._terms(text) if word in self._number], np.int32)
+            found = shares(ids, self._keep) if self.config.model == "dbow" else (ids, ids[:0])
+            if row >= 0 and self.training:
+                self._read[row] = found
+        return found
 
     def _terms(self, text: str) -> list[str]:
         return terms(text, self.config.stop_words == "english", self.config.bigrams)

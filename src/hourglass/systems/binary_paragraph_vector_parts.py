@@ -49,20 +49,23 @@ def kept_share(counts: Array, rate: float) -> Array:
     return np.minimum(1.0, np.sqrt(ratio) + ratio)
 
 
-def counted(ordered: Sequence[Sequence[int]], keep: Array) -> Batch:
-    """ids, weights [n, L]: different words of each document, and their shares of it after subsampling."""
-    found = [np.unique(np.array(ids, np.int64), return_counts=True) for ids in ordered]
-    ids = torch.zeros(len(found), max(1, max(len(words) for words, _ in found)), dtype=torch.int64)
-    weights = torch.zeros(ids.shape)
-    for i, (words, times) in enumerate(found):
-        if len(words):
-            weight = times * keep[words]
-            ids[i, : len(words)] = torch.from_numpy(words)
-            weights[i, : len(words)] = torch.from_numpy(weight / weight.sum())
-    return {"ids": ids, "weights": weights}
+def shares(ids: Array, keep: Array) -> tuple[Array, Array]:
+    """(different words, their shares of the document after subsampling), of the ids of its words."""
+    words, times = np.unique(ids, return_counts=True)
+    weights = times * keep[words]
+    return words, (weights / weights.sum()).astype(np.float32)
 
 
-def windows(ordered: Sequence[Sequence[int]], keep: Array, draws: int, window: int, *, at_random: bool) -> Batch:
+def side_by_side(documents: Sequence[tuple[Array, Array]]) -> Batch:
+    """ids, weights [n, L] of what `shares` gives."""
+    ids = np.zeros((len(documents), max(1, max(len(words) for words, _ in documents))), np.int64)
+    weights = np.zeros(ids.shape, np.float32)
+    for i, (words, share) in enumerate(documents):
+        ids[i, : len(words)], weights[i, : len(words)] = words, share
+    return {"ids": torch.from_numpy(ids), "weights": torch.from_numpy(weights)}
+
+
+def windows(ordered: Sequence[Array], keep: Array, draws: int, window: int, *, at_random: bool) -> Batch:
     """ids, weights [n, draws], around [n, draws, 2 window]: words of each document and the ids around them, -1 beyond its ends.
 
     at_random  drawn as subsampling keeps them, of equal weight; otherwise evenly spaced, weighed by it
@@ -73,9 +76,9 @@ def windows(ordered: Sequence[Sequence[int]], keep: Array, draws: int, window: i
     around = torch.full((*ids.shape, 2 * window), -1)
     steps = torch.tensor([*range(-window, 0), *range(1, window + 1)])
     for i, of_text in enumerate(ordered):
-        if not of_text:
+        if not len(of_text):
             continue
-        words = torch.tensor(of_text)
+        words = torch.from_numpy(of_text.astype(np.int64))
         if at_random:
             places = torch.multinomial(chance[words], draws, replacement=True)
             shares = torch.full((draws,), 1 / draws)

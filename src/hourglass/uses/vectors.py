@@ -136,7 +136,7 @@ class SystemEncoder:
         if "code" in self.columns and self._coder is not None:
             device = next(self._model.parameters()).device
             codes = pack(self._coder.bits_of(torch.from_numpy(vectors).to(device)).cpu().numpy())
-            known: list[bool] = np.any(vectors, axis=1).tolist()  # what the model cannot read has no code
+            known = [bool(row.any()) for row in vectors]  # what the model cannot read has no code
             made.append(pa.array([c.tobytes() if k else None for c, k in zip(codes, known)], self.columns["code"]))
         return made
 

@@ -207,7 +207,7 @@ def test_the_folder_keeps_no_documents_and_a_foreign_one_is_refused(tmp_path):
 
 
 def test_words_around_are_those_of_the_text():
-    batch = windows([[5, 6, 7], []], np.ones(8), draws=4, window=2, at_random=False)
+    batch = windows([np.array([5, 6, 7]), np.array([])], np.ones(8), draws=4, window=2, at_random=False)
     assert batch["ids"].tolist() == [[5, 6, 7, 0], [0, 0, 0, 0]]
     assert batch["around"][0, :3].tolist() == [[-1, -1, 6, 7], [-1, 5, 7, -1], [5, 6, -1, -1]]
     assert batch["weights"].sum(1).tolist() == [1.0, 0.0]

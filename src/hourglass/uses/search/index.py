@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -175,6 +176,8 @@ class SearchIndex:
         try:
             if not filter.strip():
                 raise ValueError("it is empty")
+            if ";" in re.sub(r"'[^']*'", "", filter):
+                raise ValueError("there is a ';' in it")  # what follows would be dropped without a word
             self.table.scanner(columns=["_id"], filter=filter, limit=1).to_table()
         except (OSError, ValueError, TypeError) as error:
             if is_damage(error):
