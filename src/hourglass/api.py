@@ -512,7 +512,7 @@ def encode(
     Raises InputError for bad input, in one line.
     """
     return write_vectors(
-        _weigher_of(model) if sparse else _text_system(Path(model)) or model,
+        _weigher_of(model) if sparse else _encoder_of(model),
         source,
         to,
         sparse=sparse,
@@ -592,6 +592,7 @@ def index(
         limit=limit,
         force=force,
         weigher=_weigher_of,
+        opened=_encoder_of,
         progress=progress,
     )
 
@@ -601,7 +602,7 @@ def open_index(folder: str | Path, *, encoder: Any = None) -> SearchIndex:
 
     encoder  of queries, where the index does not know its own by name: a model, or for vectors that were given
     """
-    return SearchIndex(folder, encoder=encoder, weigher=_weigher_of)
+    return SearchIndex(folder, encoder=encoder, weigher=_weigher_of, opened=_encoder_of)
 
 
 def evaluate(
@@ -635,6 +636,10 @@ def evaluate(
         measures=measures,
         progress=progress,
     )
+
+
+def _encoder_of(model: str) -> Waist | str:
+    return _text_system(Path(model)) or model
 
 
 def _weigher_of(model: str) -> WordWeigher | str:

@@ -229,3 +229,31 @@ def test_stages_of_feedback_and_passages_run_by_name(indexed, encoder, pipeline)
         DOCUMENTS[0]["body"][:40], pipeline=pipeline.replace("ENCODER", f'"{encoder}"')
     )
     assert len(found)
+
+
+def test_a_system_without_a_network_is_an_encoder_of_an_index(call, source, tmp_path):
+    from hourglass import api
+
+    run = tmp_path / "run"
+    api.fit("binary_paragraph_vector", source, text="body", out=run, preset="tiny", progress=False)
+    code, _, err = call(
+        *("index", source, "--text", "body", "--out", tmp_path / "ix", "--encoder", run / "model", "--code", "sign")
+    )
+    assert code == 0, err
+    code, out, _ = call("search", tmp_path / "ix", DOCUMENTS[3]["body"], "--pipeline", "hamming % 5 >> dense", "--json")
+    assert json.loads(out)["hits"][0]["fields"]["id"] == DOCUMENTS[3]["id"]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "said"),
+    [
+        ("bm25 >> parade(nowhere)", "pipeline, character 9: nowhere: no PARADE that can be read"),
+        ("bm25(k9=2)", "settings of bm25 do not fit: got an unexpected keyword argument 'k9'"),
+        ("bm25(1, k1=2)", "settings of bm25 do not fit: got multiple values for argument 'k1'"),
+        ("bm25 >> rm3(first=x) >> bm25", "settings of rm3 do not fit: first='x': a value of another kind is expected"),
+    ],
+)
+def test_settings_of_a_stage_that_do_not_fit_are_said(call, indexed, pipeline, said):
+    code, out, err = call("search", indexed, "red", "--pipeline", pipeline)
+    assert code == 2 and not out
+    assert said in " ".join(err.split())

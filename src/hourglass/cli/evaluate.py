@@ -50,19 +50,18 @@ def evaluate(
     measures = list(next(iter(done.values.values())))
     rows = []
     for name in done.values:
-        row = [name]
         for one in measures:
             mean = done.mean(name, one)
-            row.append(f"{mean.value:.3f} ± {(mean.high - mean.low) / 2:.3f}")
+            row = [name if one == measures[0] else "", one, f"{mean.value:.3f} ({mean.low:.3f} … {mean.high:.3f})"]
             if name == done.baseline:
-                row.append("")
+                row += ["", ""]
             else:
                 against = done.against(name, one)
-                row.append(f"{against.difference:+.3f}, p {p_value(against.p)}")
-        rows.append((*row, f"{sum(done.costs[name].values()):.1f}"))
+                row += [f"{against.difference:+.3f}", p_value(against.p)]
+            rows.append((*row, f"{sum(done.costs[name].values()):.1f}" if one == measures[0] else ""))
     print_table(
         f"{len(done.queries):,} queries on {len(index):,} documents",
-        ["pipeline", *(column for one in measures for column in (f"{one} ", "more ")), "ms a query "],
+        ["pipeline", "measure", "mean (95 %) ", "more ", "p ", "ms "],
         rows,
     )
     for name in list(done.values)[1:] if differences else ():

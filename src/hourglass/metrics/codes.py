@@ -15,7 +15,7 @@ from hourglass.errors import InputError
 
 Array = np.ndarray[Any, Any]
 
-_BYTES_AT_ONCE = 2**26
+_ROWS_AT_ONCE = 2**16
 
 
 def pack(bits: Array) -> Array:
@@ -34,16 +34,32 @@ def unpack(codes: Array, bits: int) -> Array:
     return np.unpackbits(codes, axis=1, count=bits).astype(bool)
 
 
+def as_words(codes: Array) -> Array:
+    """[n, words] uint64 of codes [n, bytes], filled with zeros: what `differing` compares."""
+    codes = _checked(codes)
+    made = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
+    made[:, : codes.shape[1]] = codes
+    return made.view(np.uint64)
+
+
+def differing(words: Array, query: Array) -> Array:
+    """[n] int64 bits in which codes [n, words] differ from one [words], both as `as_words` makes them."""
+    made = np.empty(len(words), np.int64)
+    for start in range(0, len(words), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        np.sum(np.bitwise_count(words[part] ^ query), axis=1, dtype=np.int64, out=made[part])
+    return made
+
+
 def hamming(queries: Array, codes: Array) -> Array:
     """[q, n] int32: bits in which two codes differ. Raises InputError for codes of unequal length."""
     queries, codes = _checked(queries), _checked(codes)
     if queries.shape[1] != codes.shape[1]:
         raise InputError(f"queries of {queries.shape[1]} bytes and codes of {codes.shape[1]}: expected the same number")
+    words = as_words(codes)
     made = np.empty((len(queries), len(codes)), np.int32)
-    rows = max(1, _BYTES_AT_ONCE // max(1, codes.size))
-    for start in range(0, len(queries), rows):
-        differ = queries[start : start + rows, None] ^ codes[None]
-        made[start : start + rows] = _bits_of(differ).sum(2, dtype=np.int32)
+    for row, query in zip(made, as_words(queries)):
+        row[:] = differing(words, query)
     return made
 
 
@@ -109,13 +125,6 @@ def bit_health(bits: Array) -> BitHealth:
     stuck = values.shape[1] - moving.shape[1]
     entropy = float(-(shares * np.log2(shares)).sum()) + 0.0
     return BitHealth(float(means.min()), float(means.max()), stuck, correlation, entropy, len(sizes))
-
-
-_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
-
-
-def _bits_of(values: Array) -> Array:
-    return _OF_BYTE[values]
 
 
 def _checked(codes: Array) -> Array:

@@ -23,7 +23,7 @@ class CutTexts(UserWarning):
 
 @final
 class CrossEncoder:
-    """Scores texts together with a query: `scores` is a `TextScorer`.
+    """Scores texts together with a query: `score_texts` is a `TextScorer`.
 
     model  a folder of a cross-encoder of sentence-transformers, or a Hub id
     cut    how many of the `scored` texts so far were longer than the model, of which it read the beginning; warned of once.
@@ -34,7 +34,7 @@ class CrossEncoder:
         self.name, self._folder = f"cross({Path(model).name})", str(model)
         self.cut = self.scored = 0
 
-    def scores(self, query: Query, texts: Sequence[str]) -> Array:
+    def score_texts(self, query: Query, texts: Sequence[str]) -> Array:
         """[n] scores of texts for a query."""
         self._count_cut(query.text, texts)
         pairs = [(query.text, text) for text in texts]

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, final
 
 import numpy as np
 
+from hourglass.bottlenecks.discrete import Hasher
 from hourglass.errors import ConfigError, nearest
 from hourglass.uses.probe.encoders import encode_documents, encode_queries, text_encoder, unit_length
 from hourglass.uses.search.stages import Array
@@ -23,20 +24,22 @@ class IndexEncoder:
     """Vectors of documents and queries [n, width] float32.
 
     model   "minilm", a folder of a trained model or of sentence-transformers, or a Hub id; or whatever `text_encoder` takes
+    opened  a name to such a model, for those that sentence-transformers does not know
     name    what it is called
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, opened: Callable[[str], Any] = lambda name: name) -> None:
         self.similarity: Similarity = "cosine"
         self._documents: Callable[[list[str]], Array]
-        if isinstance(model, str):
-            encoder = Encoder(model)
-            self.name = model
+        found = opened(model) if isinstance(model, str) else model
+        if isinstance(found, str):
+            encoder = Encoder(found)
+            self.name = found
             self._documents, self._queries = encoder, encoder.queries
             self.similarity = encoder.similarity
         else:
-            other = text_encoder(model)
-            self.name = str(getattr(model, "__name__", type(model).__name__))
+            other = text_encoder(found)
+            self.name = model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
             self._documents = lambda texts: _dense(encode_documents(other, texts))
             self._queries = lambda texts: _dense(encode_queries(other, texts))
         specimen = self._documents([_SPECIMEN])[0]
@@ -68,27 +71,19 @@ class IndexEncoder:
 
 
 class Coder(Protocol):
-    """Binary codes of vectors; `bits` of each code."""
+    """Binary codes of vectors."""
 
-    bits: int
+    @property
+    def bits(self) -> int:
+        """Of each code."""
+        ...
 
     def codes(self, vectors: Array) -> Array:
         """[n, bytes] uint8 of vectors [n, d]: bits packed as NumPy does, the last byte filled with 0."""
         ...
 
 
-@final
-class Signs:
-    """A bit for each number of a vector: 1 where it is above 0."""
-
-    def __init__(self, width: int) -> None:
-        self.bits = width
-
-    def codes(self, vectors: Array) -> Array:
-        return np.packbits(vectors > 0, axis=1)
-
-
-CODERS: dict[str, Callable[[int], Coder]] = {"sign": Signs}
+CODERS: dict[str, Callable[[int], Coder]] = {"sign": lambda width: Hasher(np.zeros(width, np.float32))}
 """What makes a coder for vectors of a width."""
 
 

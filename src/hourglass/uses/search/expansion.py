@@ -19,7 +19,7 @@ import numpy as np
 from hourglass.errors import ConfigError, nearest
 from hourglass.uses.search.passages import TextScorer, passages
 from hourglass.uses.search.residuals import unit
-from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking, Stage
+from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking, Rescorer, Stage
 from hourglass.waist import TextReader
 
 Words = Callable[[str], list[str]]
@@ -152,7 +152,7 @@ class Rocchio(Stage):
 
 
 @final
-class BertQE(Stage):
+class BertQE(Rescorer):
     """The best chunks of the first documents speak for the query; Zheng et al. 2020.
 
     The first `documents` are cut into chunks of `size` words, every half of that; `chunks` of them that `score` likes best for
@@ -182,18 +182,14 @@ class BertQE(Stage):
         self.name, self._documents, self._score, self._compare = "bert_qe", documents, score, compare or score
         self._first, self._size, self._chunks, self._share = first, size, chunks, share
 
-    def advance(self, found: Sequence[Found]) -> list[Found]:
-        return [replace(each, rankings=(self._again(each),)) for each in found]
-
-    def _again(self, found: Found) -> Ranking:
-        ranking = _required(found, self.name)
+    def again(self, query: Query, ranking: Ranking) -> Ranking:
         texts = self._documents.texts(ranking.rows)
         chunks = [
             part.text for text in texts[: self._first] for part in passages(text, self._size, -(-self._size // 2))
         ]
         if not chunks:
             return ranking
-        liked = np.asarray(self._score(found.query, chunks), np.float64)
+        liked = np.asarray(self._score(query, chunks), np.float64)
         best = np.argsort(-liked, kind="stable")[: self._chunks]
         weights = np.exp(liked[best] - liked[best].max())
         weights /= weights.sum()
@@ -202,7 +198,7 @@ class BertQE(Stage):
         flat = [part.text for parts in cut for part in parts]
         spoken = np.zeros(len(texts))
         for chunk, weight in zip(best, weights):
-            scores = self._compare(Query(found.query.id, chunks[chunk]), flat)
+            scores = self._compare(Query(query.id, chunks[chunk]), flat)
             highest = np.full(len(texts), scores.min())
             np.maximum.at(highest, of, scores)
             spoken += weight * highest

@@ -10,11 +10,11 @@ from typing import final
 import numpy as np
 
 from hourglass.errors import ConfigError, FolderError
+from hourglass.metrics.codes import as_words, differing
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE = "codes"
-_ROWS_AT_ONCE = 1 << 16
 
 
 @final
@@ -36,15 +36,15 @@ class Hamming(Scorer):
         return [self._nearest(code, depth) for code in self._asked(queries)] if queries else []
 
     def score(self, query: Query, rows: Array) -> Array:
-        return -self._distances(self._codes[rows], self._asked([query])[0]).astype(np.float32)
+        return -differing(self._codes[rows], self._asked([query])[0]).astype(np.float32)
 
     def _asked(self, queries: Sequence[Query]) -> Array:
         """[n, words] uint64."""
-        return _words(self._index.coder.codes(self._index.encode(queries)))
+        return as_words(self._index.coder.codes(self._index.encode(queries)))
 
     def _nearest(self, code: Array, depth: int) -> Ranking:
         rows = self._index.selected
-        distances = self._distances(self._codes if rows is None else self._codes[rows], code)
+        distances = differing(self._codes if rows is None else self._codes[rows], code)
         # A distance is a small whole number: counting finds how far the nearest reach.
         within = np.cumsum(np.bincount(distances, minlength=1))
         farthest = int(np.searchsorted(within, min(depth, len(distances))))
@@ -52,14 +52,6 @@ class Hamming(Scorer):
             farthest = min(farthest, self._radius)
         found = np.flatnonzero(distances <= farthest)
         return Ranking.of(found if rows is None else rows[found], -distances[found].astype(np.float32), depth)
-
-    def _distances(self, codes: Array, code: Array) -> Array:
-        """[n] int64 bits in which codes [n, words] differ from one [words]."""
-        made = np.empty(len(codes), np.int64)
-        for start in range(0, len(codes), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            np.sum(np.bitwise_count(codes[part] ^ code), axis=1, dtype=np.int64, out=made[part])
-        return made
 
     @cached_property
     def _codes(self) -> Array:
@@ -78,11 +70,4 @@ class Hamming(Scorer):
                 column = batch.column("code")
                 size = column.type.byte_width
                 packed = np.frombuffer(column.buffers()[1], np.uint8, len(column) * size, column.offset * size)
-                file.write(_words(packed.reshape(len(column), size)).data)
-
-
-def _words(codes: Array) -> Array:
-    """[n, words] uint64 of codes [n, bytes], filled with 0."""
-    made = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
-    made[:, : codes.shape[1]] = codes
-    return made.view(np.uint64)
+                file.write(as_words(packed.reshape(len(column), size)).data)

@@ -69,7 +69,11 @@ class SearchIndex:
     """
 
     def __init__(
-        self, folder: str | Path, encoder: Any = None, weigher: Callable[[str], Any] = lambda name: name
+        self,
+        folder: str | Path,
+        encoder: Any = None,
+        weigher: Callable[[str], Any] = lambda name: name,
+        opened: Callable[[str], Any] = lambda name: name,
     ) -> None:
         self.folder = Path(folder)
         if not is_index(self.folder):
@@ -79,7 +83,7 @@ class SearchIndex:
         self.selected: Array | None = None
         self._whole: SearchIndex | None = None
         self.trouble: list[str] = []
-        self._given, self._weigher_of = encoder, weigher
+        self._given, self._weigher_of, self._opened = encoder, weigher, opened
         # What a model has made of a query once is what every stage sees: in another batch the last digits differ.
         self._encoded: dict[str, Array] = {}
         self._weighed: dict[str, dict[str, float]] = {}
@@ -88,9 +92,8 @@ class SearchIndex:
     @classmethod
     def create(cls, source: Any, out: str | Path, **options: Any) -> Self:
         """Make an index; options as of `writing.create`. A build that was killed goes on when it is called again."""
-        weigher = options.get("weigher", lambda name: name)
         trouble = writing.create(source, Path(out), **options)
-        made = cls(out, encoder=options.get("encoder"), weigher=weigher)
+        made = cls(out, **{name: options[name] for name in ("encoder", "weigher", "opened") if name in options})
         made.trouble = trouble
         return made
 
@@ -149,6 +152,7 @@ class SearchIndex:
     def where(self, filter: str) -> SearchIndex:
         """The index of which retrievers see only documents for which `filter`, as SQL writes it, holds: `year >= 2020`.
 
+        A column of text (all are, of a .csv) that is compared with a number is read as numbers; what is none does not match.
         Rows keep their numbers. ConfigError, in one line, for what is no condition on the columns that there are.
         """
         all_rows = [batch.column("_rowaddr").to_numpy() for batch in self._addresses(None)]
@@ -164,7 +168,7 @@ class SearchIndex:
 
     def _addresses(self, filter: str | None) -> list[pa.RecordBatch]:
         if filter is not None:
-            self._check_filter(filter)
+            filter = self._checked_filter(filter)
         with self._reading_errors():
             return list(
                 self.table.scanner(
@@ -172,13 +176,16 @@ class SearchIndex:
                 ).to_batches()
             )
 
-    def _check_filter(self, filter: str) -> None:
+    def _checked_filter(self, filter: str) -> str:
+        """As Lance takes it."""
         try:
             if not filter.strip():
                 raise ValueError("it is empty")
             if ";" in re.sub(r"'[^']*'", "", filter):
                 raise ValueError("there is a ';' in it")  # what follows would be dropped without a word
-            self.table.scanner(columns=["_id"], filter=filter, limit=1).to_table()
+            made = self._with_numbers(filter)
+            self.table.scanner(columns=["_id"], filter=made, limit=1).to_table()
+            return made
         except (OSError, ValueError, TypeError) as error:
             if is_damage(error):
                 raise unreadable(self.folder, error) from None
@@ -186,6 +193,20 @@ class SearchIndex:
                 f"filter {filter!r}: {reason(error)}; expected a condition on columns, as year >= 2020 and lang = 'en' "
                 f"(columns: {', '.join(['_id', 'text', *self.columns])})"
             ) from None
+
+    def _with_numbers(self, filter: str) -> str:
+        """Columns of text as numbers where a bare number is compared with them; what is in quotes stays."""
+        text = [field.name for field in self.table.schema if pa.types.is_string(field.type)]
+        if not text:
+            return filter
+        name = "|".join(map(re.escape, sorted(text, key=len, reverse=True)))
+        column, number = rf"(?<![\w`])(?:`(?:{name})`|(?:{name})(?![\w`]))", r"[-+]?(?:\d|\.\d)"
+        before = re.compile(rf"({number}[\d.]*\s*[<>=!]+\s*)({column})", re.I)
+        after = re.compile(rf"()({column})(?=\s*(?:[<>=!]+|(?:NOT\s+)?(?:BETWEEN|IN\s*\())\s*{number})", re.I)
+        parts = re.split(r"('(?:[^']|'')*')", filter)
+        for pattern in (before, after):
+            parts = [p if p.startswith("'") else pattern.sub(r"\1TRY_CAST(\2 AS DOUBLE)", p) for p in parts]
+        return "".join(parts)
 
     @cached_property
     def _names(self) -> pa.Array:
@@ -246,7 +267,7 @@ class SearchIndex:
             raise ConfigError(
                 f"{self.folder}: its vectors were given, and no encoder of queries with them; make it with --encoder"
             )
-        encoder = IndexEncoder(self._given if self._given is not None else known["id"])
+        encoder = IndexEncoder(self._given if self._given is not None else known["id"], self._opened)
         if known is not None:
             encoder.require(known, str(self.folder))
         elif encoder.width != self.width:
@@ -339,11 +360,12 @@ class SearchIndex:
             self._again()
             before = len(self)
             if where is not None:
-                self._check_filter(where)
+                those = self._checked_filter(where)
             else:
                 self.rows_of(list(ids))
+                those = _among(ids)
             with self._reading_errors():
-                self.table.delete(where if where is not None else _among(ids))
+                self.table.delete(those)
             self._again()
         return before - len(self)
 

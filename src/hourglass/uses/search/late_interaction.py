@@ -13,7 +13,6 @@ on what was kept of them; PLAID's two rounds of pruning by centroids alone are n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -27,7 +26,7 @@ from hourglass.uses.search.residuals import Compressed, Residuals, unit
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _TEXTS_AT_ONCE = 256
-_SAMPLE = 20_000
+_SAMPLE = 4_000
 """Texts at the beginning whose tokens the centroids are learned from."""
 _TOKENS_AT_ONCE = 65_536
 
@@ -81,6 +80,8 @@ class KeptTokens:
             self.offsets: Array = np.load(folder / "offsets.npy")
             self._nearest = np.load(folder / "nearest.npy", mmap_mode="r")
             self._rest = np.load(folder / "rest.npy", mmap_mode="r")
+            self._documents_at = np.load(folder / "documents_at.npy", mmap_mode="r")
+            self._ends: Array = np.load(folder / "ends.npy")
         except (OSError, ValueError) as error:
             raise FolderError(f"{folder}: its token vectors cannot be read ({error}); make them again") from None
         if not len(self._nearest) == len(self._rest) == state["tokens"] == self.offsets[-1]:
@@ -96,17 +97,9 @@ class KeptTokens:
         at = np.repeat(self.offsets[rows], counts) + within
         return self.codec.decode(Compressed(self._nearest[at], self._rest[at])), counts
 
-    @cached_property
-    def _by_centroid(self) -> tuple[Array, Array]:
-        """(documents, offsets [centroids + 1]): those with a token at each centroid."""
-        owners = np.repeat(np.arange(len(self)), np.diff(self.offsets))
-        pairs = np.unique(np.asarray(self._nearest, np.int64) * len(self) + owners)
-        centroids, documents = np.divmod(pairs, max(1, len(self)))
-        return documents, np.searchsorted(centroids, np.arange(len(self.codec.centroids) + 1))
-
     def near(self, query: Array, probe: int) -> Array:
         """Rows of documents with a token at one of the `probe` centroids nearest to each of the query's vectors [tokens, d]."""
-        documents, offsets = self._by_centroid
+        documents, offsets = self._documents_at, self._ends
         probe = min(probe, len(self.codec.centroids))
         best = np.unique(np.argpartition(query @ -self.codec.centroids.T, probe - 1, axis=1)[:, :probe])
         return np.unique(np.concatenate([documents[offsets[i] : offsets[i + 1]] for i in best]))
@@ -117,9 +110,9 @@ def keep_tokens(
 ) -> KeptTokens:
     """Encode documents and keep their token vectors in `folder`, which is there whole or not at all.
 
-    bits, centroids, seed  of the codec, which is learned from the first 20,000 texts
+    bits, centroids, seed  of the codec, which is learned from the first 4,000 texts
 
-    Memory is that of the sample's vectors and then of a batch. Raises ConfigError where no text has a token.
+    Memory is that of the sample's vectors, then of a batch, and at the end some 24 bytes a token. Raises ConfigError where no text has a token.
     """
     left = iter(texts)
     with atomic_folder(folder) as new:
@@ -151,6 +144,9 @@ def keep_tokens(
             raw = np.memmap(new / f"{name}.raw", kind, "r", shape=tuple(map(int, shape)))
             np.save(new / f"{name}.npy", raw)
             (new / f"{name}.raw").unlink()
+        documents_at, ends = _by_centroid(np.load(new / "nearest.npy", mmap_mode="r"), offsets, len(codec.centroids))
+        np.save(new / "documents_at.npy", documents_at)
+        np.save(new / "ends.npy", ends)
         write_json(new / "tokens.json", {"tokens": int(offsets[-1]), "documents": len(lengths), "bits": bits})
     return KeptTokens(folder)
 
@@ -184,6 +180,15 @@ class MaxSim(Scorer):
         counts = self._tokens.offsets[rows + 1] - self._tokens.offsets[rows]
         parts = np.split(rows, np.flatnonzero(np.diff(np.cumsum(counts) // _TOKENS_AT_ONCE)) + 1)
         return np.concatenate([max_sim(query, *self._tokens.vectors(part)) for part in parts])
+
+
+def _by_centroid(nearest: Array, offsets: Array, centroids: int) -> tuple[Array, Array]:
+    """(documents, ends [centroids + 1]): those with a token at each centroid, one after another."""
+    number = len(offsets) - 1
+    owners = np.repeat(np.arange(number), np.diff(offsets))
+    pairs = np.unique(nearest.astype(np.int64) * number + owners)
+    at, documents = np.divmod(pairs, max(1, number))
+    return documents.astype(np.int32), np.searchsorted(at, np.arange(centroids + 1))
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

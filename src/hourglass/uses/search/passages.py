@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple, Protocol, final, get_args
 
 import numpy as np
 
 from hourglass.errors import ConfigError, nearest
-from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking, Scorer, Stage
+from hourglass.uses.search.stages import Array, Documents, Query, Ranking, Rescorer, Scorer
 
 Unit = Literal["words", "sentences"]
 Aggregate = Literal["first", "max", "sum", "mean", "top", "kernel", "decay"]
@@ -111,7 +110,7 @@ def aggregated(
 
 
 @final
-class ByPassages(Stage):
+class ByPassages(Rescorer):
     """Scores what has been found again, passage by passage.
 
     score      of passages, for a query
@@ -145,42 +144,29 @@ class ByPassages(Stage):
         self._fold = partial(aggregated, aggregate=aggregate, top=top, temperature=temperature)
         self._fold(_NOTHING, _NOTHING)  # settings that do not fit are refused now
 
-    def advance(self, found: Sequence[Found]) -> list[Found]:
-        return [replace(each, rankings=(self._again(each),)) for each in found]
-
-    def _again(self, found: Found) -> Ranking:
-        before = found.ranking
-        if before is None:
-            raise ConfigError(f"{self.name}: nothing found yet to score again; begin with a stage that retrieves")
-        cut = [self._cut(text) for text in self._documents.texts(before.rows)]
-        of = np.repeat(np.arange(len(before)), [len(parts) for parts in cut])
+    def again(self, query: Query, ranking: Ranking) -> Ranking:
+        cut = [self._cut(text) for text in self._documents.texts(ranking.rows)]
+        of = np.repeat(np.arange(len(ranking)), [len(parts) for parts in cut])
         if not len(of):
-            return before
-        scores = self._score(found.query, [part.text for parts in cut for part in parts])
+            return ranking
+        scores = self._score(query, [part.text for parts in cut for part in parts])
         which, now = self._fold(scores, of)
         if self._keep:
-            now = (1 - self._keep) * _unit(now) + self._keep * _unit(before.scores.astype(np.float64))[which]
-        silent = np.setdiff1d(np.arange(len(before)), which)
+            now = (1 - self._keep) * _unit(now) + self._keep * _unit(ranking.scores.astype(np.float64))[which]
+        silent = np.setdiff1d(np.arange(len(ranking)), which)
         below = now.min() - 1 - np.arange(len(silent))
-        return Ranking.of(before.rows[np.concatenate([which, silent])], np.concatenate([now, below]))
+        return Ranking.of(ranking.rows[np.concatenate([which, silent])], np.concatenate([now, below]))
 
 
 @final
-class ByText(Stage):
+class ByText(Rescorer):
     """Scores what has been found again, each document as a whole: by a cross-encoder, PARADE, or any other `TextScorer`."""
 
     def __init__(self, documents: Documents, score: TextScorer, name: str = "texts") -> None:
         self.name, self._documents, self._score = name, documents, score
 
-    def advance(self, found: Sequence[Found]) -> list[Found]:
-        made = []
-        for each in found:
-            if each.ranking is None:
-                raise ConfigError(f"{self.name}: nothing found yet to score again; begin with a stage that retrieves")
-            texts = self._documents.texts(each.ranking.rows)
-            scores = self._score(each.query, texts) if texts else np.zeros(0)
-            made.append(replace(each, rankings=(Ranking.of(each.ranking.rows, scores),)))
-        return made
+    def again(self, query: Query, ranking: Ranking) -> Ranking:
+        return Ranking.of(ranking.rows, self._score(query, self._documents.texts(ranking.rows)))
 
 
 @final

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hourglass.adapters.huggingface import HuggingFaceReader
+from hourglass.adapters.huggingface_loading import loading_errors
 from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.encoding import compared
@@ -26,13 +27,18 @@ from hourglass.uses.search.stages import Array, Query, Stage
 
 def _cross(index: SearchIndex, model: str) -> Stage:
     scorer = CrossEncoder(model)
-    return ByText(index, scorer.scores, scorer.name)
+    return ByText(index, scorer.score_texts, scorer.name)
+
+
+def _parade(index: SearchIndex, model: str) -> Stage:
+    with loading_errors(model, "PARADE"):
+        return ByText(index, Parade.from_pretrained(model).score_texts, "parade")
 
 
 def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> Stage:
     """Documents by their passages, scored by a cross-encoder, or without one by the encoder of the index."""
     if model is not None:
-        return ByPassages(index, CrossEncoder(model).scores, **settings)
+        return ByPassages(index, CrossEncoder(model).score_texts, **settings)
     index.require_vectors()
 
     def score(query: Query, texts: Sequence[str]) -> Array:
@@ -49,8 +55,8 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "hamming": Hamming,
     "cross": _cross,
     "passages": _passages,
-    "parade": lambda index, model: ByText(index, Parade.from_pretrained(model).score_texts, "parade"),
-    "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(model).scores, **settings),
+    "parade": _parade,
+    "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(model).score_texts, **settings),
     "rm3": lambda index, **settings: RM3(index, index.words, **settings),
     "ceqe": lambda index, model="minilm", **settings: CEQE(index, index.words, HuggingFaceReader(model), **settings),
     "rocchio": lambda index, **settings: Rocchio(index.encode, index.vectors, **settings),

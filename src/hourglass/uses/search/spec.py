@@ -93,7 +93,12 @@ class _Parser:
         except InputError as error:
             raise self._error(at, str(error)) from None
         except TypeError as error:
-            raise self._error(at, f"settings of {name} do not fit ({error})") from None
+            # Of a name that it does not have Python says so, after the name of a function that nobody knows here.
+            reason = re.sub(r"^\S+\(\) ", "", str(error))
+            if "argument" not in reason:
+                shown = [*map(repr, given), *(f"{key}={value!r}" for key, value in named.items())]
+                reason = f"{', '.join(shown)}: a value of another kind is expected"
+            raise self._error(at, f"settings of {name} do not fit: {reason}") from None
 
     def _settings(self) -> tuple[list[Any], dict[str, Any]]:
         given: list[Any] = []

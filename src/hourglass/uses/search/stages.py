@@ -1,6 +1,6 @@
 """What a search is made of: stages, which take queries with their rankings and give them back, and how stages are joined.
 
-    search = BM25(index) % 1000 >> (Dense(index) | Impacts(index)) >> ReciprocalRank() % 50 >> ByText(index, CrossEncoder(model).scores)
+    search = BM25(index) % 1000 >> (Dense(index) | Impacts(index)) >> ReciprocalRank() % 50 >> ByText(index, CrossEncoder(model).score_texts)
     found = search.run([Query("1", "sparse autoencoders")])[0]
 
 `a >> b`    b goes on from what a found
@@ -152,6 +152,24 @@ class Scorer(Stage):
             had = each.ranking
             ranking = next(retrieved) if had is None else Ranking.of(had.rows, self.score(each.query, had.rows))
             made.append(replace(each, rankings=(ranking,)))
+        return made
+
+
+class Rescorer(Stage):
+    """A stage that scores what has been found again, and finds nothing by itself."""
+
+    @abstractmethod
+    def again(self, query: Query, ranking: Ranking) -> Ranking:
+        """The new ranking of one that is not empty."""
+
+    @final
+    def advance(self, found: Sequence[Found]) -> list[Found]:
+        made = []
+        for each in found:
+            ranking = each.ranking
+            if ranking is None:
+                raise ConfigError(f"{self.name}: nothing found yet to score again; begin with a stage that retrieves")
+            made.append(replace(each, rankings=(self.again(each.query, ranking) if len(ranking) else ranking,)))
         return made
 
 

@@ -64,6 +64,7 @@ def create(
     limit: int | None = None,
     force: bool = False,
     weigher: Callable[[str], Any] = lambda name: name,
+    opened: Callable[[str], Any] = lambda name: name,
     progress: bool = True,
 ) -> list[str]:
     """Write an index of the source's texts into `out`; returns what there is to say about the source.
@@ -75,7 +76,7 @@ def create(
     similarity  "cosine" or "dot"; by default what the encoder was made for
     dtype       of the vectors on disk: "float16" or "float32"
     stem, stop_words, k1, b    of the index of words
-    weigher     makes of the name of `sparse` what `Weigher` takes
+    weigher     makes of the name of `sparse` what `Weigher` takes; opened: of that of `encoder` what `IndexEncoder` takes
 
     It is built beside `out` and put there when it is whole. After a kill the same call goes on from the last commit; with
     other settings it begins again. Raises InputError for bad input, in one line; nothing is left then.
@@ -92,7 +93,7 @@ def create(
     import_lance()
     Words(stem, stop_words)
     texts = _opened(source, text, id, limit)
-    reads = IndexEncoder(encoder) if encoder is not None else None
+    reads = IndexEncoder(encoder, opened) if encoder is not None else None
     weighs = Weigher(weigher(sparse)) if sparse is not None else None
     manifest: dict[str, Any] = {
         "format": FORMAT,

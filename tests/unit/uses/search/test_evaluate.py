@@ -1,6 +1,7 @@
 """What an evaluation says of pipelines, against trec_eval's numbers where ir_measures is installed."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -97,3 +98,18 @@ def test_queries_and_documents_that_do_not_match():
         done().mean("counts", "ndcg@5")
     with pytest.raises(ConfigError, match="no pipeline 'count' here"):
         done().mean("count", "ndcg@10")
+
+
+def test_what_is_loaded_once_is_no_cost_of_a_query():
+    class Loads(Backwards):
+        name = "loads"
+        ready = False
+
+        def retrieve(self, queries, depth):
+            if not self.ready:
+                time.sleep(0.3)
+                Loads.ready = True
+            return super().retrieve(queries, depth)
+
+    made = evaluate({"loads": Loads()}, CORPUS, QUERIES, QRELS, progress=False)
+    assert made.costs["loads"]["loads"] * len(made.queries) < 150

@@ -94,6 +94,30 @@ def test_a_view_has_only_what_matches(tmp_path):
         view.delete(["d2"])
 
 
+@pytest.mark.parametrize(
+    ("filter", "rows"),
+    [
+        ("year >= 2012", [1, 2]),
+        ("2012 <= year", [1, 2]),
+        ("year = 2012.0 OR year < 2000", [1, 3]),
+        ("year BETWEEN 2010 AND 2012", [0, 1]),
+        ("year NOT IN (2010, 2012)", [2, 3]),
+        ("year = '2012'", [1]),
+        ("`year` > 2012 AND lang = 'year > 3'", []),
+        ("lang = 'fr' and YEAR >= 2012", [2]),
+        ("year_of >= 7", [2]),
+    ],
+)
+def test_texts_are_compared_with_numbers_as_numbers(tmp_path, filter, rows):
+    table = [("2010", "de", "1"), ("2012", "en", "2"), ("10000", "fr", "7"), ("99", "de", ""), ("soon", "de", "")]
+    source = tmp_path / "texts.csv"
+    lines = [f"d{i},red stone {i},{year},{lang},{of}" for i, (year, lang, of) in enumerate(table)]
+    source.write_text("\n".join(["id,text,year,lang,year_of", *lines]) + "\n")
+    index = made(tmp_path / "ix", str(source))
+    assert index.where(filter).selected.tolist() == rows
+    assert index.delete(where=filter) == len(rows)
+
+
 @pytest.mark.parametrize("filter", ["yeer > 3", "year >", "year", "", "year >= 'x'", "year > 3; drop"])
 def test_a_bad_filter_is_one_line_that_names_the_columns(tmp_path, filter):
     index = made(tmp_path / "ix", DOCUMENTS[:3])

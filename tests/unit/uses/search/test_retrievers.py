@@ -17,7 +17,7 @@ from indexes import bm25, counting, documents, ordered
 from encoders import WORDS as TINY_WORDS
 from encoders import make_pair
 from hourglass.errors import ConfigError
-from hourglass.uses.search import dense, hamming
+from hourglass.uses.search import dense
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.impacts import Impacts
@@ -108,7 +108,7 @@ def test_dense_takes_the_vector_that_a_stage_has_given(index):
 
 
 def test_hamming_counts_bits_and_keeps_to_its_radius(view, monkeypatch):
-    monkeypatch.setattr(hamming, "_ROWS_AT_ONCE", 64)
+    monkeypatch.setattr("hourglass.metrics.codes._ROWS_AT_ONCE", 64)
     bits = counting(TEXTS) - 1 > 0
     codes = np.unpackbits(
         np.stack(view.take(np.arange(400), ["code"])["code"].to_numpy()).view("S2").view(np.uint8).reshape(400, 2),

@@ -337,7 +337,7 @@ def test_a_score_is_the_largest_of_the_shared_tokens_by_brute_force(bert, more):
     expected = [[brute(model, query, document) for document in documents] for query in queries]
     found = model.similarity(queries, documents)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    np.testing.assert_allclose(model.text_scores(Query("1", queries[0]), documents), expected[0], atol=1e-4)
+    np.testing.assert_allclose(model.score_texts(Query("1", queries[0]), documents), expected[0], atol=1e-4)
 
 
 def test_the_inner_product_of_weights_is_the_score(bert):

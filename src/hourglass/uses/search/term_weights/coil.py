@@ -165,7 +165,7 @@ class Coil(Head):
             ]
         return np.concatenate(columns, 1)
 
-    def text_scores(self, query: Query, texts: Sequence[str]) -> Array:
+    def score_texts(self, query: Query, texts: Sequence[str]) -> Array:
         """[n] scores of texts for a query, as a `TextScorer` gives them."""
         return self.similarity([query.text], texts)[0]
 
