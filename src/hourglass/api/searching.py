@@ -1,0 +1,113 @@
+"""Search: an index of texts, and what pipelines find in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hourglass.api.folders import encoder_of, weigher_of
+from hourglass.data.judged import Qrels, read_qrels, read_queries
+from hourglass.metrics.ranking import MEASURES
+from hourglass.uses.search.evaluate import Evaluation
+from hourglass.uses.search.evaluate import evaluate as evaluate_pipelines
+from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.stages import Stage
+
+
+def index(
+    source: Any,
+    *,
+    out: str | Path,
+    encoder: Any = "minilm",
+    sparse: str | None = None,
+    code: str | None = None,
+    vectors: str | None = None,
+    similarity: Literal["cosine", "dot"] | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    stem: str | None = "english",
+    stop_words: str | None = "english",
+    k1: float = 1.5,
+    b: float = 0.75,
+    text: str | None = None,
+    id: str | None = None,
+    limit: int | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> SearchIndex:
+    """Make a search index of a source of texts in the folder `out`; memory follows the batch.
+
+    source, text, id, limit   as for `explore`; ids must differ (default: "id" or "_id" where there is one)
+    encoder     "minilm", a folder of a trained model or of sentence-transformers, a Hub id, or a model, as for `encode`; None:
+                an index of words alone
+    sparse      also weights of words, by a model as for `encode` with `sparse`
+    code        "sign": also a binary code of each vector
+    vectors     column of the source that has the vectors already; the encoder is then of the queries alone, or None
+    similarity  of vectors (default: what the encoder was made for); dtype: in which they are kept
+    stem, stop_words   languages of the index of words (Snowball's, bm25s's), or None; k1, b: of BM25
+    force       replace the index that is there; the old one stays until the new one is done
+
+    The same call after a crash goes on from the last commit. Raises InputError for bad input, in one line.
+    """
+    return SearchIndex.create(
+        source,
+        out,
+        encoder=encoder,
+        sparse=sparse,
+        code=code,
+        vectors=vectors,
+        similarity=similarity,
+        dtype=dtype,
+        stem=stem,
+        stop_words=stop_words,
+        k1=k1,
+        b=b,
+        text=text,
+        id=id,
+        limit=limit,
+        force=force,
+        weigher=weigher_of,
+        opened=encoder_of,
+        progress=progress,
+    )
+
+
+def open_index(folder: str | Path, *, encoder: Any = None) -> SearchIndex:
+    """An index; FolderError where there is none.
+
+    encoder  of queries, where the index does not know its own by name: a model, or for vectors that were given
+    """
+    return SearchIndex(folder, encoder=encoder, weigher=weigher_of, opened=encoder_of)
+
+
+def evaluate(
+    index: SearchIndex | str | Path,
+    queries: Mapping[str, str] | str | Path,
+    qrels: Qrels | str | Path,
+    *,
+    pipelines: Sequence[str | Stage] = (),
+    measures: Sequence[str] = MEASURES,
+    progress: bool = True,
+) -> Evaluation:
+    """How much of what is relevant pipelines find in an index, whether they differ by more than chance, and what they cost.
+
+    index      one, or its folder
+    queries    texts by name, or a file: .jsonl (_id, text), .parquet, or a name, a tab and a text a line
+    qrels      graded relevance by query and document, or a file of TREC, of BEIR, or .parquet
+    pipelines  the first is what the others are compared with (default: bm25, and with vectors dense, and both fused)
+    measures   ndcg, mrr, recall, p or map, each at a depth
+
+    Raises InputError for bad input, in one line.
+    """
+    searched = index if isinstance(index, SearchIndex) else open_index(index)
+    pipelines = pipelines or ("bm25", *(("dense", "bm25 | dense >> rrf") if searched.answers_vectors else ()))
+    stages = [pipeline if isinstance(pipeline, Stage) else searched.pipeline(pipeline) for pipeline in pipelines]
+    names = [pipeline.name if isinstance(pipeline, Stage) else pipeline for pipeline in pipelines]
+    return evaluate_pipelines(
+        dict(zip(names, stages)),
+        searched,
+        queries if isinstance(queries, Mapping) else read_queries(queries),
+        qrels if isinstance(qrels, Mapping) else read_qrels(qrels),
+        measures=measures,
+        progress=progress,
+    )
