@@ -195,6 +195,15 @@ def test_pipelines_are_compared_with_the_first(call, indexed, judged, tmp_path):
     assert {"documents", "bm25-1.5-0.75", "dense"} <= set(told["bytes_per_document"])
 
 
+def test_the_survey_is_every_pipeline_that_the_index_has_the_parts_for(call, tmp_path, source, judged):
+    hg.index(source, out=tmp_path / "words", encoder=None, text="body", progress=False)
+    arguments = ("evaluate", tmp_path / "words", "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    code, out, _ = call(*arguments, "--survey", "--json")
+    assert code == 0
+    asked = [each["pipeline"] for each in json.loads(out)["pipelines"]]
+    assert asked == ["bm25", "bm25 >> rm3 >> bm25", "bm25 >> ceqe >> bm25"]
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -204,6 +213,7 @@ def test_pipelines_are_compared_with_the_first(call, indexed, judged, tmp_path):
         (("--qrels", "nowhere.tsv"), "nowhere.tsv: no such file"),
         (("--pipeline", "bm25 >> rm3"), "finds nothing by itself"),
         (("--pipeline", "rm3"), "rm3: nothing found yet to learn from"),
+        (("--cross", "some/model"), "for the pipelines of --survey; add it"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(call, indexed, judged, more, said):

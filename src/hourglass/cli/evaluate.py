@@ -24,6 +24,11 @@ def evaluate(
             show_default="bm25, and with vectors dense and both fused",
         ),
     ] = None,
+    survey: Annotated[
+        bool, typer.Option("--survey", help="Also every pipeline of the survey that the index has the parts for.")
+    ] = False,
+    cross: Annotated[str | None, typer.Option(help="With --survey: a cross-encoder, a folder or a Hub id.")] = None,
+    parade: Annotated[str | None, typer.Option(help="With --survey: a folder of a trained PARADE.")] = None,
     measure: Annotated[list[str] | None, typer.Option(help="ndcg, mrr, recall, p or map, at a depth (repeat).")] = None,
     runs: Annotated[Path | None, typer.Option(help="A folder for what was found, in TREC's format.")] = None,
     differences: Annotated[
@@ -34,11 +39,19 @@ def evaluate(
 ) -> None:
     """How much of what is relevant pipelines find, whether they differ by more than chance, and what a query costs."""
     from hourglass import api
+    from hourglass.errors import InputError
     from hourglass.metrics.ranking import MEASURES
+    from hourglass.systems import bert_ir
     from hourglass.uses.search.evaluate import bytes_per_document
 
     index = api.open_index(folder)
     index = index if where is None else index.where(where)
+    if survey:
+        pipeline = list(dict.fromkeys([*(pipeline or ["bm25"]), *bert_ir.pipelines(index, cross=cross, parade=parade)]))
+    elif cross or parade:
+        raise InputError(
+            "--cross and --parade name models for the pipelines of --survey; add it, or name them in --pipeline"
+        )
     done = api.evaluate(index, queries, qrels, pipelines=pipeline or (), measures=measure or MEASURES)
     written = [] if runs is None else done.write_runs(runs)
     size = bytes_per_document(index)

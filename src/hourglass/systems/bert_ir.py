@@ -19,7 +19,7 @@ the stages one after another:
 Differences from the paper:
 - The survey compares figures of the papers that it cites; here all run over one index, with the same measure and cost.
 - What needs a model is left out where none is given: no name of a model is chosen for the user.
-- Depths (50 to 1,000) are small enough for a processor; each is a number in the text of a pipeline and can be changed there.
+- Depths (20 to 1,000) are small enough for a processor; each is a number in the text of a pipeline and can be changed there.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def _recipe(category: Category, pipeline: str, *needs: Part) -> Recipe:
 
 
 RECIPES = (
-    _recipe("long documents", "bm25 % 100 >> passages(aggregate=first)", "vectors"),
-    _recipe("long documents", "bm25 % 100 >> passages(aggregate=max)", "vectors"),
-    _recipe("long documents", "bm25 % 100 >> passages(aggregate=sum)", "vectors"),
-    _recipe("long documents", "bm25 % 100 >> passages(aggregate=mean)", "vectors"),
+    _recipe("long documents", "bm25 % 20 >> passages(aggregate=first)", "vectors"),
+    _recipe("long documents", "bm25 % 20 >> passages(aggregate=max)", "vectors"),
+    _recipe("long documents", "bm25 % 20 >> passages(aggregate=sum)", "vectors"),
+    _recipe("long documents", "bm25 % 20 >> passages(aggregate=mean)", "vectors"),
     _recipe("long documents", "bm25 % 50 >> passages({cross}, aggregate=max)", "cross"),
     _recipe("long documents", "bm25 % 50 >> parade({parade})", "parade"),
     _recipe("semantics", "dense", "vectors"),
