@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import torch
 from scipy.sparse import csr_matrix, vstack
 
-from hourglass.adapters.huggingface_loading import backend, loading_errors, resolve
+from hourglass.adapters.huggingface_loading import backend, compute_dtype, loading_errors, resolve
 from hourglass.adapters.huggingface_loading import encode as tokenize
 from hourglass.adapters.pretrained import load_network
+from hourglass.adapters.sentence_transformers_reading import compute_in
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError
 from hourglass.metrics.codes import pack
@@ -42,6 +43,7 @@ def write_vectors(
     to: str,
     *,
     sparse: bool = False,
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32",
     text: str | None = None,
     id: str | None = None,
     limit: int | None = None,
@@ -58,7 +60,7 @@ def write_vectors(
     if sparse:
         encoder = Weigher(cast(str | WordWeigher, model))
     else:
-        encoder = SystemEncoder(model) if isinstance(model, Waist) else Encoder(str(model))
+        encoder = SystemEncoder(model) if isinstance(model, Waist) else Encoder(str(model), dtype)
     texts = open_texts(source, text=text, id=id)
     if limit is not None:
         texts = texts.limited(limit)
@@ -78,17 +80,19 @@ def write_vectors(
 class Encoder:
     """Texts to vectors [n, width] float32 by a model of sentence-transformers, long texts in windows.
 
+    dtype       that its network computes in: "float32", "bfloat16", or "auto", bfloat16 where the hardware multiplies it
     windowed    how many of the texts so far were longer than the model
     similarity  that the model is made for, "cosine" where it does not say
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, dtype: Literal["auto", "float32", "bfloat16"] = "float32") -> None:
         from sentence_transformers import SentenceTransformer
 
         if _ours(model).get("representation") == "lexical":
             raise ConfigError(f"{model}: has weights of words and no vector; write them with --sparse")
         with loading_errors(model, "model"):
             self._model = SentenceTransformer(resolve(model) if model == "minilm" else model, trust_remote_code=False)
+        compute_in(self._model, compute_dtype(dtype, self._model.device))
         self.width = int(self._model.encode(["a"], show_progress_bar=False).shape[1])
         self._windows = _Windows(self._model.tokenizer, self._model.max_seq_length)
         self._unit = type(self._model[-1]).__name__ == "Normalize"

@@ -33,7 +33,7 @@ class IndexEncoder:
         self._documents: Callable[[list[str]], Array]
         found = opened(model) if isinstance(model, str) else model
         if isinstance(found, str):
-            encoder = Encoder(found)
+            encoder = Encoder(found, "auto")
             self.name = found
             self._documents, self._queries = encoder, encoder.queries
             self.similarity = encoder.similarity
