@@ -13,7 +13,7 @@ from hourglass.errors import ConfigError, FolderError
 from hourglass.uses.search.encoding import compared
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.layout import rows_of_lists
-from hourglass.uses.search.scanning import products
+from hourglass.uses.search.scanning import products, products_of, rankings
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE = "vectors"
@@ -35,21 +35,25 @@ class Dense(Scorer):
     def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
         if not queries:
             return []
-        asked = self._index.encode(queries)
-        if not np.isfinite(asked).all():
-            raise ConfigError("the vector of a query holds what is no finite number")
-        found = products(self._vectors, asked, depth + _MORE, self._index.selected)
-        return [Ranking.of(rows, self._products(vector, rows), depth) for vector, (rows, _) in zip(asked, found)]
+        asked = self.asked(queries)
+        return self.ranked(asked, products(self.vectors, asked, depth + _MORE, self._index.selected)[0], depth)
 
     def score(self, query: Query, rows: Array) -> Array:
-        return self._products(self._index.encode([query])[0], rows)
+        return np.asarray(products_of(self.vectors, self.asked([query]), np.asarray(rows, np.int64)[None])[0])
 
-    def _products(self, vector: Array, rows: Array) -> Array:
-        # A row at a time in effect: the sum of one does not hang on which others are asked for.
-        return np.asarray((self._vectors[rows].astype(np.float32) * vector).sum(1))
+    def asked(self, queries: Sequence[Query]) -> Array:
+        """[n, d] float32 vectors of queries; ConfigError for one that is not of finite numbers."""
+        vectors = self._index.encode(queries)
+        if not np.isfinite(vectors).all():
+            raise ConfigError("the vector of a query holds what is no finite number")
+        return vectors
+
+    def ranked(self, asked: Array, rows: Array, depth: int) -> list[Ranking]:
+        """The best `depth` of documents `rows` [n, m] (-1 for none) for each of the vectors `asked` [n, d]."""
+        return rankings((rows, products_of(self.vectors, asked, rows)), depth)
 
     @cached_property
-    def _vectors(self) -> Array:
+    def vectors(self) -> Array:
         """[N, d] of the type in which the index keeps them."""
         kind, width = np.dtype(self._index.manifest["vectors"]["dtype"]), self._index.width
         path = self._index.cached("dense", self._build) / _FILE

@@ -12,7 +12,7 @@ import numpy as np
 from hourglass.errors import ConfigError, FolderError
 from hourglass.metrics.codes import as_words, differing
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.scanning import bits
+from hourglass.uses.search.scanning import bits, rankings
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE = "codes"
@@ -38,7 +38,7 @@ class Hamming(Scorer):
             return []
         within = self._index.coder.bits if self._radius is None else self._radius
         found = bits(self._codes, self._asked(queries), depth, within, self._index.selected)
-        return [Ranking.of(*each, depth) for each in found]
+        return rankings(found, depth)
 
     def score(self, query: Query, rows: Array) -> Array:
         return -differing(self._codes[:, rows].T, self._asked([query])[0]).astype(np.float32)

@@ -23,7 +23,7 @@ from scipy.sparse import csc_matrix
 
 from hourglass.errors import FolderError
 from hourglass.storage.atomic import read_json
-from hourglass.uses.search.scanning import Best, Heaps, in_parts, offer
+from hourglass.uses.search.scanning import Kept, in_parts, joined, offer, rankings, room
 from hourglass.uses.search.stages import Array, Ranking
 
 _BLOCK, _LOOK = 1 << 15, 64
@@ -89,7 +89,7 @@ class Postings:
         """
         depth = min(depth, self.documents if among is None else len(among))
         if not depth:
-            return [Ranking.of([], []) for _ in queries]
+            return rankings(room(len(queries), 0), 0)
         counted = np.zeros(0, np.bool_)
         if among is not None:
             counted = np.zeros(self.documents, np.bool_)
@@ -97,15 +97,15 @@ class Postings:
         known = [self._known(query) for query in queries]
         postings = sum(int((self._ends[terms + 1] - self._ends[terms]).sum()) for terms, _ in known)
 
-        def part(start: int, stop: int) -> list[Best]:
-            heaps = Heaps(len(queries), depth, above=0)
+        def part(start: int, stop: int) -> Kept:
+            kept = room(len(queries), depth, above=0)
             sums = np.empty(_BLOCK, np.float32)
-            for (terms, by), scores, rows in zip(known, heaps.scores, heaps.rows):
+            for (terms, by), rows, scores in zip(known, *kept):
                 _best(terms, by, self._ends, self._rows, self._weights, start, stop, counted, sums, scores, rows)
-            return heaps.best()
+            return kept
 
         cost = len(queries) + 8 * postings / max(1, self.documents)
-        return [Ranking.of(*each, depth) for each in in_parts(self.documents, cost, part)]
+        return rankings(joined(in_parts(self.documents, cost, part)), depth)
 
     def _known(self, query: Mapping[str, float]) -> tuple[Array, Array]:
         """(numbers of the query's terms that are known, rising; their weights)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -16,7 +16,9 @@ import torch
 from numba import types
 from numba.extending import intrinsic, overload
 
-from hourglass.uses.search.stages import Array
+from hourglass.uses.search.stages import Array, Ranking
+
+T = TypeVar("T")
 
 _LEAST = 1 << 20
 """Bytes or so that are worth a thread."""
@@ -25,20 +27,20 @@ _QUERIES_AT_ONCE = 64
 _SUMS = {"reassoc", "contract", "nsz"}
 _TILE, _ROWS, _CODES, _LOOK = 4, 16, 2048, 64
 
-Best = tuple[Array, Array]
-"""rows [n] int64 and scores [n] float32, in no order."""
+Kept = tuple[Array, Array]
+"""rows [queries, n] int64, -1 for none, and their scores [queries, n] float32, in no order."""
 
 
-def in_parts(number: int, cost: float, work: Callable[[int, int], Sequence[Best]]) -> list[Best]:
-    """What `work(start, stop)` finds for each query among `number` documents of `cost` bytes each, threads side by side."""
+def in_parts(number: int, cost: float, work: Callable[[int, int], T]) -> list[T]:
+    """What `work(start, stop)` makes of each part of `number` things of `cost` bytes each, threads side by side."""
     threads = int(max(1, min(torch.get_num_threads(), number * cost // _LEAST)))
     ends = [number * i // threads for i in range(threads + 1)]
-    found: list[Sequence[Best]] = [()] * threads
+    made: dict[int, T] = {}
     failed: list[BaseException] = []
 
     def part(i: int) -> None:
         try:
-            found[i] = work(ends[i], ends[i + 1])
+            made[i] = work(ends[i], ends[i + 1])
         except BaseException as error:
             failed.append(error)
 
@@ -50,53 +52,73 @@ def in_parts(number: int, cost: float, work: Callable[[int, int], Sequence[Best]
         thread.join()
     if failed:
         raise failed[0]
-    if threads == 1:
-        return list(found[0])
-    return [(np.concatenate([rows for rows, _ in each]), np.concatenate([s for _, s in each])) for each in zip(*found)]
+    return [made[i] for i in range(threads)]
 
 
-class Heaps:
-    """The best of what has been offered for each of some queries.
-
-    scores [queries, depth] float32, the least first (`above` where there is none yet); rows [queries, depth] int64, -1 for none
-    """
-
-    def __init__(self, queries: int, depth: int, above: float = -np.inf) -> None:
-        self.scores = np.full((queries, depth), above, np.float32)
-        self.rows = np.full((queries, depth), -1, np.int64)
-
-    def best(self) -> list[Best]:
-        return [(rows[rows >= 0], scores[rows >= 0]) for rows, scores in zip(self.rows, self.scores)]
+def joined(parts: Sequence[Kept]) -> Kept:
+    """What has been kept of all parts."""
+    rows, scores = zip(*parts)
+    return np.concatenate(rows, 1), np.concatenate(scores, 1)
 
 
-def products(vectors: Array, queries: Array, depth: int, selected: Array | None = None) -> list[Best]:
+def room(queries: int, depth: int, above: float = -np.inf) -> Kept:
+    """Heaps in which nothing is kept yet; only scores above `above` will be."""
+    return np.full((queries, depth), -1, np.int64), np.full((queries, depth), above, np.float32)
+
+
+def rankings(kept: Kept, depth: int) -> list[Ranking]:
+    """The first `depth` for each query; as `Ranking.of`, for all at once."""
+    rows, scores = kept
+    order = np.lexsort((rows, -scores, rows < 0))[:, :depth]
+    rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+    return [Ranking(r[:n], s[:n]) for r, s, n in zip(rows, scores, (rows >= 0).sum(1))]
+
+
+def products(vectors: Array, queries: Array, depth: int, selected: Array | None = None) -> Kept:
     """Documents with the `depth` highest inner products of their vector [N, d] float16 or float32 and each query's [n, d] float32.
 
     Those of `selected` rows alone where it is given. Of equal products the smaller rows. The last digits of a product are not
-    those of another way to add it up.
+    those of `products_of`.
     """
     number = len(vectors) if selected is None else len(selected)
-    kept = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors
-    chosen = np.zeros(0, np.int64) if selected is None else selected
+    numbers, chosen = _numbers(vectors), np.zeros(0, np.int64) if selected is None else selected
     depth = min(depth, number)
-    found: list[Best] = []
+    made = [room(0, depth)]
     for first in range(0, len(queries), _QUERIES_AT_ONCE):
         some = np.ascontiguousarray(queries[first : first + _QUERIES_AT_ONCE], np.float32)
-        asked = some
-        if len(some) > 1:  # tiles take whole groups
-            asked = np.concatenate([some, np.zeros((-len(some) % _TILE, some.shape[1]), np.float32)])
+        wanted = len(some)
+        if wanted > 1:  # tiles take whole groups
+            some = np.concatenate([some, np.zeros((-wanted % _TILE, some.shape[1]), np.float32)])
 
-        def part(start: int, stop: int, asked: Array = asked, wanted: int = len(some)) -> list[Best]:
-            heaps = Heaps(wanted, depth)
+        def part(start: int, stop: int, some: Array = some, wanted: int = wanted) -> Kept:
+            rows, scores = room(wanted, depth)
             scan = _scan_for_one if wanted == 1 else _scan_for_many
-            scan(kept, asked, start, stop, chosen, heaps.scores, heaps.rows)
-            return heaps.best()
+            scan(numbers, some, start, stop, chosen, scores, rows)
+            return rows, scores
 
-        found += in_parts(number, vectors.shape[1] * vectors.itemsize * (1 + len(some) / 4), part) if depth else _none(some)
-    return found
+        if depth:
+            made.append(joined(in_parts(number, vectors.shape[1] * vectors.itemsize * (1 + wanted / 4), part)))
+        else:
+            made.append(room(wanted, 0))
+    return _stacked(made)
 
 
-def bits(words: Array, queries: Array, depth: int, within: int, selected: Array | None = None) -> list[Best]:
+def products_of(vectors: Array, queries: Array, rows: Array) -> Array:
+    """[n, m] float32 inner products of the vectors of `rows` [n, m] (-1 for none) and each query's [n, d].
+
+    Always added up in the same way: a product does not hang on which others are asked for.
+    """
+    made = np.full(rows.shape, -np.inf, np.float32)
+    numbers, asked = _numbers(vectors), np.ascontiguousarray(queries, np.float32)
+
+    def part(start: int, stop: int) -> None:
+        _products_of(numbers, asked[start:stop], rows[start:stop], made[start:stop])
+
+    in_parts(len(rows), 8 * rows.shape[1] * vectors.shape[1], part)
+    return made
+
+
+def bits(words: Array, queries: Array, depth: int, within: int, selected: Array | None = None) -> Kept:
     """Documents whose codes, words [words, N] uint64, differ from each query's [n, words] in the fewest bits; the scores are minus those.
 
     within  only those that differ in so many bits at most
@@ -104,25 +126,39 @@ def bits(words: Array, queries: Array, depth: int, within: int, selected: Array 
     `selected` and equal ones as in `products`.
     """
     some = words if selected is None else np.ascontiguousarray(words[:, selected])
-    number = some.shape[1]
+    number, longest = some.shape[1], 64 * len(words)
     depth = min(depth, number)
-    found: list[Best] = []
+    made = [room(0, depth)]
     for first in range(0, len(queries), _QUERIES_AT_ONCE):
         asked = np.ascontiguousarray(queries[first : first + _QUERIES_AT_ONCE])
 
-        def part(start: int, stop: int, asked: Array = asked) -> list[Best]:
-            rows, distances = np.empty((2, len(asked), 2 * depth), np.int32)
-            limits = np.full(len(asked), min(within, 64 * len(words)) + 1, np.int64)
-            counts = np.zeros((len(asked), 64 * len(words) + 2), np.int64)
-            held = _count_bits(some, asked, start, stop, depth, limits, counts, rows, distances)
-            return [(r[:n].astype(np.int64), -d[:n].astype(np.float32)) for r, d, n in zip(rows, distances, held)]
+        def part(start: int, stop: int, asked: Array = asked) -> Kept:
+            rows, scores = room(len(asked), 2 * depth)
+            _count_bits(some, asked, start, stop, depth, min(within, longest), rows, scores)
+            return rows, scores
 
-        found += in_parts(number, 8 * len(words) * (1 + len(asked) / 4), part) if depth else _none(asked)
-    return found if selected is None else [(selected[rows], scores) for rows, scores in found]
+        found = in_parts(number, 8 * len(words) * (1 + len(asked) / 4), part) if depth else [room(len(asked), 0)]
+        made.append(joined(found))
+    rows, scores = _stacked(made)
+    if selected is not None and depth:
+        rows = np.where(rows < 0, rows, selected[rows])
+    return rows, scores
 
 
-def _none(queries: Array) -> list[Best]:
-    return [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
+def _stacked(made: Sequence[Kept]) -> Kept:
+    """Of queries one after another; parts may have found differing numbers."""
+    width = max(rows.shape[1] for rows, _ in made)
+    rows, scores = room(sum(len(rows) for rows, _ in made), width)
+    at = 0
+    for r, s in made:
+        rows[at : at + len(r), : r.shape[1]], scores[at : at + len(r), : r.shape[1]] = r, s
+        at += len(r)
+    return rows, scores
+
+
+def _numbers(vectors: Array) -> Array:
+    """Half precision as its bits: numba knows no such numbers."""
+    return vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors
 
 
 # Inside numba ------------------------------------------------------------------------------------------------------
@@ -182,6 +218,20 @@ def _scan_for_one(vectors: Any, queries: Any, start: int, stop: int, chosen: Any
         if total > limit:
             offer(scores[0], found[0], total, row)
             limit = scores[0, 0]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_SUMS)
+def _products_of(vectors: Any, queries: Any, rows: Any, made: Any) -> None:
+    for q in range(len(queries)):
+        query = queries[q]
+        for i in range(rows.shape[1]):
+            if rows[q, i] < 0:
+                continue
+            vector = vectors[rows[q, i]]
+            total = np.float32(0)
+            for j in range(len(query)):
+                total += _wide(vector[j]) * query[j]
+            made[q, i] = total
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_SUMS)
@@ -249,14 +299,16 @@ def _next_word(words: Any, query: Any, distances: Any) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _count_bits(
-    words: Any, queries: Any, start: int, stop: int, depth: int, limits: Any, counts: Any, rows: Any, distances: Any
-) -> Any:
-    """[queries] how many of the first of `rows` and `distances` [queries, 2 depth] are found.
+    words: Any, queries: Any, start: int, stop: int, depth: int, within: int, rows: Any, scores: Any
+) -> None:
+    """Into rows and scores [queries, 2 depth].
 
-    A distance is a small whole number: counting finds how far the nearest reach. `limits` [queries]: what is below it is kept.
+    A distance is a small whole number: counting finds how far the nearest reach.
     """
     block = np.zeros(_CODES, np.uint16)
     held, nearer = np.zeros(len(queries), np.int64), np.zeros(len(queries), np.int64)
+    limits = np.full(len(queries), within + 1, np.int64)  # what is not below it is out
+    counts = np.zeros((len(queries), within + 1), np.int64)
     for first in range(start, stop, _CODES):
         number = min(_CODES, stop - first)
         made = block[:number]
@@ -264,7 +316,7 @@ def _count_bits(
             _first_word(words[0, first : first + number], queries[q, 0], made)
             for w in range(1, len(words)):
                 _next_word(words[w, first : first + number], queries[q, w], made)
-            limit, count = limits[q], counts[q]
+            limit = limits[q]
             for look in range(0, number, _LOOK):
                 part = made[look : look + _LOOK]
                 least = part[0]
@@ -277,26 +329,26 @@ def _count_bits(
                     if distance >= limit:
                         continue
                     if held[q] == rows.shape[1]:
-                        held[q] = _keep(rows[q], distances[q], limit)
-                    rows[q, held[q]], distances[q, held[q]] = first + look + i, distance
+                        held[q] = _keep(rows[q], scores[q], held[q], limit)
+                    rows[q, held[q]], scores[q, held[q]] = first + look + i, -distance
                     held[q] += 1
-                    count[distance] += 1
+                    counts[q, distance] += 1
                     nearer[q] += 1
-                    while nearer[q] >= depth:  # as many as are wanted are below: what is not below the farthest is out
+                    while nearer[q] >= depth:  # as many as are wanted are below: the farthest of them is the limit
                         limit -= 1
-                        nearer[q] -= count[limit]
+                        nearer[q] -= counts[q, limit]
             limits[q] = limit
     for q in range(len(queries)):
-        held[q] = _keep(rows[q, : held[q]], distances[q, : held[q]], limits[q])
-    return held
+        _keep(rows[q], scores[q], held[q], limits[q])
 
 
 @numba.njit(cache=True, nogil=True)
-def _keep(rows: Any, distances: Any, limit: int) -> int:
-    """Those at most `limit` away to the front, in order; how many."""
+def _keep(rows: Any, scores: Any, held: int, limit: int) -> int:
+    """Of the first `held` those at most `limit` away to the front, in order, and nothing behind them; how many."""
     kept = 0
-    for i in range(len(rows)):
-        if distances[i] <= limit:
-            rows[kept], distances[kept] = rows[i], distances[i]
+    for i in range(held):
+        if -scores[i] <= limit:
+            rows[kept], scores[kept] = rows[i], scores[i]
             kept += 1
+    rows[kept:] = -1
     return kept
