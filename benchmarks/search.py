@@ -73,9 +73,9 @@ class Vectors:
         fields, topics = max(8, documents // 8_000), max(8, documents // 400)
         axes = np.linalg.qr(rng.standard_normal((width, width)))[0]
         self._axes = ((1 + np.arange(width)) ** -0.5)[:, None] * axes
-        self._topics = rng.standard_normal((topics, width)) + rng.standard_normal((fields, width))[
-            rng.integers(0, fields, topics)
-        ]
+        self._topics = (
+            rng.standard_normal((topics, width)) + rng.standard_normal((fields, width))[rng.integers(0, fields, topics)]
+        )
         self._topics *= 0.7
         self._kept: tuple[int, np.ndarray] = (-1, np.zeros(0))
 
@@ -101,7 +101,9 @@ def vocabulary() -> tuple[np.ndarray, np.ndarray]:
     """(words, their shares), the most frequent first."""
     syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
     base = len(syllables)
-    words = np.array([syllables[i % base] + syllables[i // base % base] + syllables[i // base**2] for i in range(WORDS)])
+    words = np.array(
+        [syllables[i % base] + syllables[i // base % base] + syllables[i // base**2] for i in range(WORDS)]
+    )
     shares = (np.arange(WORDS) + 2.7) ** -1.07
     return words, shares / shares.sum()
 
@@ -120,7 +122,10 @@ def questions(number: int) -> list[Query]:
     words, shares = vocabulary()
     rng = np.random.default_rng(3)
     left = shares[STOP:] / shares[STOP:].sum()
-    return [Query(str(i), " ".join(words[STOP:][rng.choice(WORDS - STOP, rng.integers(2, 9), False, left)])) for i in range(number)]
+    return [
+        Query(str(i), " ".join(words[STOP:][rng.choice(WORDS - STOP, rng.integers(2, 9), False, left)]))
+        for i in range(number)
+    ]
 
 
 def index(folder: Path, name: str, documents: int, content: Iterator[list[str]], **options: Any) -> SearchIndex:
@@ -171,7 +176,9 @@ def compared(sides: dict[str, tuple[Search, Any]], rounds: int) -> dict[str, Any
         for k in DEPTHS:
             number = ONE_BY_ONE if batch == 1 else QUERIES
 
-            def works(search: Search, queries: Any, batch: int = batch, k: int = k, number: int = number) -> Callable[[], Any]:
+            def works(
+                search: Search, queries: Any, batch: int = batch, k: int = k, number: int = number
+            ) -> Callable[[], Any]:
                 return lambda: [search(queries[i : i + batch], k) for i in range(0, number, batch)]
 
             name = f"batch {batch}, best {k}"
@@ -257,7 +264,9 @@ class Run:
 
     def vectors(self) -> tuple[SearchIndex, Vectors]:
         made = Vectors(self.documents, WIDTH)
-        return index(self.folder, "vectors", self.documents, numbered(self.documents), encoder=made, dtype="float16"), made
+        return index(
+            self.folder, "vectors", self.documents, numbered(self.documents), encoder=made, dtype="float16"
+        ), made
 
     def dense(self) -> dict[str, Any]:
         searched, made = self.vectors()
@@ -285,7 +294,9 @@ class Run:
             equal("hamming", stage.retrieve(queries, 100), -flat.search(asked, 100)[0])
             sides["faiss.IndexBinaryFlat"] = (flat.search, asked)
         found = compared(sides, self.rounds)
-        return report(found, lambda batch: BITS / 8 * self.documents / batch / self.bandwidth, ["faiss.IndexBinaryFlat"])
+        return report(
+            found, lambda batch: BITS / 8 * self.documents / batch / self.bandwidth, ["faiss.IndexBinaryFlat"]
+        )
 
     def bm25(self) -> dict[str, Any]:
         searched = index(self.folder, "words", self.documents, texts(self.documents), encoder=None)
@@ -325,7 +336,9 @@ class Run:
                 names.append(f"bm25s ({backend})")
         found = compared(sides, self.rounds)
         postings = stage._postings
-        terms = [postings.terms[term] for query in queries for term in searched.words(query.text) if term in postings.terms]
+        terms = [
+            postings.terms[term] for query in queries for term in searched.words(query.text) if term in postings.terms
+        ]
         read = 8 * float(np.mean([postings._ends[t + 1] - postings._ends[t] for t in terms])) * len(terms) / QUERIES
         return report(found, lambda batch: read / self.bandwidth, names)
 
@@ -348,17 +361,22 @@ class Run:
 
         def ours(ef: int) -> Callable[[], list[np.ndarray]]:
             stage = Approximate(searched, ef)
-            return lambda: [ranking.rows for i in range(0, len(queries), 64) for ranking in stage.retrieve(queries[i : i + 64], 10)]
+            return lambda: [
+                ranking.rows for i in range(0, len(queries), 64) for ranking in stage.retrieve(queries[i : i + 64], 10)
+            ]
 
         sides["ours"] = ours
         for name, search in self.graphs(exact, timed).items():
-            sides[name] = lambda ef, search=search: lambda: [
-                rows for i in range(0, len(asked), 64) for rows in search(asked[i : i + 64], ef)
-            ]
+            sides[name] = lambda ef, search=search: (
+                lambda: [rows for i in range(0, len(asked), 64) for rows in search(asked[i : i + 64], ef)]
+            )
         curves: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
         for ef in EFS:
             works = {name: side(ef) for name, side in sides.items()}
-            recall = {name: np.mean([len(own & set(rows.tolist())) / 10 for own, rows in zip(truth, work())]) for name, work in works.items()}
+            recall = {
+                name: np.mean([len(own & set(rows.tolist())) / 10 for own, rows in zip(truth, work())])
+                for name, work in works.items()
+            }
             for name, figures in turns(works, len(queries), self.rounds).items():
                 curves[name].append({"ef": ef, "recall@10": round(float(recall[name]), 4), **figures})
                 print(name, curves[name][-1], flush=True)
@@ -377,7 +395,9 @@ class Run:
             "floor": {},
         }
 
-    def graphs(self, exact: Dense, timed: Callable[[str, Callable[[], Any]], Any]) -> dict[str, Callable[[np.ndarray, int], Any]]:
+    def graphs(
+        self, exact: Dense, timed: Callable[[str, Callable[[], Any]], Any]
+    ) -> dict[str, Callable[[np.ndarray, int], Any]]:
         """How each peer searches: for queries and ef, the rows of the best 10."""
         made: dict[str, Callable[[np.ndarray, int], Any]] = {}
         if self.faiss:
@@ -451,7 +471,9 @@ def main() -> None:
         {
             "work": f"{options.documents:,} documents, vectors of {WIDTH} numbers (float16), codes of {BITS} bits, texts of {LENGTH} words; {options.threads} threads on each side",
             **{key: {part: found[part][key] for part in found} for key in ("ours", "peers", "ratio", "floor")},
-            "built_cpu_seconds": {part: each["built_cpu_seconds"] for part, each in found.items() if "built_cpu_seconds" in each},
+            "built_cpu_seconds": {
+                part: each["built_cpu_seconds"] for part, each in found.items() if "built_cpu_seconds" in each
+            },
             "memory": {"bytes_a_second": round(run.bandwidth), "peak_gib": round(peak, 2)},
             "missing": run.missing,
             "command": " ".join(["python benchmarks/search.py", *sys.argv[1:]]),
@@ -462,7 +484,11 @@ def main() -> None:
 
 
 def installed() -> list[str]:
-    return [name for name, module in (("faiss-cpu", "faiss"), ("usearch", "usearch"), ("bm25s", "bm25s")) if module in sys.modules]
+    return [
+        name
+        for name, module in (("faiss-cpu", "faiss"), ("usearch", "usearch"), ("bm25s", "bm25s"))
+        if module in sys.modules
+    ]
 
 
 if __name__ == "__main__":

@@ -62,7 +62,10 @@ def test_every_number_of_half_precision_is_read_as_it_is():
 
 def test_products_of_long_vectors_are_those_of_numpy():
     rng = np.random.default_rng(0)
-    vectors, asked = rng.standard_normal((333, 771)).astype(np.float16), rng.standard_normal((9, 771)).astype(np.float32)
+    vectors, asked = (
+        rng.standard_normal((333, 771)).astype(np.float16),
+        rng.standard_normal((9, 771)).astype(np.float32),
+    )
     for some in (asked, asked[:1]):
         rows, scores = products(vectors, some, 333)
         expected = some @ vectors.astype(np.float32).T
