@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.postings import Postings, best_rows
+from hourglass.uses.search.postings import Postings
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 
@@ -27,13 +27,10 @@ class Impacts(Scorer):
         index.require_weights()
 
     def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
-        among = self._index.selected
-        return [
-            best_rows(self._postings.scores(terms), depth, among=among, above=0) for terms in self._index.weigh(queries)
-        ]
+        return self._postings.best(self._index.weigh(queries), depth, self._index.selected)
 
     def score(self, query: Query, rows: Array) -> Array:
-        return np.asarray(self._postings.scores(self._index.weigh([query])[0])[rows])
+        return self._postings.scores(self._index.weigh([query])[0], rows)
 
     @cached_property
     def _postings(self) -> Postings:

@@ -19,7 +19,7 @@ from scipy.sparse import csc_matrix
 
 from hourglass.errors import ConfigError, MissingExtra
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.postings import Postings, best_rows
+from hourglass.uses.search.postings import Postings
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 
@@ -38,11 +38,10 @@ class BM25(Scorer):
             raise ConfigError(f"k1 {k1}, b {b}: expected 0 or more, and from 0 to 1")
 
     def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
-        among = self._index.selected
-        return [best_rows(self._postings.scores(self._terms(q)), depth, among=among, above=0) for q in queries]
+        return self._postings.best([self._terms(query) for query in queries], depth, self._index.selected)
 
     def score(self, query: Query, rows: Array) -> Array:
-        return np.asarray(self._postings.scores(self._terms(query))[rows])
+        return self._postings.scores(self._terms(query), rows)
 
     def _terms(self, query: Query) -> dict[str, float]:
         return query.terms if query.terms is not None else dict(Counter(self._index.words(query.text)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.adapters.huggingface_loading import loading_errors
+from hourglass.uses.search.approximate import Approximate
 from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.encoding import compared
@@ -50,6 +51,7 @@ def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> 
 STAGES: dict[str, Callable[..., Stage]] = {
     "bm25": BM25,
     "dense": Dense,
+    "near": Approximate,
     "impacts": Impacts,
     "splade": Impacts,
     "hamming": Hamming,

@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from transformers import BertForMaskedLM
 
 pytest.importorskip("lance")
@@ -17,13 +14,11 @@ from indexes import bm25, counting, documents, ordered
 from encoders import WORDS as TINY_WORDS
 from encoders import make_pair
 from hourglass.errors import ConfigError
-from hourglass.uses.search import dense
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.impacts import Impacts
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
-from hourglass.uses.search.postings import best_rows
 from hourglass.uses.search.stages import Query, Ranking
 
 DOCUMENTS = documents(400)
@@ -91,9 +86,7 @@ def test_bm25_takes_the_weights_that_a_stage_has_given(index):
     assert np.allclose(weighed, 0.5 * bm25(TEXTS, "red") + 2 * bm25(TEXTS, "stone"), atol=1e-5)
 
 
-def test_dense_is_the_cosine_of_every_document(view, monkeypatch):
-    monkeypatch.setattr(dense, "_ROWS_AT_ONCE", 96)
-    monkeypatch.setattr(dense, "_ROWS_OF_BLOCK", 64)
+def test_dense_is_the_cosine_of_every_document(view):
     vectors = counting(TEXTS)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for query, ranking in zip(QUERIES, Dense(view).retrieve(QUERIES, 20)):
@@ -107,8 +100,7 @@ def test_dense_takes_the_vector_that_a_stage_has_given(index):
     assert first.scores[0] == pytest.approx(1, abs=1e-6)
 
 
-def test_hamming_counts_bits_and_keeps_to_its_radius(view, monkeypatch):
-    monkeypatch.setattr("hourglass.metrics.codes._ROWS_AT_ONCE", 64)
+def test_hamming_counts_bits_and_keeps_to_its_radius(view):
     bits = counting(TEXTS) - 1 > 0
     codes = np.unpackbits(
         np.stack(view.take(np.arange(400), ["code"])["code"].to_numpy()).view("S2").view(np.uint8).reshape(400, 2),
@@ -141,20 +133,6 @@ def test_vectors_in_half_precision_are_found_alike(tmp_path):
     found = Dense(index).retrieve(QUERIES, 10)[0]
     asked = counting([QUERIES[0].text])[0]
     assert np.allclose(found.scores, (vectors @ (asked / np.linalg.norm(asked)))[found.rows], atol=2e-3)
-
-
-@settings(deadline=None)
-@given(
-    arrays(np.float32, st.integers(0, 3000), elements=st.sampled_from([0.0, 1.0, 2.0, 3.5])),
-    st.integers(1, 20),
-    st.sampled_from([-np.inf, 0.0, 2.0]),
-)
-def test_the_best_rows_are_those_of_a_sort(scores, depth, above):
-    rows = np.flatnonzero(scores > above) if above > -np.inf else np.arange(len(scores))
-    assert best_rows(scores, depth, above=above).rows.tolist() == ordered(scores, depth, rows).tolist()
-    some = np.arange(0, len(scores), 3)
-    rows = some[scores[some] > above] if above > -np.inf else some
-    assert best_rows(scores, depth, among=some, above=above).rows.tolist() == ordered(scores, depth, rows).tolist()
 
 
 def test_what_an_index_lacks_is_said(tmp_path):
