@@ -267,3 +267,27 @@ def test_settings_of_a_stage_that_do_not_fit_are_said(call, indexed, pipeline, s
     code, out, err = call("search", indexed, "red", "--pipeline", pipeline)
     assert code == 2 and not out
     assert said in " ".join(err.split())
+
+
+def test_depths_are_chosen_for_a_budget_and_said(call, indexed, judged):
+    spec = "within(bm25 % 20 >> dense, ms=100000) % 3"
+    code, out, _ = call("search", indexed, "red", "--pipeline", spec, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["pipeline"] == "bm25 % 20 >> dense % 3"
+    kept = [path for path in (indexed / "cache").iterdir() if path.name.startswith("costs-")]
+    assert len(kept) == 1
+    made = kept[0].stat().st_mtime_ns
+    arguments = ("evaluate", indexed, "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    code, out, _ = call(*arguments, "--pipeline", spec)
+    assert code == 0
+    assert f"{spec}: bm25 % 20 >> dense % 3" in " ".join(out.split()) and "cost, stage by stage" in out
+    assert kept[0].stat().st_mtime_ns == made  # measured once
+    told = json.loads(call(*arguments, "--pipeline", spec, "--json")[1])
+    assert told["pipelines"][0]["ran"] == "bm25 % 20 >> dense % 3"
+    assert 0 < told["pipelines"][0]["documents_given"]["dense"] <= 20
+    assert not any(name.startswith("costs") for name in told["bytes_per_document"])
+    code, _, err = call("search", indexed, "red", "--pipeline", "within(bm25 >> dense, 0)")
+    assert code == 2 and "with one document each" in err
+    code, _, err = call("search", indexed, "red", "--pipeline", "within(bm25, 5)")
+    assert code == 2 and "no stage scores again" in err

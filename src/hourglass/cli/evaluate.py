@@ -77,6 +77,26 @@ def evaluate(
         ["pipeline", "measure", "mean (95 %) ", "more ", "p ", "ms "],
         rows,
     )
+    stages = done.stages()
+    stages = stages[~stages["stage"].str.startswith("%")]
+    if len(stages) > len(done.values):
+        print_table(
+            "cost, stage by stage",
+            ["pipeline", "stage", "documents ", "ms ", "ms a document "],
+            [
+                (
+                    "" if i and pipeline == stages["pipeline"].iloc[i - 1] else pipeline,
+                    stage,
+                    f"{number:,.1f}" if number else "",
+                    f"{ms:.2f}",
+                    f"{each:.4f}" if number else "",
+                )
+                for i, (pipeline, stage, number, ms, each) in enumerate(stages.itertuples(index=False))
+            ],
+        )
+    for name in done.values:
+        if "within(" in name:
+            out.print(f"{name}: {done.ran[name]}", markup=False, soft_wrap=True)
     for name in list(done.values)[1:] if differences else ():
         table = done.differences(name, measures[0])
         shown = table if len(table) <= 2 * differences else [*table.index[:differences], *table.index[-differences:]]

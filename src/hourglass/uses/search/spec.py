@@ -8,6 +8,7 @@ a >> b          b goes on from what a found
 a | b           side by side; binds more tightly than >>
 a % k           the first k of what a found; binds most tightly
 ( )             as one
+name(a >> b, k=2)   of a stage that is set around a pipeline: that one first, then its settings
 
 Every error says at which character.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from hourglass.errors import ConfigError, InputError, nearest
@@ -24,19 +26,23 @@ from hourglass.uses.search.stages import Stage
 Make = Callable[..., Stage]
 """Makes a stage of its settings; raises ConfigError, or TypeError for settings that it does not have."""
 
+_NONE: Mapping[str, Make] = {}
 _TOKEN = re.compile(
     r"""\s*(?:(?P<then>>>)|(?P<sign>[|%(),=])|(?P<number>-?\d+(?:\.\d+)?)(?![\w.])|(?P<quoted>"[^"]*")|(?P<word>[^\s|%(),=>"]+))"""
 )
 
 
-def parse(spec: str, stages: Mapping[str, Make]) -> Stage:
-    """The pipeline that `spec` names; ConfigError with the place for what cannot be read, is unknown or does not fit."""
-    return _Parser(spec, stages).pipeline()
+def parse(spec: str, stages: Mapping[str, Make], around: Mapping[str, Make] = _NONE) -> Stage:
+    """The pipeline that `spec` names; ConfigError with the place for what cannot be read, is unknown or does not fit.
+
+    around  stages that are set around a pipeline: each takes it and its text, then its settings
+    """
+    return _Parser(spec, stages, around).pipeline()
 
 
 class _Parser:
-    def __init__(self, spec: str, stages: Mapping[str, Make]) -> None:
-        self._spec, self._stages = spec, stages
+    def __init__(self, spec: str, stages: Mapping[str, Make], around: Mapping[str, Make]) -> None:
+        self._spec, self._stages, self._around = spec, stages, around
         self._tokens: list[tuple[str, str, int]] = []
         at = 0
         while spec[at:].strip():
@@ -85,11 +91,12 @@ class _Parser:
             return made
         if kind != "word":
             raise self._error(at, f"expected a stage{nearest(name, self._stages) if name else ''}")
-        if name not in self._stages:
-            raise self._error(at, f"no stage {name!r}{nearest(name, self._stages)}")
-        given, named = self._settings()
+        if name not in self._stages and name not in self._around:
+            raise self._error(at, f"no stage {name!r}{nearest(name, [*self._stages, *self._around])}")
+        make: Make = self._stages[name] if name in self._stages else partial(self._around[name], *self._inner())
+        given, named = self._settings(opened=name not in self._stages)
         try:
-            return self._stages[name](*given, **named)
+            return make(*given, **named)
         except InputError as error:
             raise self._error(at, str(error)) from None
         except TypeError as error:
@@ -100,13 +107,21 @@ class _Parser:
                 reason = f"{', '.join(shown)}: a value of another kind is expected"
             raise self._error(at, f"settings of {name} do not fit: {reason}") from None
 
-    def _settings(self) -> tuple[list[Any], dict[str, Any]]:
+    def _inner(self) -> tuple[Stage, str]:
+        """A pipeline that stands first among the settings, and its text."""
+        self._require("(")
+        start = self._peek()[2]
+        made = self._chain()
+        return made, self._spec[start : self._peek()[2]].strip()
+
+    def _settings(self, opened: bool) -> tuple[list[Any], dict[str, Any]]:
+        """What stands in parentheses, if there are any; `opened`: after the pipeline that stands first in them."""
         given: list[Any] = []
         named: dict[str, Any] = {}
-        if not self._accept("("):
+        if not opened and not self._accept("("):
             return given, named
         while not self._accept(")"):
-            if given or named:
+            if opened or given or named:
                 self._require(",")
             kind, value, at = self._take()
             if kind not in ("word", "number", "quoted"):
