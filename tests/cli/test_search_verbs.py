@@ -291,3 +291,24 @@ def test_depths_are_chosen_for_a_budget_and_said(call, indexed, judged):
     assert code == 2 and "with one document each" in err
     code, _, err = call("search", indexed, "red", "--pipeline", "within(bm25, 5)")
     assert code == 2 and "no stage scores again" in err
+
+
+def test_pipelines_are_tuned_on_other_queries(call, indexed, judged, tmp_path):
+    index = hg.open_index(indexed)
+    names, texts = index.names([1, 6, 11]), index.texts([1, 6, 11])
+    dev = tmp_path / "dev.tsv", tmp_path / "dev.txt"
+    dev[0].write_text("".join(f"v{i}\t{' '.join(text.split()[:5])}\n" for i, text in enumerate(texts)))
+    dev[1].write_text("".join(f"v{i} 0 {name} 1\n" for i, name in enumerate(names)))
+    arguments = ("evaluate", indexed, "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    spec = "bm25(k1=[1.5, 0.5]) | dense >> mix([0.5, 1], 1)"
+    code, out, _ = call(*arguments, "--pipeline", "bm25(2, 0.5)", "--pipeline", spec, "--dev", *dev)
+    assert code == 0
+    assert f"{spec}: 5 tried on 3 development queries" in " ".join(out.split())
+    chosen = next(line for line in out.splitlines() if line.startswith("chosen: bm25(k1")).removeprefix("chosen: ")
+    assert call("search", indexed, "red", "--pipeline", chosen)[0] == 0
+    told = json.loads(call(*arguments, "--pipeline", spec, "--dev", *dev, "--json")[1])
+    assert told["tuned"][0]["chosen"] == chosen == told["pipelines"][0]["pipeline"]
+    assert len(told["tuned"][0]["tried"]) == 5
+    code, out, err = call(*arguments, "--dev", judged / "queries.jsonl", judged / "qrels.txt")
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1 and "query 'q0' is among the development queries" in err

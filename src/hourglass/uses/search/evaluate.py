@@ -30,6 +30,7 @@ from hourglass.uses.search.stages import Array, Documents, Query, Stage
 
 if TYPE_CHECKING:
     from hourglass.uses.search.index import SearchIndex
+    from hourglass.uses.search.tune import Tuned
 
 _QUERIES_AT_ONCE = 64
 _NAMES_AT_ONCE = 100_000
@@ -48,6 +49,7 @@ class Evaluation:
     ran      each pipeline as it ran, by name: with the depths that were chosen for it
     unasked  queries that have a text but no judgement
     absent   judged documents that the index does not hold; they count as not found
+    tuned    pipelines that were chosen on other queries before
     """
 
     queries: list[str]
@@ -59,6 +61,7 @@ class Evaluation:
     ran: dict[str, str]
     unasked: int
     absent: list[str]
+    tuned: Sequence[Tuned] = ()
 
     @property
     def baseline(self) -> str:
@@ -153,6 +156,7 @@ class Evaluation:
             "queries_without_judgement": self.unasked,
             "judged_documents_not_in_index": len(self.absent),
             "pipelines": pipelines,
+            "tuned": [tuned.to_dict() for tuned in self.tuned],
         }
 
     def _values(self, pipeline: str, measure: str) -> Array:
@@ -183,20 +187,7 @@ def evaluate(
         ranking_measure(measure)
     if not pipelines:
         raise ConfigError("no pipeline to evaluate; expected one or more")
-    asked = [query for query, judged in qrels.items() if any(grade > 0 for grade in judged.values())]
-    silent = [query for query in asked if query not in queries]
-    if silent:
-        raise SourceError(
-            f"{len(silent)} judged queries have no text, the first {silent[0]!r}; are queries and judgements of the same set?"
-        )
-    if not asked:
-        raise SourceError(f"none of {len(qrels)} judged queries has a relevant document; expected grades above 0")
-    absent = _absent(documents, {document for query in asked for document in qrels[query]})
-    if all(document in absent for query in asked for document, grade in qrels[query].items() if grade > 0):
-        raise SourceError(
-            f"none of the relevant documents is among the {len(documents):,} of the index; are index and judgements of "
-            "the same set, with the same names?"
-        )
+    asked, absent = askable(documents, queries, qrels)
     runs, costs, given, values = {}, {}, {}, {}
     with Progress(progress) as bars:
         task = bars.start("searching", len(pipelines) * len(asked), "queries")
@@ -224,8 +215,27 @@ def evaluate(
         given=given,
         ran={name: pipeline.name for name, pipeline in pipelines.items()},
         unasked=sum(query not in qrels for query in queries),
-        absent=sorted(absent),
+        absent=absent,
     )
+
+
+def askable(documents: Documents, queries: Mapping[str, str], qrels: Qrels) -> tuple[list[str], list[str]]:
+    """(judged queries with something relevant, judged documents that are not there); SourceError as `evaluate` says."""
+    asked = [query for query, judged in qrels.items() if any(grade > 0 for grade in judged.values())]
+    silent = [query for query in asked if query not in queries]
+    if silent:
+        raise SourceError(
+            f"{len(silent)} judged queries have no text, the first {silent[0]!r}; are queries and judgements of the same set?"
+        )
+    if not asked:
+        raise SourceError(f"none of {len(qrels)} judged queries has a relevant document; expected grades above 0")
+    absent = _absent(documents, {document for query in asked for document in qrels[query]})
+    if all(document in absent for query in asked for document, grade in qrels[query].items() if grade > 0):
+        raise SourceError(
+            f"none of the relevant documents is among the {len(documents):,} of the index; are index and judgements of "
+            "the same set, with the same names?"
+        )
+    return asked, sorted(absent)
 
 
 def bytes_per_document(index: SearchIndex) -> dict[str, float]:
