@@ -18,6 +18,7 @@ from hourglass.adapters.huggingface_loading import loading_errors
 from hourglass.errors import ConfigError
 from hourglass.storage.atomic import read_json
 from hourglass.uses.search.cascade import COSTS, Cascade, Gap, StageCost
+from hourglass.uses.search.cedr import Cedr
 from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.encoding import compared
@@ -45,6 +46,11 @@ def _parade(index: SearchIndex, model: str) -> Stage:
         return ByText(index, Parade.from_pretrained(model).score_texts, "parade")
 
 
+def _cedr(index: SearchIndex, model: str) -> Stage:
+    with loading_errors(model, "CEDR"):
+        return ByText(index, Cedr.from_pretrained(model).score_texts, "cedr")
+
+
 def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> Stage:
     """Documents by their passages, scored by a cross-encoder, or without one by the encoder of the index."""
     if model is not None:
@@ -66,6 +72,7 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "cross": _cross,
     "passages": _passages,
     "parade": _parade,
+    "cedr": _cedr,
     "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(model).score_texts, **settings),
     "rm3": lambda index, **settings: RM3(index, index.words, **settings),
     "ceqe": lambda index, model="minilm", **settings: CEQE(index, index.words, HuggingFaceReader(model), **settings),
