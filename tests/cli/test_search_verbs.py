@@ -258,6 +258,7 @@ def test_a_system_without_a_network_is_an_encoder_of_an_index(call, source, tmp_
     ("pipeline", "said"),
     [
         ("bm25 >> parade(nowhere)", "pipeline, character 9: nowhere: no PARADE that can be read"),
+        ("bm25 >> cedr(nowhere)", "pipeline, character 9: nowhere: no CEDR that can be read"),
         ("bm25(k9=2)", "settings of bm25 do not fit: got an unexpected keyword argument 'k9'"),
         ("bm25(1, k1=2)", "settings of bm25 do not fit: got multiple values for argument 'k1'"),
         ("bm25 >> rm3(first=x) >> bm25", "settings of rm3 do not fit: first='x': a value of another kind is expected"),
@@ -267,3 +268,48 @@ def test_settings_of_a_stage_that_do_not_fit_are_said(call, indexed, pipeline, s
     code, out, err = call("search", indexed, "red", "--pipeline", pipeline)
     assert code == 2 and not out
     assert said in " ".join(err.split())
+
+
+def test_depths_are_chosen_for_a_budget_and_said(call, indexed, judged):
+    spec = "within(bm25 % 20 >> dense, ms=100000) % 3"
+    code, out, _ = call("search", indexed, "red", "--pipeline", spec, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["pipeline"] == "bm25 % 20 >> dense % 3"
+    kept = [path for path in (indexed / "cache").iterdir() if path.name.startswith("costs-")]
+    assert len(kept) == 1
+    made = kept[0].stat().st_mtime_ns
+    arguments = ("evaluate", indexed, "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    code, out, _ = call(*arguments, "--pipeline", spec)
+    assert code == 0
+    assert f"{spec}: bm25 % 20 >> dense % 3" in " ".join(out.split()) and "cost, stage by stage" in out
+    assert kept[0].stat().st_mtime_ns == made  # measured once
+    told = json.loads(call(*arguments, "--pipeline", spec, "--json")[1])
+    assert told["pipelines"][0]["ran"] == "bm25 % 20 >> dense % 3"
+    assert 0 < told["pipelines"][0]["documents_given"]["dense"] <= 20
+    assert not any(name.startswith("costs") for name in told["bytes_per_document"])
+    code, _, err = call("search", indexed, "red", "--pipeline", "within(bm25 >> dense, 0)")
+    assert code == 2 and "with one document each" in err
+    code, _, err = call("search", indexed, "red", "--pipeline", "within(bm25, 5)")
+    assert code == 2 and "no stage scores again" in err
+
+
+def test_pipelines_are_tuned_on_other_queries(call, indexed, judged, tmp_path):
+    index = hg.open_index(indexed)
+    names, texts = index.names([1, 6, 11]), index.texts([1, 6, 11])
+    dev = tmp_path / "dev.tsv", tmp_path / "dev.txt"
+    dev[0].write_text("".join(f"v{i}\t{' '.join(text.split()[:5])}\n" for i, text in enumerate(texts)))
+    dev[1].write_text("".join(f"v{i} 0 {name} 1\n" for i, name in enumerate(names)))
+    arguments = ("evaluate", indexed, "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    spec = "bm25(k1=[1.5, 0.5]) | dense >> mix([0.5, 1], 1)"
+    code, out, _ = call(*arguments, "--pipeline", "bm25(2, 0.5)", "--pipeline", spec, "--dev", *dev)
+    assert code == 0
+    assert f"{spec}: 5 tried on 3 development queries" in " ".join(out.split())
+    chosen = next(line for line in out.splitlines() if line.startswith("chosen: bm25(k1")).removeprefix("chosen: ")
+    assert call("search", indexed, "red", "--pipeline", chosen)[0] == 0
+    told = json.loads(call(*arguments, "--pipeline", spec, "--dev", *dev, "--json")[1])
+    assert told["tuned"][0]["chosen"] == chosen == told["pipelines"][0]["pipeline"]
+    assert len(told["tuned"][0]["tried"]) == 5
+    code, out, err = call(*arguments, "--dev", judged / "queries.jsonl", judged / "qrels.txt")
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1 and "query 'q0' is among the development queries" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from hourglass.uses.search.evaluate import Evaluation
 from hourglass.uses.search.evaluate import evaluate as evaluate_pipelines
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.stages import Stage
+from hourglass.uses.search.tune import Tuned, require_apart, tune, with_chosen
 
 
 def index(
@@ -87,6 +89,7 @@ def evaluate(
     *,
     pipelines: Sequence[str | Stage] = (),
     measures: Sequence[str] = MEASURES,
+    dev: tuple[Mapping[str, str] | str | Path, Qrels | str | Path] | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """How much of what is relevant pipelines find in an index, whether they differ by more than chance, and what they cost.
@@ -96,18 +99,30 @@ def evaluate(
     qrels      graded relevance by query and document, or a file of TREC, of BEIR, or .parquet
     pipelines  the first is what the others are compared with (default: bm25, and with vectors dense, and both fused)
     measures   ndcg, mrr, recall, p or map, each at a depth
+    dev        queries and judgements of a development set, as above: each pipeline that is a text is tuned on it by the first
+               measure (`hourglass.uses.search.tune`), and what was chosen is measured after it; what was tried is in `tuned`
 
     Raises InputError for bad input, in one line.
     """
     searched = index if isinstance(index, SearchIndex) else open_index(index)
     pipelines = pipelines or ("bm25", *(("dense", "bm25 | dense >> rrf") if searched.answers_vectors else ()))
+    asked = _judged(queries, qrels)
+    tuned: list[Tuned] = []
+    if dev is not None:
+        known = _judged(*dev)
+        require_apart(known, asked)
+        by = measures[0]
+        texts = [pipeline for pipeline in pipelines if isinstance(pipeline, str)]
+        tuned = [tune(searched, text, *known, measure=by, progress=progress) for text in texts]
+        pipelines = with_chosen(pipelines, tuned)
     stages = [pipeline if isinstance(pipeline, Stage) else searched.pipeline(pipeline) for pipeline in pipelines]
     names = [pipeline.name if isinstance(pipeline, Stage) else pipeline for pipeline in pipelines]
-    return evaluate_pipelines(
-        dict(zip(names, stages)),
-        searched,
+    done = evaluate_pipelines(dict(zip(names, stages)), searched, *asked, measures=measures, progress=progress)
+    return replace(done, tuned=tuned)
+
+
+def _judged(queries: Mapping[str, str] | str | Path, qrels: Qrels | str | Path) -> tuple[Mapping[str, str], Qrels]:
+    return (
         queries if isinstance(queries, Mapping) else read_queries(queries),
         qrels if isinstance(qrels, Mapping) else read_qrels(qrels),
-        measures=measures,
-        progress=progress,
     )

@@ -30,6 +30,13 @@ def evaluate(
     cross: Annotated[str | None, typer.Option(help="With --survey: a cross-encoder, a folder or a Hub id.")] = None,
     parade: Annotated[str | None, typer.Option(help="With --survey: a folder of a trained PARADE.")] = None,
     measure: Annotated[list[str] | None, typer.Option(help="ndcg, mrr, recall, p or map, at a depth (repeat).")] = None,
+    dev: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="QUERIES QRELS",
+            help="Queries and judgements of a development set: tune each pipeline on these alone, and measure what was chosen too.",
+        ),
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="A folder for what was found, in TREC's format.")] = None,
     differences: Annotated[
         int, typer.Option(help="Show so many queries at which each pipeline gained and lost most.")
@@ -52,7 +59,7 @@ def evaluate(
         raise InputError(
             "--cross and --parade name models for the pipelines of --survey; add it, or name them in --pipeline"
         )
-    done = api.evaluate(index, queries, qrels, pipelines=pipeline or (), measures=measure or MEASURES)
+    done = api.evaluate(index, queries, qrels, pipelines=pipeline or (), measures=measure or MEASURES, dev=dev)
     written = [] if runs is None else done.write_runs(runs)
     size = bytes_per_document(index)
     if as_json:
@@ -60,6 +67,16 @@ def evaluate(
             {"index": str(folder), **done.to_dict(), "bytes_per_document": size, "runs": list(map(str, written))}
         )
         return
+    for tuned in done.tuned:
+        print_table(
+            f"{tuned.given}: {len(tuned.table)} tried on {tuned.queries:,} development queries",
+            ["stage", f"{tuned.measure} ", ""],
+            [
+                (stage, f"{value:.4f}", "chosen" if chosen else "")
+                for stage, value, chosen in tuned.table[["stage", "value", "chosen"]].itertuples(index=False)
+            ],
+        )
+        out.print(f"chosen: {tuned.chosen}\n", markup=False, soft_wrap=True)
     measures = list(next(iter(done.values.values())))
     rows = []
     for name in done.values:
@@ -77,6 +94,26 @@ def evaluate(
         ["pipeline", "measure", "mean (95 %) ", "more ", "p ", "ms "],
         rows,
     )
+    stages = done.stages()
+    stages = stages[~stages["stage"].str.startswith("%")]
+    if len(stages) > len(done.values):
+        print_table(
+            "cost, stage by stage",
+            ["pipeline", "stage", "documents ", "ms ", "ms a document "],
+            [
+                (
+                    "" if i and pipeline == stages["pipeline"].iloc[i - 1] else pipeline,
+                    stage,
+                    f"{number:,.1f}" if number else "",
+                    f"{ms:.2f}",
+                    f"{each:.4f}" if number else "",
+                )
+                for i, (pipeline, stage, number, ms, each) in enumerate(stages.itertuples(index=False))
+            ],
+        )
+    for name in done.values:
+        if "within(" in name:
+            out.print(f"{name}: {done.ran[name]}", markup=False, soft_wrap=True)
     for name in list(done.values)[1:] if differences else ():
         table = done.differences(name, measures[0])
         shown = table if len(table) <= 2 * differences else [*table.index[:differences], *table.index[-differences:]]

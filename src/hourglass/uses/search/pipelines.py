@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import platform
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.adapters.huggingface_loading import loading_errors
+from hourglass.errors import ConfigError
+from hourglass.storage.atomic import read_json
 from hourglass.uses.search.approximate import Approximate
+from hourglass.uses.search.cascade import COSTS, Cascade, Gap, StageCost
+from hourglass.uses.search.cedr import Cedr
 from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.encoding import compared
@@ -25,6 +34,8 @@ from hourglass.uses.search.passages import ByPassages, ByText
 from hourglass.uses.search.spec import Make, parse
 from hourglass.uses.search.stages import Array, Query, Stage
 
+_SAMPLES, _SAMPLE_WORDS = 8, 8
+
 
 def _cross(index: SearchIndex, model: str) -> Stage:
     scorer = CrossEncoder(model)
@@ -34,6 +45,11 @@ def _cross(index: SearchIndex, model: str) -> Stage:
 def _parade(index: SearchIndex, model: str) -> Stage:
     with loading_errors(model, "PARADE"):
         return ByText(index, Parade.from_pretrained(model).score_texts, "parade")
+
+
+def _cedr(index: SearchIndex, model: str) -> Stage:
+    with loading_errors(model, "CEDR"):
+        return ByText(index, Cedr.from_pretrained(model).score_texts, "cedr")
 
 
 def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> Stage:
@@ -58,6 +74,7 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "cross": _cross,
     "passages": _passages,
     "parade": _parade,
+    "cedr": _cedr,
     "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(model).score_texts, **settings),
     "rm3": lambda index, **settings: RM3(index, index.words, **settings),
     "ceqe": lambda index, model="minilm", **settings: CEQE(index, index.words, HuggingFaceReader(model), **settings),
@@ -68,8 +85,36 @@ STAGES: dict[str, Callable[..., Stage]] = {
 JOINTS: dict[str, Callable[..., Stage]] = {
     "rrf": lambda constant=60.0, *weights: ReciprocalRank(constant, weights),
     "mix": Interpolated,
+    "gap": Gap,
 }
 """Stages that need no index, by name."""
+
+
+def _within(index: SearchIndex, inner: Stage, text: str, ms: float) -> Stage:
+    """The pipeline `inner`, its depths chosen so that a query takes `ms` milliseconds at most."""
+    known = [text, platform.node(), os.cpu_count(), None if index.selected is None else len(index.selected)]
+    digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
+
+    def measure(folder: Path) -> None:
+        costs = Cascade.measured(inner, _samples(index)).to_dict()
+        (folder / "costs.json").write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
+
+    kept = read_json(index.cached(f"{COSTS}-{digest}", measure) / "costs.json")
+    return Cascade(inner, [StageCost(**cost) for cost in kept]).within(ms).pipeline
+
+
+def _samples(index: SearchIndex) -> list[Query]:
+    """Queries to measure with: the first words of documents from all over the index."""
+    rows = np.arange(len(index)) if index.selected is None else index.selected
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, _SAMPLES).astype(int))] if len(rows) else rows
+    begun = [" ".join(text.split()[:_SAMPLE_WORDS]) for text in index.texts(some)]
+    if not any(begun):
+        raise ConfigError("no document with words, from which queries to measure with could be made")
+    return [Query(str(number), text) for number, text in enumerate(filter(None, begun))]
+
+
+AROUND: dict[str, Callable[..., Stage]] = {"within": _within}
+"""Stages that are set around a pipeline, by name: each takes the index, the pipeline and its text, then its settings."""
 
 
 def stages(index: SearchIndex) -> dict[str, Make]:
@@ -79,7 +124,8 @@ def stages(index: SearchIndex) -> dict[str, Make]:
 
 def pipeline(index: SearchIndex, spec: str | None = None) -> Stage:
     """What `spec` names; ConfigError with the place for what cannot be read."""
-    return parse(spec if spec is not None else default(index), stages(index))
+    around = {name: partial(make, index) for name, make in AROUND.items()}
+    return parse(spec if spec is not None else default(index), stages(index), around)
 
 
 def default(index: SearchIndex) -> str:

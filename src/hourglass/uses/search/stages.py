@@ -105,9 +105,14 @@ class Stage(ABC):
         """All queries one step on, in their order."""
 
     @final
-    def run(self, queries: Sequence[Query], costs: dict[str, float] | None = None) -> list[Ranking]:
-        """The ranking of each query; with `costs`, seconds are added to it by stage."""
-        found = _advance(self, [Found(query) for query in queries], costs)
+    def run(
+        self,
+        queries: Sequence[Query],
+        costs: dict[str, float] | None = None,
+        given: dict[str, int] | None = None,
+    ) -> list[Ranking]:
+        """The ranking of each query; to `costs` seconds are added by stage, to `given` the documents that it was given."""
+        found = _advance(self, [Found(query) for query in queries], costs, given)
         rankings = [each.ranking for each in found]
         if any(ranking is None for ranking in rankings):
             raise ConfigError(f"{self.name}: finds nothing by itself; begin with bm25, dense or another that retrieves")
@@ -195,7 +200,7 @@ class Chain(Stage):
         self.name = " >> ".join(stage.name for stage in self.stages).replace(" >> %", " %")
 
     def advance(self, found: Sequence[Found]) -> list[Found]:
-        return _advance(self, found, None)
+        return _advance(self, found)
 
 
 @final
@@ -207,7 +212,7 @@ class Beside(Stage):
         self.name = "(" + " | ".join(stage.name for stage in self.stages) + ")"
 
     def advance(self, found: Sequence[Found]) -> list[Found]:
-        return _advance(self, found, None)
+        return _advance(self, found)
 
 
 def parts(stage: Stage, kind: type[Chain] | type[Beside]) -> list[Stage]:
@@ -215,18 +220,23 @@ def parts(stage: Stage, kind: type[Chain] | type[Beside]) -> list[Stage]:
     return list(stage.stages) if isinstance(stage, kind) else [stage]
 
 
-def _advance(stage: Stage, found: Sequence[Found], costs: dict[str, float] | None) -> list[Found]:
-    """`stage.advance`, with the seconds of every stage that is no composition."""
+def _advance(
+    stage: Stage, found: Sequence[Found], costs: dict[str, float] | None = None, given: dict[str, int] | None = None
+) -> list[Found]:
+    """`stage.advance`, with the seconds and the documents of every stage that is no composition."""
     if isinstance(stage, Chain):
         for then in stage.stages:
-            found = _advance(then, found, costs)
+            found = _advance(then, found, costs, given)
         return list(found)
     if isinstance(stage, Beside):
-        made = [_advance(one, found, costs) for one in stage.stages]
+        made = [_advance(one, found, costs, given) for one in stage.stages]
         return [
             replace(each, rankings=tuple(ranking for one in several for ranking in one.rankings))
             for each, *several in zip(found, *made)
         ]
+    if given is not None:
+        number = sum(len(ranking) for each in found for ranking in each.rankings)
+        given[stage.name] = given.get(stage.name, 0) + number
     start = time.perf_counter()
     made_by_it = stage.advance(found)
     if costs is not None:
