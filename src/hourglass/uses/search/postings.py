@@ -13,7 +13,7 @@ weights.npy    [weights] float32
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -76,6 +76,23 @@ class Postings:
             part = slice(self._ends[term], self._ends[term + 1])
             _add(self._rows[part], self._weights[part], np.float32(weight), made)
         return made
+
+    def weights(self, terms: Iterable[str], row: int) -> dict[str, float]:
+        """Of those `terms` that document `row` has."""
+        made = {}
+        for term in terms:
+            if (number := self.terms.get(term)) is None:
+                continue
+            start, stop = self._ends[number : number + 2].tolist()
+            at = start + int(np.searchsorted(self._rows[start:stop], row))
+            if at < stop and self._rows[at] == row:
+                made[term] = float(self._weights[at])
+        return made
+
+    def having(self, term: str) -> int:
+        """Documents that have a known `term`."""
+        number = self.terms[term]
+        return int(self._ends[number + 1] - self._ends[number])
 
 
 @numba.njit(cache=True)
