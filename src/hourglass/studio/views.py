@@ -27,6 +27,14 @@ def points(share: float) -> str:
     return f"{'+' if share > 0 else '−' if share < 0 else ''}{abs(100 * share):.0f}"
 
 
+def size(number: int) -> str:
+    """Bytes: 1234567 as "1.2 MB"."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= factor:
+            return f"{number / factor:.{1 if number < 100 * factor else 0}f} {unit}"
+    return f"{number} bytes"
+
+
 def colour(group: int) -> str:
     """Of a group by its place, the largest first; as the report colours it."""
     return (
@@ -47,7 +55,7 @@ def _macros() -> Any:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    page.filters.update(percent=percent, points=points, number=lambda n: f"{n:,}")
+    page.filters.update(percent=percent, points=points, size=size, number=lambda n: f"{n:,}")
     page.globals.update(colour=colour)
     return page.get_template("views.html.jinja").module
 

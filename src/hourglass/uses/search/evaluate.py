@@ -11,6 +11,7 @@ Measures, and the order of equal scores, are trec_eval's (`hourglass.metrics.ran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,16 +202,26 @@ def evaluate(
     )
 
 
-def bytes_per_document(index: SearchIndex) -> dict[str, float]:
-    """What an index takes on disk: its documents, and what each retriever made of them, as far as it has searched."""
-    number = max(1, len(index))
+def bytes_on_disk(index: SearchIndex) -> dict[str, int]:
+    """What an index takes: its documents, and what each retriever made of them, as far as it has searched."""
     folders = {"documents": index.folder / TABLE} | {
         place.name.rpartition("@")[0]: place for place in sorted((index.folder / "cache").glob("*@*"))
     }
-    return {
-        name: sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / number
-        for name, place in folders.items()
-    }
+    return {name: _bytes(place) for name, place in folders.items()}
+
+
+def bytes_per_document(index: SearchIndex) -> dict[str, float]:
+    """The same for one document."""
+    number = max(1, len(index))
+    return {name: size / number for name, size in bytes_on_disk(index).items()}
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a writer may have removed it meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _absent(documents: Documents, named: set[str]) -> set[str]:

@@ -187,4 +187,4 @@ def _near(index: SearchIndex, query: Query, text: str) -> list[Near]:
         return []
     scores = index.compare(query, [part.text for part in parts])
     best = np.argsort(-scores, kind="stable")[:_NEAR]
-    return [Near(*parts[i], float(scores[i])) for i in best]
+    return [Near(parts[i].start, parts[i].stop, parts[i].text, float(scores[i])) for i in best]

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hourglass.errors import ConfigError, InputError, nearest
+from hourglass.errors import InputError, PipelineError, nearest
 from hourglass.uses.search.stages import Stage
 
 Make = Callable[..., Stage]
@@ -30,7 +30,7 @@ _TOKEN = re.compile(
 
 
 def parse(spec: str, stages: Mapping[str, Make]) -> Stage:
-    """The pipeline that `spec` names; ConfigError with the place for what cannot be read, is unknown or does not fit."""
+    """The pipeline that `spec` names; PipelineError with the place for what cannot be read, is unknown or does not fit."""
     return _Parser(spec, stages).pipeline()
 
 
@@ -141,8 +141,8 @@ class _Parser:
         if not self._accept(sign):
             raise self._error(at, f"expected {sign}")
 
-    def _error(self, at: int, what: str) -> ConfigError:
-        return ConfigError(f"pipeline, character {at + 1}: {what}\n  {self._spec}\n  {' ' * at}^")
+    def _error(self, at: int, what: str) -> PipelineError:
+        return PipelineError(self._spec, at, what)
 
 
 def _value(kind: str, value: str) -> Any:
