@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hourglass import api
 from hourglass.errors import ConfigError, MissingExtra
 from hourglass.studio import server
-from hourglass.studio.views import style
+from hourglass.studio.views import head, style
 from hourglass.uses.search.layout import is_index
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ class Studio:
         self._socket = server.listen(host, port)
         self.address = server.address(self._socket)
         try:
-            app = server.application(pages(workspace, _library(searched, pipelines)), host, theme=_theme(), css=style())
+            app = server.application(
+                pages(workspace, _library(searched, pipelines)), host, theme=_theme(), css=style(), head=head()
+            )
         except BaseException:
             self._socket.close()
             raise
@@ -116,13 +118,15 @@ def pages(workspace: Workspace | None, library: Library | None) -> gr.Blocks:
         ("find", "Find", find),
         ("live", "Live", live),
     ]
-    folders = [opened.folder.resolve().name for opened in (workspace, library and library.index) if opened is not None]
-    with gr.Blocks(title=f"Hourglass · {folders[0]}", analytics_enabled=False) as blocks:
+    opened = workspace if workspace is not None or library is None else library.index
+    assert opened is not None
+    name = opened.folder.resolve().name
+    with gr.Blocks(title=f"Hourglass · {name}", analytics_enabled=False) as blocks:
         document, concept = gr.State(None), gr.State(None)
         with gr.Tabs(elem_id="pages") as all_tabs:
             shell = None if workspace is None else Shell(Corpus(workspace), all_tabs, document, concept)
-            for id, name, page in tabs if shell is not None else ():
-                with gr.Tab(name, id=id, elem_id=f"page-{id}") as tab:
+            for id, title, page in tabs if shell is not None else ():
+                with gr.Tab(title, id=id, elem_id=f"page-{id}") as tab:
                     page.build(shell, tab)
             if library is not None:
                 from hourglass.studio import index, search

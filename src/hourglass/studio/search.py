@@ -53,7 +53,7 @@ def build(library: Library, corpus: Corpus | None, html: Callable[..., gr.HTML])
         ]
         where = gr.Textbox(
             "",
-            label="Only documents for which",
+            label="Only where",
             placeholder=condition(library.index.columns),
             min_width=150,
             scale=3,
@@ -61,7 +61,7 @@ def build(library: Library, corpus: Corpus | None, html: Callable[..., gr.HTML])
         )
         top = gr.Dropdown([5, 10, 20, 50], value=10, label="Results", min_width=80, scale=1, elem_id="search-top")
     changed = html(elem_id="search-changed")
-    found = html(view("message", "Nothing asked yet."), elem_id="search-found")
+    found = html(view("message", "Nothing asked yet.", "empty"), elem_id="search-found")
     reader = html(elem_id="search-reader")
     columns = gr.State(None)
 
