@@ -50,7 +50,7 @@ from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.scanning import in_parts
-from hourglass.uses.search.stages import Query, Ranking, Scorer
+from hourglass.uses.search.stages import Query, Ranking
 
 RESULT = Path(__file__).parent / "results" / "search.json"
 PARTS = ("dense", "hamming", "approximate", "bm25")

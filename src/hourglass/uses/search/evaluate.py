@@ -11,6 +11,7 @@ Measures, and the order of equal scores, are trec_eval's (`hourglass.metrics.ran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from hourglass.storage.atomic import atomic_file
 from hourglass.uses.progress import Progress
 from hourglass.uses.search.cascade import COSTS
 from hourglass.uses.search.layout import TABLE
-from hourglass.uses.search.stages import Array, Documents, Query, Stage
+from hourglass.uses.search.stages import Array, Documents, Found, Query, Stage
 
 if TYPE_CHECKING:
     from hourglass.uses.search.index import SearchIndex
@@ -197,9 +198,14 @@ def evaluate(
             spent: dict[str, float] = {}
             seen: dict[str, int] = {}
             run = {}
+
+            def count(stage: Stage, before: Sequence[Found], _: Any, __: float, seen: dict[str, int] = seen) -> None:
+                number = sum(len(ranking) for each in before for ranking in each.rankings)
+                seen[stage.name] = seen.get(stage.name, 0) + number
+
             for start in range(0, len(asked), _QUERIES_AT_ONCE):
                 some = [Query(query, queries[query]) for query in asked[start : start + _QUERIES_AT_ONCE]]
-                for query, found in zip(some, pipeline.run(some, spent, seen)):
+                for query, found in zip(some, pipeline.run(some, spent, count)):
                     run[query.id] = dict(zip(documents.names(found.rows), found.scores.tolist()))
                 bars.advance(task, len(some))
             runs[name] = run
@@ -238,18 +244,28 @@ def askable(documents: Documents, queries: Mapping[str, str], qrels: Qrels) -> t
     return asked, sorted(absent)
 
 
-def bytes_per_document(index: SearchIndex) -> dict[str, float]:
-    """What an index takes on disk: its documents, and what each retriever made of them, as far as it has searched."""
-    number = max(1, len(index))
+def bytes_on_disk(index: SearchIndex) -> dict[str, int]:
+    """What an index takes: its documents, and what each retriever made of them, as far as it has searched."""
     folders = {"documents": index.folder / TABLE} | {
         place.name.rpartition("@")[0]: place
         for place in sorted((index.folder / "cache").glob("*@*"))
         if not place.name.startswith(f"{COSTS}-")
     }
-    return {
-        name: sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / number
-        for name, place in folders.items()
-    }
+    return {name: _bytes(place) for name, place in folders.items()}
+
+
+def bytes_per_document(index: SearchIndex) -> dict[str, float]:
+    """The same for one document."""
+    number = max(1, len(index))
+    return {name: size / number for name, size in bytes_on_disk(index).items()}
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a writer may have removed it meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _absent(documents: Documents, named: set[str]) -> set[str]:

@@ -32,6 +32,10 @@ class Impacts(Scorer):
     def score(self, query: Query, rows: Array) -> Array:
         return self._postings.scores(self._index.weigh([query])[0], rows)
 
+    def summed(self, query: Query) -> tuple[dict[str, float], Postings]:
+        """(weights of the query's terms, those of documents), of which a score is the inner product."""
+        return self._index.weigh([query])[0], self._postings
+
     @cached_property
     def _postings(self) -> Postings:
         return Postings.open(self._index.cached("impacts", self._build))

@@ -284,6 +284,16 @@ class SearchIndex:
         made = [self._encoded[query.text] if query.vector is None else query.vector for query in queries]
         return compared(np.array(made, np.float32).reshape(-1, self.width), self.similarity)
 
+    def compare(self, query: Query, texts: Sequence[str]) -> Array:
+        """[n] inner products of the query's vector and those that the encoder gives for texts: a `TextScorer`."""
+        vectors = compared(self.encoder.documents(texts), self.similarity)
+        return np.asarray(vectors @ self.encode([query])[0])
+
+    def forget_queries(self) -> None:
+        """Forget what models have made of queries: a search that is timed next pays for it."""
+        self._encoded.clear()
+        self._weighed.clear()
+
     def weigh(self, queries: Sequence[Query]) -> list[dict[str, float]]:
         """Weights of terms that a query carries, else those of its text by the model of the documents' weights."""
         new = _unseen(self._weighed, (query.text for query in queries if query.terms is None))

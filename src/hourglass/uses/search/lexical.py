@@ -46,6 +46,10 @@ class BM25(Scorer):
     def score(self, query: Query, rows: Array) -> Array:
         return self._postings.scores(self._terms(query), rows)
 
+    def summed(self, query: Query) -> tuple[dict[str, float], Postings]:
+        """(weights of the query's terms, those of documents), of which a score is the inner product."""
+        return self._terms(query), self._postings
+
     def _terms(self, query: Query) -> dict[str, float]:
         return query.terms if query.terms is not None else dict(Counter(self._index.words(query.text)))
 

@@ -22,6 +22,8 @@ from hourglass.uses.search.stages import Array, Documents, Query, Ranking, Resco
 Unit = Literal["words", "sentences"]
 Aggregate = Literal["first", "max", "sum", "mean", "top", "kernel", "decay"]
 
+_LONG = 60
+_WINDOW, _STRIDE = 40, 20
 _NOTHING = np.zeros(0, np.int64)
 _PARTS = {"words": re.compile(r"\S+"), "sentences": re.compile(r"\S.*?(?:[.!?…]+(?=\s|$)|[。！？]|\n\s*\n|$)", re.S)}
 
@@ -67,6 +69,20 @@ def passages(
     for first in firsts:
         start, stop = spans[first][0], spans[min(first + size, len(spans)) - 1][1]
         made.append(Passage(start, stop, f"{title} {text[start:stop]}".strip()))
+    return made
+
+
+def sentences(text: str) -> list[Passage]:
+    """What a person reads of a text at once: its sentences, of one of 60 words or more windows of 40, one every 20."""
+    made = []
+    for sentence in passages(text, 1, 1, unit="sentences"):
+        if sentence.text.count(" ") < _LONG:
+            made.append(sentence)
+            continue
+        made += [
+            Passage(sentence.start + part.start, sentence.start + part.stop, part.text)
+            for part in passages(sentence.text, _WINDOW, _STRIDE)
+        ]
     return made
 
 

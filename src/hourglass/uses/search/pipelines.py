@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from hourglass.uses.search.cascade import COSTS, Cascade, Gap, StageCost
 from hourglass.uses.search.cedr import Cedr
 from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
-from hourglass.uses.search.encoding import compared
 from hourglass.uses.search.expansion import CEQE, RM3, BertQE, Rocchio
 from hourglass.uses.search.fusion import Interpolated, ReciprocalRank
 from hourglass.uses.search.hamming import Hamming
@@ -32,7 +31,7 @@ from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.parade import Parade
 from hourglass.uses.search.passages import ByPassages, ByText
 from hourglass.uses.search.spec import Make, parse
-from hourglass.uses.search.stages import Array, Query, Stage
+from hourglass.uses.search.stages import Query, Stage
 
 _SAMPLES, _SAMPLE_WORDS = 8, 8
 
@@ -57,11 +56,7 @@ def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> 
     if model is not None:
         return ByPassages(index, CrossEncoder(model).score_texts, **settings)
     index.require_vectors()
-
-    def score(query: Query, texts: Sequence[str]) -> Array:
-        return np.asarray(compared(index.encoder.documents(texts), index.similarity) @ index.encode([query])[0])
-
-    return ByPassages(index, score, **settings)
+    return ByPassages(index, index.compare, **settings)
 
 
 STAGES: dict[str, Callable[..., Stage]] = {

@@ -13,7 +13,7 @@ weights.npy    [weights] float32
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -81,6 +81,23 @@ class Postings:
             places = np.minimum(np.searchsorted(having, rows), len(having) - 1)
             made += weight * np.where(having[places] == rows, weights[places], np.float32(0))
         return made
+
+    def weights(self, terms: Iterable[str], row: int) -> dict[str, float]:
+        """Of those `terms` that document `row` has."""
+        made = {}
+        for term in terms:
+            if (number := self.terms.get(term)) is None:
+                continue
+            start, stop = self._ends[number : number + 2].tolist()
+            at = start + int(np.searchsorted(self._rows[start:stop], row))
+            if at < stop and self._rows[at] == row:
+                made[term] = float(self._weights[at])
+        return made
+
+    def having(self, term: str) -> int:
+        """Documents that have a known `term`."""
+        number = self.terms[term]
+        return int(self._ends[number + 1] - self._ends[number])
 
     def best(self, queries: Sequence[Mapping[str, float]], depth: int, among: Array | None = None) -> list[Ranking]:
         """Of each query the `depth` documents of the highest scores above 0; of equal scores the smaller row.

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from hourglass.errors import ConfigError, InputError, nearest
+from hourglass.errors import ConfigError, InputError, PipelineError, nearest
 from hourglass.uses.search.stages import Stage
 
 Make = Callable[..., Stage]
@@ -52,7 +52,7 @@ class Call:
 
 
 def parse(spec: str, stages: Mapping[str, Make], around: Mapping[str, Make] = _NONE) -> Stage:
-    """The pipeline that `spec` names; ConfigError with the place for what cannot be read, is unknown or does not fit.
+    """The pipeline that `spec` names; PipelineError with the place for what cannot be read, is unknown or does not fit.
 
     around  stages that are set around a pipeline: each takes it and its text, then its settings
     """
@@ -195,8 +195,8 @@ class _Parser:
         if not self._accept(sign):
             raise self._error(at, f"expected {sign}")
 
-    def _error(self, at: int, what: str) -> ConfigError:
-        return ConfigError(f"pipeline, character {at + 1}: {what}\n  {self._spec}\n  {' ' * at}^")
+    def _error(self, at: int, what: str) -> PipelineError:
+        return PipelineError(self._spec, at, what)
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
@@ -95,6 +95,10 @@ class Documents(Protocol):
         ...
 
 
+Watch = Callable[["Stage", Sequence[Found], Sequence[Found], float], None]
+"""Told of every stage that is no composition: where the queries stood before it and after it, and its seconds."""
+
+
 class Stage(ABC):
     """A step of a search. `name` is what it is called in a pipeline and in tables of cost."""
 
@@ -106,13 +110,17 @@ class Stage(ABC):
 
     @final
     def run(
-        self,
-        queries: Sequence[Query],
-        costs: dict[str, float] | None = None,
-        given: dict[str, int] | None = None,
+        self, queries: Sequence[Query], costs: dict[str, float] | None = None, watch: Watch | None = None
     ) -> list[Ranking]:
-        """The ranking of each query; to `costs` seconds are added by stage, to `given` the documents that it was given."""
-        found = _advance(self, [Found(query) for query in queries], costs, given)
+        """The ranking of each query; with `costs`, seconds are added to it by stage; `watch` is told of each."""
+
+        def seen(stage: Stage, before: Sequence[Found], after: Sequence[Found], seconds: float) -> None:
+            if costs is not None:
+                costs[stage.name] = costs.get(stage.name, 0.0) + seconds
+            if watch is not None:
+                watch(stage, before, after, seconds)
+
+        found = _advance(self, [Found(query) for query in queries], seen)
         rankings = [each.ranking for each in found]
         if any(ranking is None for ranking in rankings):
             raise ConfigError(f"{self.name}: finds nothing by itself; begin with bm25, dense or another that retrieves")
@@ -200,7 +208,7 @@ class Chain(Stage):
         self.name = " >> ".join(stage.name for stage in self.stages).replace(" >> %", " %")
 
     def advance(self, found: Sequence[Found]) -> list[Found]:
-        return _advance(self, found)
+        return _advance(self, found, None)
 
 
 @final
@@ -212,7 +220,7 @@ class Beside(Stage):
         self.name = "(" + " | ".join(stage.name for stage in self.stages) + ")"
 
     def advance(self, found: Sequence[Found]) -> list[Found]:
-        return _advance(self, found)
+        return _advance(self, found, None)
 
 
 def parts(stage: Stage, kind: type[Chain] | type[Beside]) -> list[Stage]:
@@ -220,25 +228,20 @@ def parts(stage: Stage, kind: type[Chain] | type[Beside]) -> list[Stage]:
     return list(stage.stages) if isinstance(stage, kind) else [stage]
 
 
-def _advance(
-    stage: Stage, found: Sequence[Found], costs: dict[str, float] | None = None, given: dict[str, int] | None = None
-) -> list[Found]:
-    """`stage.advance`, with the seconds and the documents of every stage that is no composition."""
+def _advance(stage: Stage, found: Sequence[Found], watch: Watch | None) -> list[Found]:
+    """`stage.advance`, of which `watch` is told."""
     if isinstance(stage, Chain):
         for then in stage.stages:
-            found = _advance(then, found, costs, given)
+            found = _advance(then, found, watch)
         return list(found)
     if isinstance(stage, Beside):
-        made = [_advance(one, found, costs, given) for one in stage.stages]
+        made = [_advance(one, found, watch) for one in stage.stages]
         return [
             replace(each, rankings=tuple(ranking for one in several for ranking in one.rankings))
             for each, *several in zip(found, *made)
         ]
-    if given is not None:
-        number = sum(len(ranking) for each in found for ranking in each.rankings)
-        given[stage.name] = given.get(stage.name, 0) + number
     start = time.perf_counter()
     made_by_it = stage.advance(found)
-    if costs is not None:
-        costs[stage.name] = costs.get(stage.name, 0.0) + time.perf_counter() - start
+    if watch is not None:
+        watch(stage, found, made_by_it, time.perf_counter() - start)
     return made_by_it

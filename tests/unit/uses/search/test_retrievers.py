@@ -2,17 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
-from transformers import BertForMaskedLM
 
 pytest.importorskip("lance")
 pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
 
-from indexes import bm25, counting, documents, ordered
+from indexes import bm25, counting, documents, masked_model, ordered
 
 from encoders import WORDS as TINY_WORDS
-from encoders import make_pair
 from hourglass.errors import ConfigError
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
@@ -33,15 +30,7 @@ QUERIES = [
 
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory):
-    """The folder of a tiny masked language model."""
-    network, tokenizer = make_pair("bert")
-    tokenizer.model_max_length = 96
-    folder = tmp_path_factory.mktemp("masked")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertForMaskedLM(network.config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return masked_model(tmp_path_factory.mktemp("masked"))
 
 
 @pytest.fixture(scope="module")
