@@ -8,19 +8,22 @@ or by the weights that a stage before has given them.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import final
 
 import numpy as np
-from scipy.sparse import csc_matrix
 
-from hourglass.errors import ConfigError, MissingExtra
+from hourglass.errors import ConfigError
 from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.inverting import Inverter
 from hourglass.uses.search.postings import Postings, best_rows
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
+
+_TERMS_AT_ONCE = 1 << 18
 
 
 @final
@@ -52,21 +55,35 @@ class BM25(Scorer):
         return Postings.open(self._index.cached(f"bm25-{self._k1:g}-{self._b:g}", self._build))
 
     def _build(self, folder: Path) -> None:
-        try:
-            import bm25s
-        except ImportError:
-            raise MissingExtra("search by words", "search") from None
-        vocabulary: dict[str, int] = {}
-        documents = [
-            [vocabulary.setdefault(term, len(vocabulary)) for term in self._index.words(text)]
-            for batch in self._index.batches(["text"])
-            for text in batch.column("text").to_pylist()
-        ]
-        shape = (len(documents), len(vocabulary))
-        if not vocabulary:
-            Postings.of(csc_matrix(shape, dtype=np.float32), []).save(folder)
-            return
-        words = bm25s.BM25(method="lucene", k1=self._k1, b=self._b)
-        words.index((documents, vocabulary), create_empty_token=False, show_progress=False)
-        made = [np.asarray(words.scores[part]) for part in ("data", "indices", "indptr")]
-        Postings.of(csc_matrix(tuple(made), shape=shape), list(vocabulary)).save(folder)
+        inverter, vocabulary, lengths = Inverter(folder), dict[str, int](), [np.zeros(0, np.int64)]
+        documents = 0
+        for found, terms in _terms_of(self._index, vocabulary):
+            inverter.add(np.repeat(documents + np.arange(len(found)), found), terms)
+            lengths.append(found)
+            documents += len(found)
+        length = np.concatenate(lengths)
+        usual = length.mean() if len(vocabulary) else 1.0
+
+        def weigh(often: Array, rows: Array, having: Array) -> Array:
+            # In the numbers of bm25s, rounded where it rounds: the same bits.
+            rare = [math.log(1 + (documents - number + 0.5) / (number + 0.5)) for number in having.tolist()]
+            share = often / (self._k1 * ((1 - self._b) + self._b * length[rows] / usual) + often)
+            return np.asarray(np.repeat(np.array(rare, np.float32), having) * share)
+
+        inverter.write(documents, list(vocabulary), weigh)
+
+
+def _terms_of(index: SearchIndex, vocabulary: dict[str, int]) -> Iterator[tuple[Array, Array]]:
+    """(how many terms each has, the numbers of their terms) of some documents at a time; new terms go into `vocabulary`."""
+    found: list[int] = []
+    numbers: list[int] = []
+    for batch in index.batches(["text"]):
+        for text in batch.column("text").to_pylist():
+            terms = index.words(text)
+            found.append(len(terms))
+            numbers += [vocabulary.setdefault(term, len(vocabulary)) for term in terms]
+            if len(numbers) >= _TERMS_AT_ONCE:
+                yield np.array(found), np.array(numbers)
+                found, numbers = [], []
+    if found:
+        yield np.array(found), np.array(numbers, np.int64)
