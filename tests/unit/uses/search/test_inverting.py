@@ -1,5 +1,7 @@
 """Postings that are made in runs on disk are those that are made in memory, whatever the size of a run."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,9 +9,10 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 pytest.importorskip("lance")
-bm25s = pytest.importorskip("bm25s")
+pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
 
+import bm25s
 from indexes import documents
 
 from hourglass.uses.search import inverting, lexical
@@ -31,7 +34,7 @@ def files(folder):
 def test_runs_of_any_size_give_the_postings_of_the_whole(tmp_path_factory, texts, at_once, weighted):
     tmp_path = tmp_path_factory.mktemp("postings")
     counts = [len(terms) for terms in texts]
-    rows, terms = np.repeat(np.arange(len(texts)), counts), np.array(sum(texts, []), np.int64)
+    rows, terms = np.repeat(np.arange(len(texts)), counts), np.array(list(chain.from_iterable(texts)), np.int64)
     weights = (1 + np.arange(len(rows)) % 7).astype(np.float32) if weighted else None
     vocabulary = [f"w{i}" for i in range(13)]
     with pytest.MonkeyPatch.context() as patch:
