@@ -60,7 +60,6 @@ from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.parade import Parade, ParadeConfig
 from hourglass.uses.search.passages import ByText, Folded, passages
-from hourglass.uses.search.postings import best_rows
 from hourglass.uses.search.stages import Query, Ranking, Stage
 from hourglass.uses.search.term_weights.deepct import DeepCT, DeepCTConfig, recalled
 from hourglass.uses.search.term_weights.rows import as_matrix, bm25_weights, frequencies, word_spans
@@ -458,7 +457,8 @@ def _by_weights(
             if term in number:
                 column = by_term.indptr[number[term]], by_term.indptr[number[term] + 1]
                 scores[by_term.indices[slice(*column)]] += by_term.data[slice(*column)]
-        found: Ranking = best_rows(scores, 100, above=0)
+        there = np.flatnonzero(scores > 0)
+        found = Ranking.of(there, scores[there], 100)
         run[name] = {names[row]: score for row, score in zip(found.rows.tolist(), found.scores.tolist())}
     return run
 

@@ -8,19 +8,23 @@ or by the weights that a stage before has given them.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import final
 
 import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
 
-from hourglass.errors import ConfigError, MissingExtra
+from hourglass.errors import ConfigError
 from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.inverting import Inverter
 from hourglass.uses.search.postings import Postings
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
+
+_TERMS_AT_ONCE = 1 << 18
 
 
 @final
@@ -60,19 +64,14 @@ class BM25(Scorer):
         return Postings.open(self._index.cached(f"bm25-{self._k1:g}-{self._b:g}", self._build))
 
     def _build(self, folder: Path) -> None:
-        try:
-            import bm25s
-        except ImportError:
-            raise MissingExtra("search by words", "search") from None
-        documents, vocabulary = _numbered(self._index)
-        shape = (len(documents), len(vocabulary))
-        if not vocabulary:
-            Postings.of(csc_matrix(shape, dtype=np.float32), []).save(folder)
-            return
-        words = bm25s.BM25(method="lucene", k1=self._k1, b=self._b)
-        words.index((documents, vocabulary), create_empty_token=False, show_progress=False)
-        made = [np.asarray(words.scores[part]) for part in ("data", "indices", "indptr")]
-        Postings.of(csc_matrix(tuple(made), shape=shape), list(vocabulary)).save(folder)
+        inverter, vocabulary, lengths = Inverter(folder), dict[str, int](), [np.zeros(0, np.int64)]
+        documents = 0
+        for found, terms in _terms_of(self._index, vocabulary):
+            inverter.add(np.repeat(documents + np.arange(len(found)), found), terms)
+            lengths.append(found)
+            documents += len(found)
+        weigh = partial(_weights, np.concatenate(lengths), self._k1, self._b)
+        inverter.write(documents, list(vocabulary), weigh)
 
 
 @final
@@ -80,31 +79,44 @@ class WordCounts:
     """How often each document has each term, from one reading of the texts: BM25's weights for any k1 and b, without another."""
 
     def __init__(self, index: SearchIndex) -> None:
-        documents, vocabulary = _numbered(index)
+        vocabulary: dict[str, int] = {}
+        read = [(np.zeros(0, np.int64), np.zeros(0, np.int64)), *_terms_of(index, vocabulary)]
+        self._lengths, ids = (np.concatenate(part) for part in zip(*read))
         self._terms = list(vocabulary)
-        self._lengths = np.array([len(ids) for ids in documents], np.float64)
-        ends = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
-        ids = np.fromiter((number for ids in documents for number in ids), np.int64, int(ends[-1]))
-        counted = csr_matrix((np.ones(len(ids)), ids, ends), shape=(len(documents), len(vocabulary)))
+        ends = np.concatenate([[0], np.cumsum(self._lengths)])
+        counted = csr_matrix((np.ones(len(ids)), ids, ends), shape=(len(self._lengths), len(vocabulary)))
         counted.sum_duplicates()
         self._counts = counted.tocsc()
-        having = np.diff(self._counts.indptr)
-        self._idf = np.log(1 + (len(documents) - having + 0.5) / (having + 0.5)).astype(np.float32)
 
     def weighed(self, k1: float, b: float) -> Postings:
-        """By the formula above, rounded where bm25s rounds: the same bits."""
-        often, rows = self._counts.data, self._counts.indices
-        length = k1 * ((1 - b) + b * self._lengths / (self._lengths.mean() if len(rows) else 1.0))
-        data = np.repeat(self._idf, np.diff(self._counts.indptr)) * (often / (length[rows] + often))
-        return Postings.of(csc_matrix((data, rows, self._counts.indptr), shape=self._counts.shape), self._terms)
+        counts = self._counts
+        data = _weights(self._lengths, k1, b, counts.data, counts.indices, np.diff(counts.indptr))
+        return Postings.of(csc_matrix((data, counts.indices, counts.indptr), shape=counts.shape), self._terms)
 
 
-def _numbered(index: SearchIndex) -> tuple[list[list[int]], dict[str, int]]:
-    """(numbers of the terms of each document, the number of each term)."""
-    vocabulary: dict[str, int] = {}
-    documents = [
-        [vocabulary.setdefault(term, len(vocabulary)) for term in index.words(text)]
-        for batch in index.batches(["text"])
-        for text in batch.column("text").to_pylist()
-    ]
-    return documents, vocabulary
+def _weights(lengths: Array, k1: float, b: float, often: Array, rows: Array, having: Array) -> Array:
+    """[n] weights of terms that documents `rows` [n] have so `often` [n], term by term; `having` [terms] documents have each.
+
+    In the numbers of bm25s, rounded where it rounds: the same bits.
+    """
+    number = len(lengths)
+    rare = [math.log(1 + (number - n + 0.5) / (n + 0.5)) for n in having.tolist()]
+    usual = lengths.mean() if lengths.any() else 1.0
+    share = often / (k1 * ((1 - b) + b * lengths[rows] / usual) + often)
+    return np.asarray(np.repeat(np.array(rare, np.float32), having) * share)
+
+
+def _terms_of(index: SearchIndex, vocabulary: dict[str, int]) -> Iterator[tuple[Array, Array]]:
+    """(how many terms each has, the numbers of their terms) of some documents at a time; new terms go into `vocabulary`."""
+    found: list[int] = []
+    numbers: list[int] = []
+    for batch in index.batches(["text"]):
+        for text in batch.column("text").to_pylist():
+            terms = index.words(text)
+            found.append(len(terms))
+            numbers += [vocabulary.setdefault(term, len(vocabulary)) for term in terms]
+            if len(numbers) >= _TERMS_AT_ONCE:
+                yield np.array(found), np.array(numbers)
+                found, numbers = [], []
+    if found:
+        yield np.array(found), np.array(numbers, np.int64)

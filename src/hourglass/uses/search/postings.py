@@ -65,10 +65,7 @@ class Postings:
         )
 
     def save(self, folder: Path) -> None:
-        kept = {"documents": self.documents, "terms": list(self.terms)}
-        (folder / "terms.json").write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
-        for name, array in (("ends", self._ends), ("documents", self._rows), ("weights", self._weights)):
-            np.save(folder / f"{name}.npy", array)
+        write_postings(folder, self.documents, list(self.terms), self._ends, [(self._rows, self._weights)])
 
     def scores(self, query: Mapping[str, float], rows: Array) -> Array:
         """[n] float32 of documents `rows` [n]: sum over the query's terms of its weight times the document's; unknown terms count nothing."""
@@ -129,6 +126,22 @@ class Postings:
         known = sorted((self.terms[term], weight) for term, weight in query.items() if term in self.terms)
         terms = np.array([term for term, _ in known], np.int64)
         return terms, np.array([weight for _, weight in known], np.float32)
+
+
+def write_postings(
+    folder: Path, documents: int, terms: Sequence[str], ends: Array, parts: Iterable[tuple[Array, Array]]
+) -> None:
+    """Write the files of `Postings`: of documents and weights part by part, [n] int32 and [n] float32 each."""
+    kept = {"documents": documents, "terms": list(terms)}
+    (folder / "terms.json").write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    np.save(folder / "ends.npy", np.asarray(ends, np.int64))
+    with (folder / "documents.npy").open("wb") as rows_file, (folder / "weights.npy").open("wb") as weights_file:
+        for file, kind in ((rows_file, np.int32), (weights_file, np.float32)):
+            header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (int(ends[-1]),)}
+            np.lib.format.write_array_header_1_0(file, header)
+        for rows, weights in parts:
+            rows_file.write(np.ascontiguousarray(rows, np.int32).data)
+            weights_file.write(np.ascontiguousarray(weights, np.float32).data)
 
 
 @numba.njit(cache=True, nogil=True)

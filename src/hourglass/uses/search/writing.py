@@ -92,7 +92,7 @@ def create(
         raise ConfigError(f"k1 {k1}, b {b}: expected 0 or more, and from 0 to 1")
     import_lance()
     Words(stem, stop_words)
-    texts = _opened(source, text, id, limit)
+    texts = _opened(source, text, id, limit, vectors)
     reads = IndexEncoder(encoder, opened) if encoder is not None else None
     weighs = Weigher(weigher(sparse)) if sparse is not None else None
     manifest: dict[str, Any] = {
@@ -153,10 +153,10 @@ def add(
     progress: bool = True,
 ) -> tuple[int, list[str]]:
     """(documents written, what there is to say about the source): all in one commit, or none."""
-    texts = _opened(source, text, id, limit)
+    manifest = index.manifest
+    texts = _opened(source, text, id, limit, manifest["vectors"] and manifest["vectors"]["column"])
     if how == "update" and texts.id_column is None:
         raise SourceError(f"{texts.name}: no column of ids to update by; name it (--id)")
-    manifest = index.manifest
     reads = index.encoder if index.has_vectors and manifest["vectors"]["column"] is None else None
     weighs = index.weigher if manifest["sparse"] is not None else None
     columns = _Columns(manifest, texts, reads, weighs, index.table.schema)
@@ -300,25 +300,25 @@ class _Columns:
         """Vectors that the source has, of equal length; SourceError with the row of one that is none."""
         if column not in batch.schema.names:
             raise SourceError(f"{self._texts.name}: no column {column!r}{nearest(column, batch.schema.names)}")
-        width = self.manifest["vectors"]["width"]
-        made = []
-        for value, row in zip(batch.column(column).to_pylist(), batch.column("_row").to_pylist()):
-            try:
-                vector = np.array(json.loads(value), np.float32)
-                if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
-                    raise ValueError
-            except (TypeError, ValueError):
-                raise SourceError(
-                    f"{self._texts.name}: row {row}, column {column!r}: {str(value)[:40]!r} is no vector; expected a list of numbers"
-                ) from None
-            width = width or len(vector)
-            if len(vector) != width:
-                raise SourceError(
-                    f"{self._texts.name}: row {row}, column {column!r}: a vector of {len(vector)} numbers; expected {width}"
-                )
-            made.append(vector)
+        lists = batch.column(column)
+        if pa.types.is_string(lists.type):
+            lists = _parsed(lists)
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+        with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+            numbers = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        width = self.manifest["vectors"]["width"] or int(lengths[0])
+        none = lengths == 0
+        none[np.repeat(np.arange(len(lengths)), lengths)[~np.isfinite(numbers)]] = True
+        bad = np.flatnonzero(none | (lengths != width))
+        if len(bad):
+            first = int(bad[0])
+            where = f"{self._texts.name}: row {batch.column('_row')[first].as_py()}, column {column!r}"
+            if none[first]:
+                value = str(batch.column(column)[first].as_py())
+                raise SourceError(f"{where}: {value[:40]!r} is no vector; expected a list of numbers")
+            raise SourceError(f"{where}: a vector of {lengths[first]} numbers; expected {width}")
         self.manifest["vectors"]["width"] = width
-        return np.stack(made)
+        return np.asarray(numbers.reshape(-1, width))
 
     def _stored(self, vectors: Array, batch: pa.RecordBatch) -> pa.Array:
         dtype = self.manifest["vectors"]["dtype"]
@@ -382,12 +382,24 @@ class _Known:
                 )
 
 
+def _parsed(texts: pa.Array) -> pa.Array:
+    """The lists of numbers that are written in texts, null for what is none."""
+    made = []
+    for text in texts.to_pylist():
+        try:
+            vector = np.array(json.loads(text), np.float64)
+            made.append(vector if vector.ndim == 1 else None)
+        except (TypeError, ValueError):
+            made.append(None)
+    return pa.array(made, pa.list_(pa.float64()))
+
+
 def _hashes(ids: pa.Array) -> Array:
     return np.asarray(pd.util.hash_array(np.array(ids.to_pylist(), object), categorize=False))
 
 
-def _opened(source: Any, text: str | None, id: str | None, limit: int | None) -> TextSource:
-    texts = open_texts(source, text=text, id=id)
+def _opened(source: Any, text: str | None, id: str | None, limit: int | None, vectors: str | None = None) -> TextSource:
+    texts = open_texts(source, text=text, id=id, vectors=vectors)
     if texts.id_column is None and "_id" in texts.columns:
         texts.id_column = "_id"  # as BEIR and our own tables have it
     return texts if limit is None else texts.limited(limit)
