@@ -50,7 +50,7 @@ from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.scanning import in_parts
-from hourglass.uses.search.stages import Query, Ranking, Scorer
+from hourglass.uses.search.stages import Query, Ranking
 
 RESULT = Path(__file__).parent / "results" / "search.json"
 PARTS = ("dense", "hamming", "approximate", "bm25")
@@ -237,7 +237,8 @@ def bandwidth() -> float:
 
 def equal(what: str, ours: list[Ranking], scores: np.ndarray) -> None:
     for query, (ranking, expected) in enumerate(zip(ours, scores)):
-        if not np.allclose(ranking.scores, expected, atol=1e-5):
+        own = np.pad(ranking.scores, (0, len(expected) - len(ranking)))  # bm25s fills up with scores of 0
+        if not np.allclose(own, expected, atol=1e-5):
             raise SystemExit(f"{what}: query {query}: {ranking.scores[:5]}... and {expected[:5]}... are not equal")
 
 
