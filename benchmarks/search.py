@@ -237,7 +237,8 @@ def bandwidth() -> float:
 
 def equal(what: str, ours: list[Ranking], scores: np.ndarray) -> None:
     for query, (ranking, expected) in enumerate(zip(ours, scores)):
-        if not np.allclose(ranking.scores, expected, atol=1e-5):
+        own = np.pad(ranking.scores, (0, len(expected) - len(ranking)))  # bm25s fills up with scores of 0
+        if not np.allclose(own, expected, atol=1e-5):
             raise SystemExit(f"{what}: query {query}: {ranking.scores[:5]}... and {expected[:5]}... are not equal")
 
 

@@ -20,6 +20,7 @@ from hourglass.storage.atomic import read_json, write_json
 from hourglass.uses.progress import Progress
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.scanning import in_parts
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE, _SETTINGS = "graph.faiss", "graph.json"
@@ -27,6 +28,8 @@ _EXACT = 10_000
 """Documents that are sooner looked at one by one."""
 _SHARE = 10
 """Of all documents, one in so many that a filter leaves: with fewer, too little of what the walk sees counts."""
+_COST = 1 << 19
+"""Of a walk, in bytes read, or so."""
 _LEARNED, _ADDED_AT_ONCE = 50_000, 8192
 
 
@@ -73,9 +76,18 @@ class Approximate(Scorer):
             settings.sel = self._selector
             ef = ef * len(self._index) // len(self._index.selected)  # as many of those that count
         settings.efSearch = max(ef, depth)
-        self._faiss.omp_set_num_threads(torch.get_num_threads())
-        rows = self._graph.search(asked, min(settings.efSearch, 2 * depth), params=settings)[1]
-        return np.asarray(rows, np.int64)
+        graph, number = self._graph, min(settings.efSearch, 2 * depth)
+
+        def part(start: int, stop: int) -> Array:
+            # Threads of OpenMP would wait for one another by spinning; the number is of the calling thread alone.
+            before = self._faiss.omp_get_max_threads()
+            self._faiss.omp_set_num_threads(1)
+            try:
+                return np.asarray(graph.search(asked[start:stop], number, params=settings)[1], np.int64)
+            finally:
+                self._faiss.omp_set_num_threads(before)
+
+        return np.concatenate(in_parts(len(asked), _COST, part))
 
     @cached_property
     def _selector(self) -> Any:
