@@ -51,7 +51,7 @@ def test_runs_of_any_size_give_the_postings_of_the_whole(tmp_path_factory, texts
     Postings.of(whole.tocsc(), vocabulary).save(tmp_path / "whole")
     assert files(tmp_path / "own") == files(tmp_path / "whole")
     opened = Postings.open(tmp_path / "own")
-    assert np.array_equal(opened.scores({"w3": 2.0}), 2 * whole[:, 3].toarray().ravel())
+    assert np.array_equal(opened.scores({"w3": 2.0}, np.arange(len(texts))), 2 * whole[:, 3].toarray().ravel())
 
 
 @pytest.mark.parametrize(("k1", "b"), [(1.5, 0.75), (0.9, 0.4), (0.0, 0.0)])
