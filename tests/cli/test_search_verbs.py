@@ -258,6 +258,7 @@ def test_a_system_without_a_network_is_an_encoder_of_an_index(call, source, tmp_
     ("pipeline", "said"),
     [
         ("bm25 >> parade(nowhere)", "pipeline, character 9: nowhere: no PARADE that can be read"),
+        ("bm25 >> duo(nowhere)", "pipeline, character 9: nowhere: no"),
         ("bm25 >> cedr(nowhere)", "pipeline, character 9: nowhere: no CEDR that can be read"),
         ("bm25(k9=2)", "settings of bm25 do not fit: got an unexpected keyword argument 'k9'"),
         ("bm25(1, k1=2)", "settings of bm25 do not fit: got multiple values for argument 'k1'"),

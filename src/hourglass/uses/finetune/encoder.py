@@ -52,7 +52,7 @@ class TokenEncoder(nn.Module):
         super().__init__()
         self._has_head = head
         self.network = copy.deepcopy(network if head else body(network))
-        if getattr(self._body, "pooler", None) is not None:
+        if not head and getattr(self._body, "pooler", None) is not None:
             self._body.pooler = None  # nothing would reach it
         self._body.config.use_cache = False
         config = network.config.get_text_config()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hourglass.errors import ConfigError
+from hourglass.errors import ConfigError, nearest
 from hourglass.uses.finetune.distillation import Teaching, checked_teaching, distilled
 from hourglass.uses.finetune.head import Array, Head, HeadConfig
 from hourglass.uses.finetune.retriever import Pair, checked_pair
@@ -24,18 +24,23 @@ from hourglass.waist import Batch, Losses
 @dataclass(frozen=True, kw_only=True)
 class RankingConfig(HeadConfig):
     """negatives     hard negatives of each example that are read
+    objective     "group": the own document among all, a softmax; "each": every document by itself, a sigmoid, which makes the score
+                  the log-odds of being relevant
     distillation  weight of the loss to a teacher's scores, beside the other; 0: none
     teaching      what is learned of the teacher, as in `hourglass.uses.finetune.distillation`
     """
 
     max_tokens: int = 256
     negatives: int = 1
+    objective: Literal["group", "each"] = "group"
     distillation: float = 0.0
     teaching: Teaching = "kl"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checked_teaching(self.teaching)
+        if self.objective not in ("group", "each"):
+            raise ConfigError(f"no objective {self.objective!r}{nearest(self.objective, ('group', 'each'))}")
         if self.negatives < 1:
             raise ConfigError(f"negatives {self.negatives}: expected 1 or more")
         if self.distillation < 0:
@@ -55,7 +60,7 @@ class RankingHead(Head):
         raise NotImplementedError
 
     def score(self, batch: Batch) -> Tensor:
-        """[n] scores of what `pairs` has made."""
+        """[n] scores of what `pairs` has made; [n, h] of several heads that learn together, the last of which is the model's."""
         raise NotImplementedError
 
     @final
@@ -79,11 +84,17 @@ class RankingHead(Head):
     def loss(self, batch: Batch) -> Losses:
         flat = {name: tensor.flatten(0, 1) for name, tensor in batch.items() if name != "teacher"}
         scores = self.score(flat).unflatten(0, batch["ids"].shape[:2])
-        own = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-        losses = {"ranking": nn.functional.cross_entropy(scores, own)}
+        # Each head is one more group with the same answer.
+        scores = scores if scores.ndim == 2 else scores.movedim(2, 0).flatten(0, 1)
+        own = torch.zeros_like(scores)
+        own[:, 0] = 1
+        if self.config.objective == "group":
+            losses = {"ranking": nn.functional.cross_entropy(scores, own)}
+        else:
+            losses = {"ranking": nn.functional.binary_cross_entropy_with_logits(scores, own)}
         if self.config.distillation > 0:
-            taught = distilled(scores, batch["teacher"], self.config.teaching)
-            losses["distillation"] = self.config.distillation * taught
+            teacher = batch["teacher"].repeat(len(scores) // len(batch["teacher"]), 1)
+            losses["distillation"] = self.config.distillation * distilled(scores, teacher, self.config.teaching)
         return losses
 
     @final

@@ -22,6 +22,7 @@ from hourglass.uses.search.cascade import COSTS, Cascade, Gap, StageCost
 from hourglass.uses.search.cedr import Cedr
 from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
+from hourglass.uses.search.duo import Compared, Duo
 from hourglass.uses.search.expansion import CEQE, RM3, BertQE, Rocchio
 from hourglass.uses.search.fusion import Interpolated, ReciprocalRank
 from hourglass.uses.search.hamming import Hamming
@@ -51,6 +52,11 @@ def _cedr(index: SearchIndex, model: str) -> Stage:
         return ByText(index, Cedr.from_pretrained(model).score_texts, "cedr")
 
 
+def _duo(index: SearchIndex, model: str, **settings: Any) -> Stage:
+    with loading_errors(model, "cross-encoder"):
+        return Compared(index, Duo.from_pretrained(model).compare, **settings)
+
+
 def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> Stage:
     """Documents by their passages, scored by a cross-encoder, or without one by the encoder of the index."""
     if model is not None:
@@ -70,6 +76,7 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "passages": _passages,
     "parade": _parade,
     "cedr": _cedr,
+    "duo": _duo,
     "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(model).score_texts, **settings),
     "rm3": lambda index, **settings: RM3(index, index.words, **settings),
     "ceqe": lambda index, model="minilm", **settings: CEQE(index, index.words, HuggingFaceReader(model), **settings),
