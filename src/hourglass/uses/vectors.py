@@ -130,19 +130,31 @@ class SystemEncoder:
         self._model, self._encode = model, text_encoder(model)
         self.width = int(encode_documents(self._encode, ["a"]).shape[1])
         self.columns: dict[str, pa.DataType] = {"vector": pa.list_(pa.float32(), self.width)}
-        self._coder = cast(BitCoder, model) if "codes" in model.tags else None
+        self._coder = bit_coder(model)
         if self._coder is not None and self._coder.code_bits is not None:
             self.columns["code"] = pa.binary(-(-self._coder.code_bits // 8))
 
     def arrow(self, texts: list[str]) -> list[pa.Array]:
         vectors = np.ascontiguousarray(encode_documents(self._encode, texts))
         made = [pa.FixedSizeListArray.from_arrays(vectors.ravel(), self.width)]
-        if "code" in self.columns and self._coder is not None:
-            device = next(self._model.parameters()).device
-            codes = pack(self._coder.bits_of(torch.from_numpy(vectors).to(device)).cpu().numpy())
+        if self._coder is not None:
+            codes = own_codes(self._coder, vectors)
             known = [bool(row.any()) for row in vectors]  # what the model cannot read has no code
             made.append(pa.array([c.tobytes() if k else None for c, k in zip(codes, known)], self.columns["code"]))
         return made
+
+
+def bit_coder(model: Any) -> BitCoder | None:
+    """The model where its vectors have codes."""
+    has = isinstance(model, Waist) and "codes" in model.tags and cast(BitCoder, model).code_bits is not None
+    return cast(BitCoder, model) if has else None
+
+
+def own_codes(model: BitCoder, vectors: Array) -> Array:
+    """[n, bytes] uint8, packed, of vectors [n, d] that the model has made."""
+    device = next(cast(Waist, model).parameters()).device
+    rows = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(device)
+    return pack(model.bits_of(rows).cpu().numpy())
 
 
 class Weigher:

@@ -40,7 +40,7 @@ class Hamming(Scorer):
 
     def _asked(self, queries: Sequence[Query]) -> Array:
         """[n, words] uint64."""
-        return as_words(self._index.coder.codes(self._index.encode(queries)))
+        return as_words(self._index.codes(queries))
 
     def _nearest(self, code: Array, depth: int) -> Ranking:
         rows = self._index.selected
