@@ -27,7 +27,7 @@ from hourglass.errors import ConfigError, FolderError
 from hourglass.metrics.codes import pack
 from hourglass.storage.atomic import read_json
 from hourglass.storage.places import Place
-from hourglass.uses.probe.encoders import encode_documents, text_encoder
+from hourglass.uses.probe.encoders import encode_documents, encode_queries, text_encoder
 from hourglass.uses.progress import Progress
 from hourglass.waist import BitCoder, Waist, WordWeigher
 
@@ -170,7 +170,7 @@ class Weigher:
         if isinstance(model, str):
             self._model, tokenizer, longest, self._k = _lexical_model(model)
         else:
-            self._model, self._k = text_encoder(model.weigh_words), model.kept_words
+            self._model, self._k = _Sides(model), model.kept_words
             tokenizer, longest = model.tokenizer, model.config.max_tokens
         self._windows = _Windows(tokenizer, longest)
         self.width = int(encode_documents(self._model, ["a"]).shape[1])
@@ -189,6 +189,14 @@ class Weigher:
         starts = np.searchsorted(owners, np.arange(len(texts) + 1))
         return vstack([rows[a:b].max(axis=0) for a, b in pairwise(starts)], "csr")
 
+    def queries(self, texts: list[str]) -> list[dict[str, float]]:
+        """{token: weight} of questions, as the model weighs these; what is longer than the model is cut."""
+        rows = encode_queries(self._model, texts)
+        return [
+            dict(zip(self._tokens[rows.indices[begin:end]], rows.data[begin:end].tolist()))
+            for begin, end in pairwise(rows.indptr)
+        ]
+
     def arrow(self, texts: list[str]) -> list[pa.Array]:
         rows = self(texts)
         ids, weights = [], []
@@ -205,6 +213,13 @@ class Weigher:
         ]
 
 
+class _Sides:
+    """A `WordWeigher` as a `TextEncoder`."""
+
+    def __init__(self, model: WordWeigher) -> None:
+        self.encode_query, self.encode_document = model.weigh_queries, model.weigh_words
+
+
 def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
     """(encoder of documents, its tokenizer, its longest text in tokens, weights that a text keeps).
 
@@ -216,8 +231,9 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
     ours, modules = _ours(model), Path(model) / "modules.json"
     if _system(model) == Coil.system_name():
         coil = Coil.from_pretrained(model)
-        return text_encoder(coil.weigh_words), coil.tokenizer, coil.config.max_tokens, coil.kept_words
-    splade = modules.is_file() and "Splade" in modules.read_text(encoding="utf-8")
+        return _Sides(coil), coil.tokenizer, coil.config.max_tokens, coil.kept_words
+    # A model with a network for each side has the kinds of its modules in another file.
+    splade = modules.is_file() and any(kind in modules.read_text(encoding="utf-8") for kind in ("Splade", "Router"))
     if ours.get("system") == Retriever.system_name():
         retriever = Retriever.from_pretrained(model).lexical()
     elif splade or (model != "minilm" and not Path(model).is_dir()):

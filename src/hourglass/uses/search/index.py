@@ -294,11 +294,10 @@ class SearchIndex:
         return np.array(made, np.float32).reshape(-1, self.width)
 
     def weigh(self, queries: Sequence[Query]) -> list[dict[str, float]]:
-        """Weights of terms that a query carries, else those of its text by the model of the documents' weights."""
+        """Weights of terms that a query carries, else those that the model of the documents' weights gives a query of its text."""
         new = _unseen(self._weighed, (query.text for query in queries if query.terms is None))
         if new:
-            tokens, weights = (column.to_pylist() for column in self.weigher.arrow(new))
-            self._weighed.update((text, dict(zip(*pair))) for text, *pair in zip(new, tokens, weights))
+            self._weighed.update(zip(new, self.weigher.queries(new)))
         return [self._weighed[query.text] if query.terms is None else query.terms for query in queries]
 
     @cached_property
