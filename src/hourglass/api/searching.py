@@ -24,6 +24,7 @@ def index(
     encoder: Any = "minilm",
     sparse: str | None = None,
     code: str | None = None,
+    bits: int | None = None,
     vectors: str | None = None,
     similarity: Literal["cosine", "dot"] | None = None,
     dtype: Literal["float16", "float32"] = "float16",
@@ -43,7 +44,8 @@ def index(
     encoder     "minilm", a folder of a trained model or of sentence-transformers, a Hub id, or a model, as for `encode`; None:
                 an index of words alone
     sparse      also weights of words, by a model as for `encode` with `sparse`
-    code        "sign": also a binary code of each vector
+    code        "sign", "median", "hyperplanes" or "itq": also a binary code of each vector, learned from a sample of them; "own": that
+                of the encoder, which is the default of one that has codes; bits: of it (default: a bit for each number)
     vectors     column of the source that has the vectors already; the encoder is then of the queries alone, or None
     similarity  of vectors (default: what the encoder was made for); dtype: in which they are kept
     stem, stop_words   languages of the index of words (Snowball's, bm25s's), or None; k1, b: of BM25
@@ -57,6 +59,7 @@ def index(
         encoder=encoder,
         sparse=sparse,
         code=code,
+        bits=bits,
         vectors=vectors,
         similarity=similarity,
         dtype=dtype,

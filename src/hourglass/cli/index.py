@@ -25,7 +25,14 @@ def index(
         ),
     ] = None,
     sparse: Annotated[str | None, typer.Option(help="Also weights of words by this model, as encode --sparse.")] = None,
-    code: Annotated[str | None, typer.Option(help="Also a binary code of each vector: sign.")] = None,
+    code: Annotated[
+        str | None,
+        typer.Option(
+            help="Also a binary code of each vector: sign, median, hyperplanes, itq, or own (the encoder's).",
+            show_default="own where the encoder has codes",
+        ),
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="Of a code.", show_default="a bit for each number")] = None,
     vectors: Annotated[str | None, typer.Option(help="Column that holds the vectors, as lists of numbers.")] = None,
     similarity: Annotated[
         str | None, typer.Option(help="cosine or dot.", show_default="what the encoder was made for")
@@ -70,6 +77,7 @@ def index(
             encoder=_language(encoder or "minilm"),
             sparse=sparse,
             code=code,
+            bits=bits,
             vectors=vectors,
             similarity=similarity,  # type: ignore[arg-type]  # checked there
             dtype=dtype,  # type: ignore[arg-type]

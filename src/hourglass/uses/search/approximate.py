@@ -72,9 +72,9 @@ class Approximate(Scorer):
     def _walk(self, asked: Array, depth: int) -> Array:
         """[n, m] rows near each of `asked` [n, d], -1 where there are no more: all candidates, up to twice those that are wanted."""
         settings, ef = self._faiss.SearchParametersHNSW(), self._ef
-        if self._selector is not None:
+        if (selected := self._index.selected) is not None:
             settings.sel = self._selector
-            ef = ef * len(self._index) // len(self._index.selected)  # as many of those that count
+            ef = ef * len(self._index) // len(selected)  # as many of those that count
         settings.efSearch = max(ef, depth)
         graph, number = self._graph, min(settings.efSearch, 2 * depth)
 

@@ -1,17 +1,16 @@
-"""What gives an index its vectors and its codes: one encoder for documents and queries, and how it is known again."""
+"""What gives an index its vectors: one encoder for documents and queries, and how it is known again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, final
 
 import numpy as np
 
-from hourglass.bottlenecks.discrete import Hasher
-from hourglass.errors import ConfigError, nearest
+from hourglass.errors import ConfigError
 from hourglass.uses.probe.encoders import encode_documents, encode_queries, text_encoder, unit_length
 from hourglass.uses.search.stages import Array
-from hourglass.uses.vectors import Encoder
+from hourglass.uses.vectors import Encoder, bit_coder, own_codes
 
 Similarity = Literal["cosine", "dot"]
 
@@ -26,6 +25,7 @@ class IndexEncoder:
     model   "minilm", a folder of a trained model or of sentence-transformers, or a Hub id; or whatever `text_encoder` takes
     opened  a name to such a model, for those that sentence-transformers does not know
     name    what it is called
+    code_bits  of the codes that belong to its vectors; None: they have none
     """
 
     def __init__(self, model: Any, opened: Callable[[str], Any] = lambda name: name) -> None:
@@ -44,6 +44,8 @@ class IndexEncoder:
             self._queries = lambda texts: _dense(encode_queries(other, texts))
         specimen = self._documents([_SPECIMEN])[0]
         self.width = len(specimen)
+        self._coder = None if isinstance(found, str) else bit_coder(found)
+        self.code_bits = self._coder.code_bits if self._coder is not None else None
         self.revision = [round(float(x), 4) for x in specimen[:_NUMBERS]]
 
     def documents(self, texts: Sequence[str]) -> Array:
@@ -51,6 +53,12 @@ class IndexEncoder:
 
     def queries(self, texts: Sequence[str]) -> Array:
         return np.asarray(self._queries(list(texts)), np.float32)
+
+    def own_codes(self, vectors: Array) -> Array:
+        """[n, bytes] uint8 of vectors [n, width] that it has made; ConfigError where they have no codes."""
+        if self._coder is None:
+            raise ConfigError(f"the encoder {self.name!r} has no codes of its own")
+        return own_codes(self._coder, vectors)
 
     def settings(self) -> dict[str, Any]:
         """What an index keeps of it; `revision` are the first numbers of its vector of one fixed sentence."""
@@ -68,29 +76,6 @@ class IndexEncoder:
                 f"{index}: made with the encoder {settings['id']!r} ({settings['width']} numbers), given is {now}; use the "
                 "same, or make a new index"
             )
-
-
-class Coder(Protocol):
-    """Binary codes of vectors."""
-
-    @property
-    def bits(self) -> int:
-        """Of each code."""
-        ...
-
-    def codes(self, vectors: Array) -> Array:
-        """[n, bytes] uint8 of vectors [n, d]: bits packed as NumPy does, the last byte filled with 0."""
-        ...
-
-
-CODERS: dict[str, Callable[[int], Coder]] = {"sign": lambda width: Hasher(np.zeros(width, np.float32))}
-"""What makes a coder for vectors of a width."""
-
-
-def coder(name: str, width: int) -> Coder:
-    if name not in CODERS:
-        raise ConfigError(f"no code {name!r}{nearest(name, CODERS)}")
-    return CODERS[name](width)
 
 
 def compared(vectors: Array, similarity: str) -> Array:

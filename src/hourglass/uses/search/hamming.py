@@ -45,7 +45,7 @@ class Hamming(Scorer):
 
     def _asked(self, queries: Sequence[Query]) -> Array:
         """[n, words] uint64."""
-        return as_words(self._index.coder.codes(self._index.encode(queries)))
+        return as_words(self._index.codes(queries))
 
     @cached_property
     def _codes(self) -> Array:

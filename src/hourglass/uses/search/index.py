@@ -33,7 +33,8 @@ import pyarrow.compute as pc
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import atomic_folder, clear_leftovers
 from hourglass.uses.search import writing
-from hourglass.uses.search.encoding import Coder, IndexEncoder, coder, compared
+from hourglass.uses.search.coding import CODES, Coder, index_coder
+from hourglass.uses.search.encoding import IndexEncoder, compared
 from hourglass.uses.search.layout import (
     OWN,
     begin_reading,
@@ -240,7 +241,7 @@ class SearchIndex:
 
     def require_codes(self) -> None:
         if self.manifest["code"] is None:
-            raise ConfigError(f"{self.folder}: an index without binary codes; make one with --code sign")
+            raise ConfigError(f"{self.folder}: an index without binary codes; make one with --code {'|'.join(CODES)}")
 
     @property
     def similarity(self) -> str:
@@ -278,11 +279,19 @@ class SearchIndex:
 
     def encode(self, queries: Sequence[Query]) -> Array:
         """[n, d] float32: the vector that a query carries, else that of its text; of length 1 where compared by cosine."""
+        return compared(self._vectors_of(queries), self.similarity)
+
+    def codes(self, queries: Sequence[Query]) -> Array:
+        """[n, bytes] uint8: codes of the vectors of queries; ConfigError where the index has no codes."""
+        return self.coder.codes(self._vectors_of(queries))
+
+    def _vectors_of(self, queries: Sequence[Query]) -> Array:
+        """[n, d] float32, as the encoder gives them."""
         new = _unseen(self._encoded, (query.text for query in queries if query.vector is None))
         if new:
             self._encoded.update(zip(new, self.encoder.queries(new)))
         made = [self._encoded[query.text] if query.vector is None else query.vector for query in queries]
-        return compared(np.array(made, np.float32).reshape(-1, self.width), self.similarity)
+        return np.array(made, np.float32).reshape(-1, self.width)
 
     def compare(self, query: Query, texts: Sequence[str]) -> Array:
         """[n] inner products of the query's vector and those that the encoder gives for texts: a `TextScorer`."""
@@ -295,11 +304,10 @@ class SearchIndex:
         self._weighed.clear()
 
     def weigh(self, queries: Sequence[Query]) -> list[dict[str, float]]:
-        """Weights of terms that a query carries, else those of its text by the model of the documents' weights."""
+        """Weights of terms that a query carries, else those that the model of the documents' weights gives a query of its text."""
         new = _unseen(self._weighed, (query.text for query in queries if query.terms is None))
         if new:
-            tokens, weights = (column.to_pylist() for column in self.weigher.arrow(new))
-            self._weighed.update((text, dict(zip(*pair))) for text, *pair in zip(new, tokens, weights))
+            self._weighed.update(zip(new, self.weigher.queries(new)))
         return [self._weighed[query.text] if query.terms is None else query.terms for query in queries]
 
     @cached_property
@@ -312,7 +320,7 @@ class SearchIndex:
     def coder(self) -> Coder:
         """ConfigError where the index has no codes."""
         self.require_codes()
-        return coder(self.manifest["code"]["id"], self.width)
+        return index_coder(self.folder, self.manifest, lambda: self.encoder)
 
     def cached(self, name: str, build: Callable[[Path], None]) -> Path:
         """The folder that `build` fills from this version; kept, and those of older versions removed."""

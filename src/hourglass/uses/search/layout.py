@@ -20,6 +20,9 @@ from hourglass.uses.search.stages import Array
 
 FORMAT = 1
 MANIFEST, TABLE = "index.json", "documents.lance"
+HASHER = "hasher.safetensors"
+LEARNED = (HASHER,)
+"""Files of what an index has learned of its own documents when it was made."""
 OWN = ("_id", "text", "vector", "tokens", "weights", "code")
 """Columns that are ours, not the source's."""
 

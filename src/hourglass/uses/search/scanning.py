@@ -288,13 +288,13 @@ def _ones(context: Any, number: Any) -> Any:
 @numba.njit(cache=True, nogil=True)
 def _first_word(words: Any, query: Any, distances: Any) -> None:
     for i in range(len(distances)):
-        distances[i] = np.uint16(_ones(words[i] ^ query))
+        distances[i] = np.uint16(_ones(words[i] ^ query))  # type: ignore[call-arg]  # the context is numba's
 
 
 @numba.njit(cache=True, nogil=True)
 def _next_word(words: Any, query: Any, distances: Any) -> None:
     for i in range(len(distances)):
-        distances[i] += np.uint16(_ones(words[i] ^ query))
+        distances[i] += np.uint16(_ones(words[i] ^ query))  # type: ignore[call-arg]  # the context is numba's
 
 
 @numba.njit(cache=True, nogil=True)

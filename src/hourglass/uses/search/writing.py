@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -19,9 +20,20 @@ from hourglass.data import TextSource, open_texts
 from hourglass.errors import ConfigError, FolderError, SourceError, nearest
 from hourglass.storage.atomic import disk_errors, read_json, replace_folder, write_json
 from hourglass.uses.progress import Progress
-from hourglass.uses.search.encoding import Coder, IndexEncoder, coder
+from hourglass.uses.search.coding import (
+    OWN_CODE,
+    Coder,
+    add_learned_codes,
+    arrow_codes,
+    code_settings,
+    index_coder,
+    is_learned,
+    settle_bits,
+)
+from hourglass.uses.search.encoding import IndexEncoder
 from hourglass.uses.search.layout import (
     FORMAT,
+    LEARNED,
     MANIFEST,
     OWN,
     TABLE,
@@ -52,6 +64,7 @@ def create(
     encoder: Any = "minilm",
     sparse: str | None = None,
     code: str | None = None,
+    bits: int | None = None,
     vectors: str | None = None,
     similarity: str | None = None,
     dtype: str = "float16",
@@ -71,7 +84,9 @@ def create(
 
     encoder     "minilm", a folder or a Hub id; or whatever `text_encoder` takes; None: no vectors
     sparse      a model with weights of words, as for `hourglass encode --sparse`
-    code        "sign": also a binary code of each vector
+    code        "sign", "median", "hyperplanes" or "itq": also a binary code of each vector, learned from a sample of them; "own": that
+                of the encoder, which is the default of one that has codes
+    bits        of a code; by default as many as the vectors have numbers
     vectors     column of the source that holds the vectors, as lists of numbers; the encoder is then of the queries only
     similarity  "cosine" or "dot"; by default what the encoder was made for
     dtype       of the vectors on disk: "float16" or "float32"
@@ -107,11 +122,12 @@ def create(
         if reads or vectors
         else None,
         "sparse": {"id": sparse, "width": weighs.width} if weighs else None,
-        "code": {"id": code} if code else None,
+        "code": code_settings(code, bits, reads),
         "bm25": {"k1": k1, "b": b, "stem": stem, "stop_words": stop_words},
     }
-    if code and not manifest["vectors"]:
+    if manifest["code"] and not manifest["vectors"]:
         raise ConfigError("a binary code is made of vectors: name an encoder, or the column of vectors")
+    settle_bits(manifest)
     building = _building(out)
     building.mkdir(parents=True, exist_ok=True)
     with lock(out) if out.exists() else nullcontext(), lock(building):
@@ -124,10 +140,12 @@ def create(
             **manifest,
         }
         build = _Build(building, settings)
-        columns = _Columns(manifest, texts, reads, weighs)
+        columns = _Columns(manifest, texts, reads, weighs, building)
         try:
             with Progress(progress) as bars, disk_errors(building):
                 build.run(texts, columns, source, bars, limit)
+                if manifest["code"] and is_learned(manifest["code"]):
+                    add_learned_codes(building, manifest)
         except (SourceError, ConfigError):
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -157,9 +175,10 @@ def add(
     texts = _opened(source, text, id, limit, manifest["vectors"] and manifest["vectors"]["column"])
     if how == "update" and texts.id_column is None:
         raise SourceError(f"{texts.name}: no column of ids to update by; name it (--id)")
-    reads = index.encoder if index.has_vectors and manifest["vectors"]["column"] is None else None
+    coded = manifest["code"] is not None and manifest["code"]["id"] == OWN_CODE
+    reads = index.encoder if coded or (index.has_vectors and manifest["vectors"]["column"] is None) else None
     weighs = index.weigher if manifest["sparse"] is not None else None
-    columns = _Columns(manifest, texts, reads, weighs, index.table.schema)
+    columns = _Columns(manifest, texts, reads, weighs, index.folder, index.table.schema)
     there = _Known(index) if how == "append" else None
     written = 0
     failed: list[BaseException] = []
@@ -212,8 +231,10 @@ class _Build:
         if kept["settings"] == self._settings and any(table.glob("_versions/*.manifest")):
             number = int(open_table(folder).count_rows())
             self._documents, self._passed = next(step for step in kept["steps"] if step[0] == number)
-        elif table.exists():
-            shutil.rmtree(table)
+        else:
+            shutil.rmtree(table, ignore_errors=True)
+            for name in LEARNED:
+                (folder / name).unlink(missing_ok=True)
 
     def run(self, texts: TextSource, columns: _Columns, source: Any, bars: Progress, limit: int | None) -> None:
         task = bars.start("indexing", limit, "texts")
@@ -256,11 +277,12 @@ class _Columns:
         texts: TextSource,
         encoder: IndexEncoder | None,
         weigher: Weigher | None,
+        folder: Path,
         schema: pa.Schema | None = None,
     ) -> None:
         self.manifest, self.schema = manifest, schema
         self.trouble: list[str] = []
-        self._texts, self._encoder, self._weigher = texts, encoder, weigher
+        self._texts, self._encoder, self._weigher, self._folder = texts, encoder, weigher, folder
         self._left_out: set[str] = set()
 
     def go_on(self, schema: pa.Schema) -> None:
@@ -279,22 +301,28 @@ class _Columns:
                 made[_column(name)] = batch.column(name)
         if self.manifest["vectors"]:
             vectors = self._given(batch, given) if given else self._encoder_of(text.to_pylist())
-            if self.manifest["code"]:
-                codes = self._coder().codes(vectors)
-                made["code"] = pa.FixedSizeBinaryArray.from_buffers(
-                    pa.binary(codes.shape[1]), len(codes), [None, pa.py_buffer(np.ascontiguousarray(codes).tobytes())]
-                )
             made["vector"] = self._stored(vectors, batch)
+            if self._coded_now():
+                made["code"] = arrow_codes(self._coder.codes(vectors))
         if self._weigher is not None:
             made["tokens"], made["weights"] = self._weigher.arrow(text.to_pylist())
         return self._shaped(made, len(batch))
 
     def _encoder_of(self, texts: list[str]) -> Array:
-        assert self._encoder is not None
-        return self._encoder.documents(texts)
+        return self._own_encoder().documents(texts)
 
+    def _coded_now(self) -> bool:
+        """Whether rows get their code; one that is learned from the vectors comes when all of them are there."""
+        code, schema = self.manifest["code"], self.schema
+        return code is not None and (not is_learned(code) or (schema is not None and "code" in schema.names))
+
+    @cached_property
     def _coder(self) -> Coder:
-        return coder(self.manifest["code"]["id"], self.manifest["vectors"]["width"])
+        return index_coder(self._folder, self.manifest, self._own_encoder)
+
+    def _own_encoder(self) -> IndexEncoder:
+        assert self._encoder is not None
+        return self._encoder
 
     def _given(self, batch: pa.RecordBatch, column: str) -> Array:
         """Vectors that the source has, of equal length; SourceError with the row of one that is none."""
@@ -318,6 +346,7 @@ class _Columns:
                 raise SourceError(f"{where}: {value[:40]!r} is no vector; expected a list of numbers")
             raise SourceError(f"{where}: a vector of {lengths[first]} numbers; expected {width}")
         self.manifest["vectors"]["width"] = width
+        settle_bits(self.manifest)
         return np.asarray(numbers.reshape(-1, width))
 
     def _stored(self, vectors: Array, batch: pa.RecordBatch) -> pa.Array:

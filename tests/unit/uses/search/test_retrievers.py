@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Router
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SparseStaticEmbedding, SpladePooling
 
 pytest.importorskip("lance")
 pytest.importorskip("bm25s")
@@ -10,6 +14,7 @@ pytest.importorskip("Stemmer")
 from indexes import bm25, counting, documents, masked_model, ordered
 
 from encoders import WORDS as TINY_WORDS
+from encoders import make_pair
 from hourglass.errors import ConfigError
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
@@ -17,6 +22,7 @@ from hourglass.uses.search.impacts import Impacts
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.stages import Query, Ranking
+from hourglass.uses.search.term_weights import Coil, CoilConfig
 
 DOCUMENTS = documents(400)
 TEXTS = [document["text"] for document in DOCUMENTS]
@@ -107,12 +113,47 @@ def test_hamming_counts_bits_and_keeps_to_its_radius(view):
     assert near.rows.tolist() == np.flatnonzero((distances <= least) & allowed).tolist()
 
 
+def best_scores(scores):
+    return np.sort(scores[scores > 0])[::-1][:10]
+
+
 def test_impacts_are_inner_products_of_the_models_weights(index, masked):
     rows = index.weigher(TEXTS)
     for query, ranking in zip(QUERIES, Impacts(index).retrieve(QUERIES, 10)):
         scores = (rows @ index.weigher([query.text]).T).toarray().ravel()
-        assert np.allclose(ranking.scores, np.sort(scores)[::-1][:10], rtol=1e-4)
+        assert np.allclose(ranking.scores, best_scores(scores), rtol=1e-4)
     assert set(TINY_WORDS) & set(index.take(np.array([0]), ["tokens"])["tokens"].to_pylist()[0]) is not None
+
+
+def test_a_query_is_weighed_as_unicoil_weighs_queries(tmp_path):
+    model = Coil(CoilConfig(max_tokens=64, dropout=0.0), make_pair("bert")).eval()
+    model.tokens_linear.bias.data.fill_(0.5)
+    model.save_pretrained(tmp_path / "unicoil")
+    folder = str(tmp_path / "unicoil")
+    index = SearchIndex.create(DOCUMENTS, tmp_path / "ix", encoder=None, sparse=folder, progress=False)
+    expected = model.similarity([query.text for query in QUERIES], TEXTS)
+    assert index.weigh([QUERIES[0]])[0]["red"] > model.weigh([QUERIES[0].text])[0]["red"], "twice there"
+    for scores, ranking in zip(expected, Impacts(index).retrieve(QUERIES, 10)):
+        assert np.allclose(ranking.scores, best_scores(scores), rtol=1e-4)
+    assert index.weigh([Query("1", "red", terms={"red": 2.0})]) == [{"red": 2.0}]
+
+
+def test_a_query_is_weighed_as_a_splade_with_a_side_of_its_own_weighs_queries(tmp_path, masked):
+    tokenizer = make_pair("bert")[1]
+    rarity = torch.linspace(0.1, 5, len(tokenizer))
+    query = SparseStaticEmbedding(tokenizer, weight=rarity, frozen=True)
+    document = [MLMTransformer(str(masked)), SpladePooling()]
+    SparseEncoder(
+        modules=[Router.for_query_document(query_modules=[query], document_modules=document)], device="cpu"
+    ).save_pretrained(str(tmp_path / "splade"))
+    folder = str(tmp_path / "splade")
+    index = SearchIndex.create(DOCUMENTS[:50], tmp_path / "ix", encoder=None, sparse=folder, progress=False)
+    number = tokenizer.convert_tokens_to_ids("red")
+    assert index.weigh([Query("1", "red")])[0] == {"red": pytest.approx(float(rarity[number]))}
+    model = SparseEncoder(folder, device="cpu")
+    asked, read = model.encode_query([QUERIES[0].text]).to_dense(), model.encode_document(TEXTS[:50]).to_dense()
+    ranking = Impacts(index).retrieve(QUERIES[:1], 10)[0]
+    assert np.allclose(ranking.scores, best_scores((read @ asked.T).cpu().numpy().ravel()), rtol=1e-4)
 
 
 def test_vectors_in_half_precision_are_found_alike(tmp_path):
