@@ -40,24 +40,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hourglass.bottlenecks.diffusion import DiffusionConfig, LatentDiffusion, Prediction, Solver, moments
+from hourglass.bottlenecks.diffusion import DiffusionConfig, LatentDiffusion, Prediction, Solver
 from hourglass.errors import ConfigError, FolderError, InputError, SourceError
-from hourglass.nn.cross_entropy import linear_cross_entropy
 from hourglass.nn.denoiser import Denoiser
-from hourglass.nn.positions import LearnedPositions
-from hourglass.nn.resampler import FeedForward, ParallelDecoder, Resampler
 from hourglass.nn.text_system import Lesson, TextSystem
 from hourglass.storage.atomic import read_json
-from hourglass.systems.cosmos_parts import FrozenEncoder, Latent, Read, digest, keep_latents, noised, roles
+from hourglass.systems.cosmos_parts import Autoencoder, FrozenEncoder, Latent, Read, digest, keep_latents, noised, roles
 from hourglass.waist import Batch, Losses, WaistConfig
 
 Stage = Literal["autoencoder", "diffusion"]
 
 _AT_ONCE = 64
-_MEASURED = 200_000
-"""Tokens whose features are measured."""
-_LEAST_VARIANCE = 1e-4
-_LOGITS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +172,6 @@ class Cosmos(TextSystem):
         "init": {**_ADAMW, "steps": 10_000, "batch_size": 64, "lr": 5e-4},
     }
     config: CosmosConfig
-    feature_mean: Tensor
-    feature_std: Tensor
-    written: Tensor
-    place: Tensor
 
     def __init__(self, config: CosmosConfig, encoder: FrozenEncoder | None = None) -> None:
         super().__init__(config)
@@ -204,21 +193,19 @@ class Cosmos(TextSystem):
             raise ConfigError(
                 f"words {config.words}: the encoder has {known}, {len(encoder.tokenizer.all_special_ids)} special"
             )
-        # The autoencoder.
-        self.inward = nn.Identity() if config.width is None else nn.Linear(features, width)
-        self.places = LearnedPositions(max(config.max_tokens, config.latents), width)
-        self.resampler = Resampler(width, config.heads, config.layers, config.latents, config.dropout)
-        self.of_blank = FeedForward(encoder.blank.shape[0], width, config.dropout)
-        self.decoder = ParallelDecoder(width, config.heads, config.layers, config.dropout)
-        self.head = nn.Linear(width, config.words or known, bias=False)
-        like_features = config.width is not None and config.feature_weight > 0
-        self.outward = nn.Linear(width, features) if like_features else nn.Identity()
-        self.register_buffer("feature_mean", torch.zeros(features))
-        self.register_buffer("feature_std", torch.ones(features))
-        # Which token a row of the head writes, and which row writes a token.
-        self.register_buffer("written", torch.arange(config.words or known))
-        self.register_buffer("place", torch.arange(known).clamp(max=len(self.written) - 1))
-        # The diffusion.
+        self.autoencoder = Autoencoder(
+            features=features,
+            embedding=encoder.blank.shape[0],
+            vocabulary=known,
+            tokens=config.max_tokens,
+            latents=config.latents,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
+            dropout=config.dropout,
+            words=config.words,
+            like_features=config.feature_weight > 0,
+        )
         network = Denoiser(
             width,
             config.denoiser_heads,
@@ -265,8 +252,7 @@ class Cosmos(TextSystem):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.stage == "diffusion":  # what is frozen has no dropout
-            for part in (self.inward, self.resampler, self.of_blank, self.decoder, self.head, self.outward):
-                part.eval()
+            self.autoencoder.eval()
         return self
 
     def lessons(self, texts: Sequence[Any], held_out: Sequence[Any], folder: Path, steps: int) -> Iterator[Lesson]:
@@ -305,7 +291,7 @@ class Cosmos(TextSystem):
         return keep_latents(texts, folder, self.width, known, self.config.source is not None, _AT_ONCE, encode)
 
     def autoencoder_state(self) -> dict[str, Tensor]:
-        """All that the diffusion is not."""
+        """All that makes the latents and reads them, the encoder included."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("diffusion.")}
 
     def initialize(self, batches: Iterable[Batch]) -> None:
@@ -316,32 +302,11 @@ class Cosmos(TextSystem):
             return
         if self.config.words is not None:
             batches = list(batches)
-            self._choose_words(batches, self.config.words)
-
-        def features() -> Iterator[Tensor]:
-            count = 0
+            counts = torch.zeros(len(self.encoder.tokenizer), dtype=torch.int64)
             for batch in batches:
-                states = self._states(batch)[batch["mask"]]
-                yield states
-                count += len(states)
-                if count >= _MEASURED:
-                    return
-
-        mean, squares, count = moments(features())
-        self.feature_mean.copy_(mean)
-        self.feature_std.copy_((squares / max(1, count)).clamp(min=_LEAST_VARIANCE).sqrt())
-
-    def _choose_words(self, batches: Sequence[Batch], words: int) -> None:
-        tokenizer = self.encoder.tokenizer
-        counts = torch.zeros(len(self.place), dtype=torch.int64)
-        for batch in batches:
-            counts += torch.bincount(batch["ids"][batch["mask"]].cpu(), minlength=len(counts))
-        counts[tokenizer.all_special_ids] = counts.sum() + 1
-        chosen = counts.argsort(descending=True, stable=True)[:words].sort().values
-        unknown = int((chosen == tokenizer.unk_token_id).nonzero()[0])
-        self.written.copy_(chosen)
-        self.place.fill_(unknown)
-        self.place[chosen] = torch.arange(words, device=self.place.device)
+                counts += torch.bincount(batch["ids"][batch["mask"]].cpu(), minlength=len(counts))
+            self.autoencoder.choose_words(counts, self.encoder.tokenizer)
+        self.autoencoder.measure(self._states(batch)[batch["mask"]] for batch in batches)
 
     # Texts to tensors -----------------------------------------------------------------------------
 
@@ -367,7 +332,7 @@ class Cosmos(TextSystem):
         found = []
         for start in range(0, len(texts), _AT_ONCE):
             ids, mask = self.encoder.padded(_texts(texts[start : start + _AT_ONCE]), self.config.max_tokens)
-            device = self.feature_mean.device
+            device = self._device
             states = self.encoder.states(ids.to(device), mask.to(device)).half().cpu()
             found += [Read(i[m].numpy(), s[m].numpy()) for i, s, m in zip(ids, states, mask)]
         return found
@@ -434,13 +399,13 @@ class Cosmos(TextSystem):
         if "noised" in batch:
             features = torch.where(batch["noised"][:, None, None], noised(clean, config.noise_keep), clean)
             seen = mask & ~batch["dropped"]
-        latents = self._compressed(features, seen)
+        latents = self.autoencoder.compressed(features, seen)
         if self.training:
             latents = latents * (torch.rand_like(latents) >= config.latent_mask)
-        states = self._states_of(latents)[:, : mask.shape[1]][mask]
-        losses = {"ce": linear_cross_entropy(states, self.head.weight, None, self.place[batch["ids"][mask]]) / of}
+        states = self.autoencoder.decoded(latents, self.encoder.blank)[:, : mask.shape[1]][mask]
+        losses = {"ce": self.autoencoder.token_loss(states, batch["ids"][mask]) / of}
         if config.feature_weight:
-            error = (self.outward(states) - clean[mask]).square().mean(1).sum() / of
+            error = (self.autoencoder.outward(states) - clean[mask]).square().mean(1).sum() / of
             losses["mse"] = config.feature_weight * error
         return losses
 
@@ -450,25 +415,13 @@ class Cosmos(TextSystem):
 
     def _features(self, batch: Batch) -> Tensor:
         """[n, L, d] normalised."""
-        return (self._states(batch) - self.feature_mean) / self.feature_std
-
-    def _compressed(self, features: Tensor, mask: Tensor) -> Tensor:
-        made: Tensor = self.resampler(self.places(self.inward(features)), mask)
-        return made
-
-    def _states_of(self, latents: Tensor) -> Tensor:
-        """[n, max_tokens, width] what the decoder makes of latents [n, N, width], from which tokens are written."""
-        blank = self.of_blank(self.encoder.blank)
-        stream = self.places(blank.expand(len(latents), self.config.max_tokens, -1))
-        everywhere = torch.ones(stream.shape[:2], dtype=torch.bool, device=stream.device)
-        made: Tensor = self.decoder(stream, self.places(latents), everywhere)
-        return made
+        return self.autoencoder.normalised(self._states(batch))
 
     def _latents(self, batch: Batch) -> Tensor:
         """[n, N, width]"""
         if "latent" in batch:
             return batch["latent"].unflatten(1, (self.config.latents, self.latent_width))
-        return self._compressed(self._features(batch), batch["mask"])
+        return self.autoencoder.compressed(self._features(batch), batch["mask"])
 
     def encode(self, batch: Batch) -> Tensor:
         """[n, N x width] the latents of each text side by side, as they are before normalising for the diffusion."""
@@ -481,10 +434,12 @@ class Cosmos(TextSystem):
     @torch.no_grad()
     def write(self, latent: Tensor) -> Tensor:
         """[n, max_tokens] the likeliest token of every place, those after the end too."""
-        rows = latent.to(self.feature_mean.device).view(-1, self.config.latents, self.latent_width)
-        at_once = max(1, _LOGITS_AT_ONCE // (self.config.max_tokens * len(self.written)))
-        found = [self.written[self.head(self._states_of(part)).argmax(-1)] for part in rows.split(at_once)]
-        return torch.cat(found)
+        rows = latent.to(self._device).view(-1, self.config.latents, self.latent_width)
+        return self.autoencoder.written_of(rows, self.encoder.blank)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.autoencoder.feature_mean.device
 
     # What it is for -------------------------------------------------------------------------------
 
@@ -495,7 +450,7 @@ class Cosmos(TextSystem):
             parts = []
             for start in range(0, len(texts), _AT_ONCE):
                 batch = self._text_batch(texts[start : start + _AT_ONCE])
-                parts.append(self._latents({k: v.to(self.feature_mean.device) for k, v in batch.items()}))
+                parts.append(self._latents({k: v.to(self._device) for k, v in batch.items()}))
             return torch.cat(parts)
 
     def accuracy(self, texts: Sequence[str], written: Tensor | None = None) -> float:
@@ -585,7 +540,7 @@ class Cosmos(TextSystem):
 
     def _seen(self, sources: Sequence[str]) -> Any:
         ids, mask = self.encoder.padded(sources, self.config.source_tokens)
-        device = self.feature_mean.device
+        device = self._device
         return self._source({"source_ids": ids.to(device), "source_mask": mask.to(device)})
 
     def _source(self, batch: Batch) -> Any:
@@ -594,7 +549,7 @@ class Cosmos(TextSystem):
         ids, mask = batch["source_ids"], batch["source_mask"]
         # A source that is left out is still read, its states are not seen.
         states = self.encoder.states(ids, mask | ~mask.any(1, keepdim=True))
-        return cast(Denoiser, self.diffusion.network).read((states - self.feature_mean) / self.feature_std, mask)
+        return cast(Denoiser, self.diffusion.network).read(self.autoencoder.normalised(states), mask)
 
     @contextmanager
     def _evaluated(self) -> Iterator[None]:

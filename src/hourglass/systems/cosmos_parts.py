@@ -1,9 +1,9 @@
-"""What COSMOS reads with and from: the frozen encoder, pieces of long texts, latents of a corpus on disk, activations that are spoilt."""
+"""Parts of COSMOS: the frozen encoder, the autoencoder's network, activations that are spoilt, latents of a corpus on disk."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from hourglass.adapters import huggingface_loading as loading
 from hourglass.adapters.pretrained import body, build_network
 from hourglass.adapters.tokenizers import train_tokenizer
+from hourglass.bottlenecks.diffusion import moments
 from hourglass.bottlenecks.noising import SENTENCE_BREAKS
 from hourglass.data.corpus import pieces
 from hourglass.data.keeping import Kept, Unit, keep_rows
 from hourglass.errors import ConfigError, SourceError
+from hourglass.nn.cross_entropy import linear_cross_entropy
+from hourglass.nn.positions import LearnedPositions
+from hourglass.nn.resampler import FeedForward, ParallelDecoder, Resampler
 from hourglass.storage.rows import RowFile, RowWriter
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +31,10 @@ _BYTES = 300
 """Size of a vocabulary without a corpus: the bytes, and the special tokens."""
 _CHARACTERS = 8
 """Of a token, at most, in running text."""
+_MEASURED = 200_000
+"""Tokens whose features are measured."""
+_LEAST_VARIANCE = 1e-4
+_LOGITS_AT_ONCE = 2**25
 
 
 class FrozenEncoder(nn.Module):
@@ -131,6 +139,106 @@ class FrozenEncoder(nn.Module):
             if len(loading.encode(self._backend, [text[:stop].strip()])[0].ids) <= room and text[:stop].strip():
                 return stop
         raise SourceError(f"max_tokens leaves no room for {text[:10]!r}; raise it")
+
+
+# The autoencoder ------------------------------------------------------------------------------------------
+
+
+class Autoencoder(nn.Module):
+    """Normalised features of L places to N latents, and latents to states of all places, of which tokens are written.
+
+    features       numbers of a feature; embedding: of the mask token's
+    vocabulary     tokens of the encoder; words: how many can be written (None: all)
+    tokens         places that are written
+    width          of the latents; None: that of the features, without projections
+    like_features  states are also to be like features
+
+    feature_mean, feature_std    [features]
+    written, place               which token a row of the head writes [words], which row writes a token [vocabulary]
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+    written: Tensor
+    place: Tensor
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        embedding: int,
+        vocabulary: int,
+        tokens: int,
+        latents: int,
+        width: int | None,
+        layers: int,
+        heads: int,
+        dropout: float,
+        words: int | None,
+        like_features: bool,
+    ) -> None:
+        super().__init__()
+        inner = features if width is None else width
+        self.tokens = tokens
+        self.inward = nn.Identity() if width is None else nn.Linear(features, inner)
+        self.outward = nn.Linear(inner, features) if width is not None and like_features else nn.Identity()
+        self.places = LearnedPositions(max(tokens, latents), inner)
+        self.resampler = Resampler(inner, heads, layers, latents, dropout)
+        self.of_blank = FeedForward(embedding, inner, dropout)
+        self.decoder = ParallelDecoder(inner, heads, layers, dropout)
+        self.head = nn.Linear(inner, words or vocabulary, bias=False)
+        self.register_buffer("feature_mean", torch.zeros(features))
+        self.register_buffer("feature_std", torch.ones(features))
+        self.register_buffer("written", torch.arange(words or vocabulary))
+        self.register_buffer("place", torch.arange(vocabulary).clamp(max=len(self.written) - 1))
+
+    def measure(self, states: Iterable[Tensor]) -> None:
+        """Mean and spread of each feature, from states [tokens, features] in batches, up to 200,000 tokens."""
+
+        def some() -> Iterator[Tensor]:
+            count = 0
+            for batch in states:
+                yield batch
+                count += len(batch)
+                if count >= _MEASURED:
+                    return
+
+        mean, squares, count = moments(some())
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_((squares / max(1, count)).clamp(min=_LEAST_VARIANCE).sqrt())
+
+    def choose_words(self, counts: Tensor, tokenizer: Any) -> None:
+        """Special tokens and the commonest others are written, by their counts [vocabulary]."""
+        counts[tokenizer.all_special_ids] = counts.sum() + 1
+        chosen = counts.argsort(descending=True, stable=True)[: len(self.written)].sort().values
+        self.written.copy_(chosen)
+        self.place.fill_(int((chosen == tokenizer.unk_token_id).nonzero()[0]))
+        self.place[chosen.to(self.place.device)] = torch.arange(len(chosen), device=self.place.device)
+
+    def normalised(self, states: Tensor) -> Tensor:
+        return (states - self.feature_mean) / self.feature_std
+
+    def compressed(self, features: Tensor, mask: Tensor) -> Tensor:
+        """[n, N, width] of normalised features [n, L, features] with mask [n, L] bool."""
+        made: Tensor = self.resampler(self.places(self.inward(features)), mask)
+        return made
+
+    def decoded(self, latents: Tensor, blank: Tensor) -> Tensor:
+        """[n, tokens, width] states; blank: the embedding of the mask token, which stands at every place."""
+        stream = self.places(self.of_blank(blank).expand(len(latents), self.tokens, -1))
+        everywhere = torch.ones(stream.shape[:2], dtype=torch.bool, device=stream.device)
+        made: Tensor = self.decoder(stream, self.places(latents), everywhere)
+        return made
+
+    def token_loss(self, states: Tensor, ids: Tensor) -> Tensor:
+        """Sum of the cross-entropies of states [t, width] at ids [t], in nats."""
+        return linear_cross_entropy(states, self.head.weight, None, self.place[ids])
+
+    def written_of(self, latents: Tensor, blank: Tensor) -> Tensor:
+        """[n, tokens] the likeliest token of every place."""
+        at_once = max(1, _LOGITS_AT_ONCE // (self.tokens * len(self.written)))
+        parts = latents.split(at_once)
+        return torch.cat([self.written[self.head(self.decoded(part, blank)).argmax(-1)] for part in parts])
 
 
 # Activations ----------------------------------------------------------------------------------------------

@@ -77,17 +77,23 @@ def test_the_loss_by_hand():
     batch = model.collate(TEXTS[:3])
     losses = model.loss(batch)
     with torch.no_grad():
-        features = (model.encoder.states(batch["ids"], batch["mask"]) - model.feature_mean) / model.feature_std
-        latents = model.resampler(model.places(model.inward(features)), batch["mask"])
-        states = model._states_of(latents)[:, : batch["mask"].shape[1]]
+        features = (
+            model.encoder.states(batch["ids"], batch["mask"]) - model.autoencoder.feature_mean
+        ) / model.autoencoder.feature_std
+        latents = model.autoencoder.resampler(
+            model.autoencoder.places(model.autoencoder.inward(features)), batch["mask"]
+        )
+        states = model.autoencoder.decoded(latents, model.encoder.blank)[:, : batch["mask"].shape[1]]
         real = batch["mask"]
-        ce = F.cross_entropy(model.head(states)[real], batch["ids"][real])
-        mse = 0.5 * F.mse_loss(model.outward(states)[real], features[real])
+        ce = F.cross_entropy(model.autoencoder.head(states)[real], batch["ids"][real])
+        mse = 0.5 * F.mse_loss(model.autoencoder.outward(states)[real], features[real])
     assert float(losses["ce"].detach()) == pytest.approx(float(ce), rel=1e-5)
     assert float(losses["mse"].detach()) == pytest.approx(float(mse), rel=1e-5)
     real_features = features[real]
     assert "mse" not in made(feature_weight=0.0).loss(batch)
-    everything = (model.encoder.states(*model.encoder.padded(TEXTS, 112)) - model.feature_mean) / model.feature_std
+    everything = (
+        model.encoder.states(*model.encoder.padded(TEXTS, 112)) - model.autoencoder.feature_mean
+    ) / model.autoencoder.feature_std
     kept = everything[model.encoder.padded(TEXTS, 112)[1]]
     assert torch.allclose(kept.mean(0), torch.zeros(32), atol=1e-4)
     assert torch.allclose(kept.std(0), torch.ones(32), atol=1e-2)
@@ -100,12 +106,12 @@ def test_the_target_is_what_was_not_spoilt():
     model.initialize([model.collate(TEXTS)])
     batch = model.collate(TEXTS[:8])
     seen = []
-    model.resampler.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model.autoencoder.resampler.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
         torch.manual_seed(1)
         first = float(model.loss(batch)["mse"])
         clean = model._features(batch)
-        assert not torch.allclose(seen[0], model.places(clean), atol=0.1)
+        assert not torch.allclose(seen[0], model.autoencoder.places(clean), atol=0.1)
         # What the compressor saw was noise alone; the target does not follow it.
         torch.manual_seed(2)
         assert abs(float(model.loss(batch)["mse"]) - first) < 0.2 * first
@@ -114,12 +120,12 @@ def test_the_target_is_what_was_not_spoilt():
 def test_numbers_of_the_latents_are_put_to_zero_while_learning():
     model = made(latent_mask=0.4, dropout=0.0).train()
     seen = []
-    model.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    model.autoencoder.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
     model.loss(model.collate(TEXTS[:16]))
-    zeros = seen[0] == model.places(torch.zeros_like(seen[0]))
+    zeros = seen[0] == model.autoencoder.places(torch.zeros_like(seen[0]))
     assert float(zeros.float().mean()) == pytest.approx(0.4, abs=0.03)
     model.eval().loss(model.collate(TEXTS[:16]))
-    assert not bool((seen[1] == model.places(torch.zeros_like(seen[1]))).any())
+    assert not bool((seen[1] == model.autoencoder.places(torch.zeros_like(seen[1]))).any())
 
 
 def test_what_is_frozen_stays():
@@ -130,11 +136,11 @@ def test_what_is_frozen_stays():
     model.begin("diffusion")
     model.train()
     assert not model.encoder.network.training
-    assert not model.resampler.training
+    assert not model.autoencoder.resampler.training
     assert model.diffusion.training
     fit(model, TEXTS, BRIEF, progress=False)
     after = model.state_dict()
-    learned = {"encoder": (False, False), "resampler": (True, False), "head": (True, False), "diffusion": (False, True)}
+    learned = {"encoder": (False, False), "autoencoder": (True, False), "diffusion": (False, True)}
     for part, (first, second) in learned.items():
         names = [n for n in before if n.startswith(f"{part}.") and not n.startswith("diffusion.m")]
         assert any(not torch.equal(before[n], middle[n]) for n in names) == first
@@ -145,11 +151,11 @@ def test_only_the_commonest_tokens_are_written():
     model = made(words=40)
     fit(model, TEXTS, BRIEF, progress=False)
     tokenizer = model.encoder.tokenizer
-    assert set(tokenizer.all_special_ids) <= set(model.written.tolist())
-    assert len(set(model.written.tolist())) == 40
-    assert model.head.weight.shape == (40, 32)
+    assert set(tokenizer.all_special_ids) <= set(model.autoencoder.written.tolist())
+    assert len(set(model.autoencoder.written.tolist())) == 40
+    assert model.autoencoder.head.weight.shape == (40, 32)
     ids = torch.tensor(model.encoder.rows(TEXTS)[0])
-    back = model.written[model.place[ids]]
+    back = model.autoencoder.written[model.autoencoder.place[ids]]
     assert bool(((back == ids) | (back == tokenizer.unk_token_id)).all())
     assert float((back == ids).float().mean()) > 0.9
     with pytest.raises(ConfigError, match=r"words 2: the encoder has 261, 5 special"):
@@ -349,7 +355,7 @@ def test_the_folder_of_a_run(tmp_path):
         train=train,
         progress=False,
     ).model
-    assert torch.equal(adapted.head.weight, result.model.head.weight)
+    assert torch.equal(adapted.autoencoder.head.weight, result.model.autoencoder.head.weight)
     assert not torch.allclose(adapted.diffusion.mean, result.model.diffusion.mean, atol=1e-3)
     assert int(adapted.diffusion.measured) >= 57
 
