@@ -283,11 +283,11 @@ class LatentDiffusion(nn.Module):
     # Statistics -----------------------------------------------------------------------------------
 
     def measure(self, latents: Iterable[Tensor]) -> None:
-        """Mean and spread of each number, from batches [n, *shape], in one pass; variances count as 0.0001 at least."""
-        mean, squares, count = moments(latents)
+        """Mean and spread of each number, from batches [n, *shape], in one pass."""
+        mean, std, count = moments(latents)
         self.measured.fill_(count)
         self.mean.copy_(mean)
-        self.std.copy_((squares / max(1, count)).clamp(min=_LEAST_VARIANCE).sqrt())
+        self.std.copy_(std)
 
     def normalised(self, latents: Tensor) -> Tensor:
         return (latents - self.mean) / self.std
@@ -415,7 +415,7 @@ class LatentDiffusion(nn.Module):
 
 
 def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
-    """(mean, sum of squared distances from it, number of rows) of rows [n, ...] that come in batches; float64."""
+    """(mean, spread, number of rows) of rows [n, ...] that come in batches, in float64; variances count as 0.0001 at least."""
     mean, squares, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
         if not len(batch):
@@ -426,7 +426,7 @@ def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
         squares = squares + (rows - here).square().sum(0) + away.square() * (count * n / (count + n))
         mean = mean + away * (n / (count + n))
         count += n
-    return mean, squares, count
+    return mean, (squares / max(1, count)).clamp(min=_LEAST_VARIANCE).sqrt(), count
 
 
 def _drawing(shape: tuple[int, ...], seed: int, device: torch.device) -> Callable[[], Tensor]:

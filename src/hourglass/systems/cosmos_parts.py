@@ -33,7 +33,6 @@ _CHARACTERS = 8
 """Of a token, at most, in running text."""
 _MEASURED = 200_000
 """Tokens whose features are measured."""
-_LEAST_VARIANCE = 1e-4
 _LOGITS_AT_ONCE = 2**25
 
 
@@ -203,9 +202,9 @@ class Autoencoder(nn.Module):
                 if count >= _MEASURED:
                     return
 
-        mean, squares, count = moments(some())
+        mean, std, _ = moments(some())
         self.feature_mean.copy_(mean)
-        self.feature_std.copy_((squares / max(1, count)).clamp(min=_LEAST_VARIANCE).sqrt())
+        self.feature_std.copy_(std)
 
     def choose_words(self, counts: Tensor, tokenizer: Any) -> None:
         """Special tokens and the commonest others are written, by their counts [vocabulary]."""
