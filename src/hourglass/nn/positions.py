@@ -21,12 +21,12 @@ def rotated(x: Tensor, theta: float = 1e4) -> Tensor:
 
 
 class LearnedPositions(nn.Module):
-    """A learned vector for each place, scaled by width ** -0.5: [n, L, width] -> the same with places added."""
+    """A learned vector for each place, by default scaled by width ** -0.5: [n, L, width] -> the same with places added."""
 
-    def __init__(self, places: int, width: int) -> None:
+    def __init__(self, places: int, width: int, scale: float | None = None) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.randn(places, width))
-        self.scale = width**-0.5
+        self.scale = width**-0.5 if scale is None else scale
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.scale * self.table[: x.shape[-2]]

@@ -17,6 +17,8 @@ Differences from the paper:
   as here), and padding is told by `~` of integers, which spares the last two rows of the masked half; which half of a batch is
   masked is drawn;
 - statistics of features come from the texts that are learned from (there: the test split);
+- places are scaled by 0.3, not by width ** -0.5 (`position_scale`; the preset paper has it), with which much less is learned in
+  the first hundreds of steps;
 - `width` and `denoiser_width` may differ from the encoder's, with projections; `words` restricts what can be written;
 - the guess for self-conditioning is drawn for a step, not an example; AdamW's epsilon is torch's; latents for the diffusion are kept
   in half precision;
@@ -61,6 +63,8 @@ class CosmosConfig(WaistConfig):
     max_tokens      longest text, special tokens included
     latents, width  of a text: so many vectors of so many numbers (None: the encoder's)
     layers, heads   of resampler and decoder each
+    position_scale  of the learned places; None: width ** -0.5, as in the paper, with which it takes many more steps to learn the
+                    first thing
     words           tokens that can be written, the commonest of the texts; the others become the unknown token. None: all
     feature_weight  of the loss "mse"; 0: without it
     masked_share, noised_share   of a batch: examples with positions left out, and with noise
@@ -82,6 +86,7 @@ class CosmosConfig(WaistConfig):
     layers: int = 4
     heads: int = 6
     dropout: float = 0.1
+    position_scale: float | None = 0.3
     words: int | None = None
     feature_weight: float = 1.0
     masked_share: float = 0.5
@@ -127,6 +132,7 @@ class CosmosConfig(WaistConfig):
             "max_tokens": 128,
             "layers": 12,
             "heads": 12,
+            "position_scale": None,
             "denoiser_layers": 12,
             "denoiser_heads": 12,
             "denoiser_width": None,
@@ -204,6 +210,7 @@ class Cosmos(TextSystem):
             heads=config.heads,
             dropout=config.dropout,
             words=config.words,
+            position_scale=config.position_scale,
             like_features=config.feature_weight > 0,
         )
         network = Denoiser(

@@ -150,6 +150,7 @@ class Autoencoder(nn.Module):
     vocabulary     tokens of the encoder; words: how many can be written (None: all)
     tokens         places that are written
     width          of the latents; None: that of the features, without projections
+    position_scale of the learned places; None: width ** -0.5
     like_features  states are also to be like features
 
     feature_mean, feature_std    [features]
@@ -174,6 +175,7 @@ class Autoencoder(nn.Module):
         heads: int,
         dropout: float,
         words: int | None,
+        position_scale: float | None,
         like_features: bool,
     ) -> None:
         super().__init__()
@@ -181,7 +183,7 @@ class Autoencoder(nn.Module):
         self.tokens = tokens
         self.inward = nn.Identity() if width is None else nn.Linear(features, inner)
         self.outward = nn.Linear(inner, features) if width is not None and like_features else nn.Identity()
-        self.places = LearnedPositions(max(tokens, latents), inner)
+        self.places = LearnedPositions(max(tokens, latents), inner, position_scale)
         self.resampler = Resampler(inner, heads, layers, latents, dropout)
         self.of_blank = FeedForward(embedding, inner, dropout)
         self.decoder = ParallelDecoder(inner, heads, layers, dropout)
