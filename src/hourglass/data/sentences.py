@@ -38,13 +38,13 @@ _BREAK: Mapping[Rule, re.Pattern[str]] = {"clause": re.compile(r"\n"), "sentence
 """White space that ends a sentence whatever stands before it."""
 _LAST_WORD = re.compile(r"(?:[^\W\d_]+\.)*[^\W\d_]+\Z")
 _LONGEST_WORD = 24
-_SHORT = frozenset(
-    "mr mrs ms dr prof st jr sr rev gen col capt lt sgt hon messrs vs etc cf al approx fig figs eq eqs sec ch vol no nos pp ed eds "
-    "inc ltd co corp dept univ est ave blvd jan feb mar apr jun jul aug sep sept oct nov dec resp ca viz".split()
+_BEFORE_NAMES = "mr|mrs|ms|dr|prof|st|rev|gen|col|capt|lt|sgt|hon|messrs|vs|cf|fig|eq|no|vol"
+_BEFORE_FIGURES = (
+    "jr|sr|etc|al|approx|figs|eqs|sec|ch|nos|pp|ed|eds|dept|ave|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|ca"
 )
-"""Words that a full stop shortens: before a figure it ends no sentence."""
-_BEFORE_NAMES = frozenset("mr mrs ms dr prof st rev gen col capt lt sgt hon messrs vs cf fig eq no vol".split())
-"""Those of them that a name, too, comes after."""
+_SHORT_NAMES = re.compile(_BEFORE_NAMES, re.I)
+_SHORT_FIGURES = re.compile(f"{_BEFORE_NAMES}|{_BEFORE_FIGURES}", re.I)
+"""Words that a full stop shortens, before a name or a figure."""
 _UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]\Z")
 
 
@@ -81,4 +81,4 @@ def _goes_on(text: str, found: re.Match[str], rule: Rule) -> bool:
     initials = word.split(".")
     if all(len(part) == 1 for part in initials) and (len(initials) > 1 or (word.isupper() and word != "I")):
         return True
-    return word.lower() in (_SHORT if following.isdigit() else _BEFORE_NAMES)
+    return (_SHORT_FIGURES if following.isdigit() else _SHORT_NAMES).fullmatch(word) is not None

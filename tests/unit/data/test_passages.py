@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,7 +36,7 @@ def test_no_sentence_is_too_long_and_joined_they_are_the_text(text):
 def test_a_long_sentence_is_parted_between_words_where_it_can_be():
     (parts,) = CUTTER.parts(["a red stone a green apple a red stone"])
     assert len(parts) > 1
-    assert all(left[-1].isspace() or right[0].isspace() for left, right in zip(parts, parts[1:]))
+    assert all(left[-1].isspace() or right[0].isspace() for left, right in pairwise(parts))
 
 
 def test_a_book_without_a_mark_is_parted_too():
