@@ -59,16 +59,20 @@ class SentenceCutter:
 
     def parts(self, texts: Sequence[str]) -> list[list[str]]:
         """For each text its sentences: joined, they are the text."""
-        return [[part for part, _ in row] for row in self._cut(texts)]
+        return [[part for part, _ in row] for row in self.cut(texts)]
 
     def ids(self, texts: Sequence[str]) -> list[list[Array]]:
-        """For each text the token ids of its sentences. Raises SourceError for a character that fills the room alone."""
-        return [[np.array(encoding.ids, np.int32) for _, encoding in row] for row in self._cut(texts)]
+        """For each text the token ids of its sentences."""
+        return [[ids for _, ids in row] for row in self.cut(texts)]
 
-    def _cut(self, texts: Sequence[str]) -> list[list[tuple[str, Any]]]:
+    def cut(self, texts: Sequence[str]) -> list[list[tuple[str, Array]]]:
+        """Both. Raises SourceError for a character that is more than the room."""
         rows = [segment(text, self.rule) for text in texts]
         encoded = iter(encode(self._backend, [part for row in rows for part in row]))
-        return [[piece for part in row for piece in self._fitted(part, next(encoded))] for row in rows]
+        return [
+            [(piece, np.array(made.ids, np.int32)) for part in row for piece, made in self._fitted(part, next(encoded))]
+            for row in rows
+        ]
 
     def _fitted(self, text: str, encoding: Any) -> list[tuple[str, Any]]:
         if len(encoding.ids) <= self.room:
@@ -112,10 +116,11 @@ class KeptSentences:
 
     def __init__(self, folder: Path) -> None:
         about = read_json(folder / "sentences.json")
+        self.texts: int = about["texts"]
         self.unknown: int = about["unknown"]
         self._ids = DiskArray(folder / "ids.i32", np.int32, (about["tokens"], 1))
         self._sentences = DiskArray(folder / "sentences.i64", np.int64, (about["sentences"] + 1, 1))
-        self._texts = DiskArray(folder / "texts.i64", np.int64, (about["texts"] + 1, 1))
+        self._edges = DiskArray(folder / "texts.i64", np.int64, (about["texts"] + 1, 1))
 
     @property
     def tokens(self) -> int:
@@ -132,7 +137,7 @@ class KeptSentences:
     def passages(self, most: int) -> Sequence[Passage]:
         """Up to `most` sentences of a text in a row, two at least. A passage begins with the last sentence of the one before
         it, so that every sentence of a text but the first comes after another once."""
-        edges = self._texts[:][:, 0]
+        edges = self._edges[:][:, 0]
         begins, lasts, ends = [], [], []
         for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist()):
             for begin in range(start, max(start + 1, stop - 1), most - 1):

@@ -6,7 +6,7 @@ A system of transformers derives from `nn.text_model.TextModel`, which is one of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,14 +20,14 @@ class Lesson:
     name             its folder within that of the run; "" for the last, whose folder is the run's own
     steps            optimiser steps of it
     texts, held_out  examples to learn from and to measure the losses on
-    ema              decay of the average of the weights that is kept, in place of the run's; None: as the run has it
+    train            settings of `TrainConfig` in place of the run's
     """
 
     name: str
     steps: int
     texts: Sequence[Any]
     held_out: Sequence[Any]
-    ema: float | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TextSystem(Waist):

@@ -92,7 +92,7 @@ def learn(
         result = fit(
             model,
             lesson.texts,
-            replace(config, steps=lesson.steps, ema=config.ema if lesson.ema is None else lesson.ema),
+            replace(config, steps=lesson.steps, **lesson.train),
             out=out / lesson.name,
             eval_data=lesson.held_out if apart else None,
             callbacks=[SelfRetrieval(model, apart)],
