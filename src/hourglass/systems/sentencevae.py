@@ -401,7 +401,7 @@ class SentenceVAE(TextSystem):
         found: list[str] = []
         for memory in latent.split(_TEXTS_AT_ONCE):
             most = torch.full((len(memory),), self.config.max_tokens - 1, device=memory.device)
-            spelled = self.decoder.spell(memory, self.end, self.banned, most, lambda logits: logits.argmax(1))
+            spelled = self.decoder.spell(memory, self.end, self.banned, most, lambda logits, _: logits.argmax(1))
             written = torch.stack([ids for ids, _ in spelled], 1)
             found += [self._text(row[row >= 0].tolist()) for row in written]
         return found
@@ -445,8 +445,13 @@ class SentenceVAE(TextSystem):
         mask = (
             attention_mask(real, "bidirectional", self.network.dtype) if self.config.legacy_attention else real.long()
         )
-        vectors = self._vectors(ids, lengths)
-        states: Tensor = self.network(inputs_embeds=vectors, attention_mask=mask, use_cache=False).last_hidden_state
+        made = self.network(
+            inputs_embeds=self._vectors(ids, lengths),
+            attention_mask=mask,
+            position_ids=torch.arange(lengths.shape[1], device=ids.device).expand_as(lengths),
+            use_cache=False,
+        )
+        states: Tensor = made.last_hidden_state
         return states
 
     def _as_released(self, lengths: Tensor) -> Tensor:

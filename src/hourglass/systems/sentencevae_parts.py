@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -154,13 +153,13 @@ class SentenceDecoder(_Reader):
         return states
 
     def spell(
-        self, memory: Tensor, end: int, banned: Tensor, most: Tensor, pick: Callable[[Tensor], Tensor]
+        self, memory: Tensor, end: int, banned: Tensor, most: Tensor, pick: Callable[[Tensor, Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Keys]]:
         """For each place the next token [R] of every sentence, -1 where it has ended, and the keys and values kept by now.
 
         memory   [R, d]; most [R], words of each at most: one that does not end by itself ends there
         banned   ids that are never written; a sentence does not begin with its end
-        pick     tokens [R] of logits [R, V]
+        pick     tokens [r] of logits [r, V] for the sentences [r] that go on
         """
         rows, width = memory.shape
         longest = int(most.max())
@@ -173,12 +172,14 @@ class SentenceDecoder(_Reader):
             states = self.placed(ids[:, None], place)
             for layer, cache, more in zip(self.layers, kept, added):
                 states = layer(states, None, more, cache, place)
-            logits = self.head(states[:, 0]).float()
+            # Only those that go on are drawn for: an ended sentence waits, whatever the others do.
+            there = (going & (place < most)).nonzero()[:, 0]
+            logits = self.head(states[there, 0]).float()
             logits[:, banned] = -torch.inf
             if place == 0:
                 logits[:, end] = -torch.inf
-            ids = pick(logits)
-            going = going & (ids != end) & (place < most)
+            ids = torch.full_like(ids, end).index_copy(0, there, pick(logits, there))
+            going = ids != end
             if not bool(going.any()):
                 return
             yield ids.where(going, -1), kept
@@ -225,13 +226,13 @@ class Picker:
         made._streams = self._streams[start:stop]
         return made
 
-    def __call__(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
-        """Tokens [R] of logits [R, V] for the prompts `rows`."""
+    def __call__(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Tokens [r] of logits [r, V] for the prompts `rows`."""
         if self._temperature == 0:
             return logits.argmax(1)
         shares, ids = (logits / self._temperature).softmax(1).sort(dim=1, descending=True, stable=True)
         shares = shares.where(shares.cumsum(1) - shares < self._top_p, 0)
-        drawn = torch.stack([torch.rand((), generator=self._streams[row]) for row in rows]).to(logits.device)
+        drawn = torch.stack([torch.rand((), generator=self._streams[row]) for row in rows.tolist()]).to(logits.device)
         below = shares.cumsum(1) <= (drawn * shares.sum(1))[:, None]
         return ids.gather(1, below.sum(1, keepdim=True).clamp(max=ids.shape[1] - 1))[:, 0]
 
@@ -282,10 +283,12 @@ class Writing(Iterable[tuple[int, Tensor]]):
             rows = going.nonzero()[:, 0]
             if not len(rows):
                 return
-            numbers = rows.tolist()
             spelled: list[Tensor] = []
             most = left[rows].clamp(max=limits.words)
-            pick = partial(self._pick, rows=numbers)
+
+            def pick(logits: Tensor, there: Tensor, rows: Tensor = rows) -> Tensor:
+                return self._pick(logits, rows[there])
+
             for place, (ids, kept) in enumerate(model.decoder.spell(states[rows], model.end, model.banned, most, pick)):
                 held = sum(2 * keys[:, :, : place + 1].numel() * keys.element_size() for keys, _ in kept)
                 self._most_of_decoder = max(self._most_of_decoder, held)

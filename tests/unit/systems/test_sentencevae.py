@@ -50,9 +50,9 @@ def made(texts=TEXTS, stage=2, **changes):
 def writer(model):
     """As if both stages were learned, and lively: tokens, ends and stops come in all kinds."""
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(2)
+        for layer in model.decoder.layers:
+            layer.add.weight.mul_(12)
+        model.decoder.head.weight.mul_(4)
     model.learned.fill_(2)
     return model.eval()
 
@@ -161,7 +161,7 @@ def test_a_sentence_spelled_with_the_cache_is_that_without(layers):
     torch.manual_seed(0)
     decoder = SentenceDecoder(50, WIDTH, layers, 4, 16, 0.0).eval()
     memory, most = 3 * torch.randn(6, WIDTH), torch.tensor([12, 12, 12, 12, 3, 1])
-    spelled = decoder.spell(memory, 2, torch.tensor([0, 1]), most, lambda logits: logits.argmax(1))
+    spelled = decoder.spell(memory, 2, torch.tensor([0, 1]), most, lambda logits, _: logits.argmax(1))
     with torch.no_grad():
         ours = torch.stack([ids for ids, _ in spelled], 1)
         for row, (vector, limit) in enumerate(zip(memory, most.tolist())):
@@ -202,7 +202,7 @@ def test_the_loss_of_stage_one_is_the_focal_loss_of_every_token_and_end():
             target = torch.tensor([*ids.tolist(), model.end])
             logits = model.decoder.head(model.decoder(shifted(target[None], model.end), vector))[0]
             p = logits.softmax(1)[torch.arange(len(target)), target]
-            total += float((-((1 - p) ** 2) * (p + 1e-6).log()).sum())
+            total += float((-((1 - p) ** 2) * (p + 1e-6).log()).sum().detach())
             count += len(target)
     assert float(model.loss(batch)["sentence"].detach()) == pytest.approx(total / count, rel=1e-4)
 
@@ -315,8 +315,8 @@ def test_the_stop_loss_has_no_part_below_its_floor():
     model = made(stop_floor=10.0)
     losses = model.loss(model.collate(TEXTS))
     sum(losses.values()).backward()
-    assert model.stop.weight.grad is None and model.encoder.embed.weight.grad is not None
-    assert float(losses["stop"]) > 0
+    assert not model.stop.weight.grad.any() and model.encoder.embed.weight.grad.any()
+    assert float(losses["stop"].detach()) > 0
 
 
 def test_legacy_targets_count_by_the_sentence_before():
@@ -658,7 +658,7 @@ def test_both_stages_are_learned_and_go_on_bit_for_bit(tmp_path, monkeypatch):
     assert [states[name]["run"]["step"] for name in states] == [4, 4]
     assert [states[name]["identity"]["train"]["batch_size"] for name in states] == [8, 4]
     assert [states[name]["identity"]["train"]["lr"] for name in states] == [2e-3, 1e-3]
-    assert set(whole.evaluations[-1]) >= {"next", "stop", "spread"}
+    assert set(whole.evaluations[-1]) >= {"next", "stop"}
     after = SentenceVAE.after_step
     for stage in (1, 2):
         out = tmp_path / f"broken-{stage}"
