@@ -68,9 +68,6 @@ def test_the_mean_without_its_ends():
     assert g.trimmed_mean(np.array([1.0, 3.0])) == 2.0
 
 
-def test_bits_are_of_bytes():
-
-
 def test_perplexity_by_a_model(causal_folder):
     from hourglass.adapters.pretrained import load_network
 
