@@ -31,8 +31,9 @@ def of_common_tokens(
     texts: Sequence[str], rows: Sequence[Sequence[int]], tokens: int, longest: int, keep: Any
 ) -> list[str]:
     """Those whose tokens (`rows`, special ones included) are at most `longest`, and all among the `tokens` commonest or in `keep`."""
-    counts = Counter(token for row in rows for token in row)
-    common = {token for token, _ in counts.most_common(tokens - len(keep))} | set(keep)
+    special = set(keep)
+    counts = Counter(token for row in rows for token in row if token not in special)
+    common = {token for token, _ in counts.most_common(tokens - len(special))} | special
     return [text for text, row in zip(texts, rows) if len(row) <= longest and common.issuperset(row)]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hourglass.errors import SourceError
 from hourglass.nn.blocks import Transformer
 from hourglass.nn.cross_entropy import linear_cross_entropy
+from hourglass.nn.positions import LearnedPositions
 from hourglass.waist import Batch, Losses, Waist, WaistConfig
 
 _AT_ONCE = 64
@@ -86,7 +87,7 @@ class Autoregressive(Waist):
 
 class MaskedDiffusion(Waist):
     """Tokens behind masks, a share t of them drawn for each text, weighed by 1 / t (MDLM, Sahoo et al. 2024); written from masks
-    alone, the surest tokens of what is drawn first."""
+    alone in random order, one token after another (the surest first would write the commonest texts only)."""
 
     Config = TokenConfig
     modality = "tokens"
@@ -94,6 +95,8 @@ class MaskedDiffusion(Waist):
     def __init__(self, config: TokenConfig) -> None:
         super().__init__(config)
         self.embed = nn.Embedding(config.vocabulary + 1, config.width)  # and a mask
+        # Masks are all alike, and turned by RoPE they still are: without these no place would know which it is.
+        self.places = LearnedPositions(config.tokens, config.width, 1.0)
         self.network = Transformer(config.width, config.heads, config.layers)
         self.head = nn.Linear(config.width, config.vocabulary, bias=False)
 
@@ -103,26 +106,28 @@ class MaskedDiffusion(Waist):
         t = torch.rand(len(ids)).clamp(min=0.02)
         return {"ids": ids, "hidden": torch.rand(ids.shape) < t[:, None], "t": t}
 
+    def _states(self, ids: Tensor) -> Tensor:
+        states: Tensor = self.network(self.places(self.embed(ids)))
+        return states
+
     def loss(self, batch: Batch) -> Losses:
         ids, hidden = batch["ids"], batch["hidden"]
-        states = self.network(self.embed(ids.masked_fill(hidden, self.config.vocabulary)))
+        states = self._states(ids.masked_fill(hidden, self.config.vocabulary))
         logs = self.head(states[hidden]).log_softmax(-1).gather(1, ids[hidden][:, None])[:, 0]
         weights = (1 / batch["t"])[:, None].expand_as(ids)[hidden]
         return {"nll": -(logs * weights).sum() / ids.numel()}
 
     @torch.no_grad()
-    def generate(self, n: int, seed: int = 0, steps: int = 32) -> list[list[int]]:
+    def generate(self, n: int, seed: int = 0) -> list[list[int]]:
+        """Drawn at temperature 1, nothing left out."""
         generator = torch.Generator().manual_seed(seed)
         made = []
         for start in range(0, n, _AT_ONCE):
             ids = torch.full((min(_AT_ONCE, n - start), self.config.tokens), self.config.vocabulary)
-            for step in range(steps):
-                hidden = ids == self.config.vocabulary
-                shares = self.head(self.network(self.embed(ids))).softmax(-1)
-                drawn = torch.multinomial(shares.flatten(0, 1), 1, generator=generator).view_as(ids)
-                sure = shares.gather(-1, drawn[..., None])[..., 0].masked_fill(~hidden, -1)
-                left = self.config.tokens * (steps - 1 - step) // steps
-                shown = sure.argsort(1, descending=True)[:, : int(hidden[0].sum()) - left]
-                ids.scatter_(1, shown, drawn.gather(1, shown))
+            order = torch.rand(ids.shape, generator=generator).argsort(1)
+            for place in order.split(1, dim=1):
+                states = self._states(ids).gather(1, place[..., None].expand(-1, -1, self.config.width))
+                shares = self.head(states[:, 0]).softmax(-1)
+                ids.scatter_(1, place, torch.multinomial(shares, 1, generator=generator))
             made += ids.tolist()
         return made
