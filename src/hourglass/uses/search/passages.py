@@ -10,7 +10,7 @@ long documents (arXiv 2403.00784). MaxP favours long documents, which have more 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, Protocol, final, get_args
 
@@ -160,10 +160,22 @@ class ByPassages(Rescorer):
 
 @final
 class ByText(Rescorer):
-    """Scores what has been found again, each document as a whole: by a cross-encoder, PARADE, or any other `TextScorer`."""
+    """Scores what has been found again, each document as a whole: by a cross-encoder, PARADE, or any other `TextScorer`.
 
-    def __init__(self, documents: Documents, score: TextScorer, name: str = "texts") -> None:
-        self.name, self._documents, self._score = name, documents, score
+    told  what the scorer has to say
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        score: TextScorer,
+        name: str = "texts",
+        told: Callable[[], list[str]] | None = None,
+    ) -> None:
+        self.name, self._documents, self._score, self._told = name, documents, score, told
+
+    def told(self) -> list[str]:
+        return self._told() if self._told is not None else []
 
     def again(self, query: Query, ranking: Ranking) -> Ranking:
         return Ranking.of(ranking.rows, self._score(query, self._documents.texts(ranking.rows)))
