@@ -84,6 +84,21 @@ def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> 
     return ByPassages(index, score, **settings)
 
 
+def _birch(
+    index: SearchIndex,
+    model: str | None = None,
+    *,
+    keep: float = 0.5,
+    second: float = 0.5,
+    third: float = 0.25,
+    most: int | None = None,
+) -> Stage:
+    """Documents by their three best sentences and the score before: Birch."""
+    weights = (1.0, second, third)
+    sentences: dict[str, Any] = {"unit": "sentences", "size": 1, "stride": 1, "aggregate": "top", "weights": weights}
+    return _passages(index, model, **sentences, keep=keep, most=most, name="birch")
+
+
 STAGES: dict[str, Callable[..., Stage]] = {
     "bm25": BM25,
     "dense": Dense,
@@ -92,6 +107,7 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "hamming": Hamming,
     "cross": _cross,
     "passages": _passages,
+    "birch": _birch,
     "parade": _parade,
     "cedr": _cedr,
     "duo": _duo,
