@@ -31,8 +31,10 @@ Differences from the paper:
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -49,7 +51,7 @@ from hourglass.adapters.vector_decoder import build_vector_decoder, load_vector_
 from hourglass.data.passages import Passage, SentenceCutter, keep_sentences
 from hourglass.data.sentences import Rule, ended
 from hourglass.errors import ConfigError, FolderError, SourceError
-from hourglass.metrics.likelihood import Likelihood
+from hourglass.metrics.writing import Likelihood, Written
 from hourglass.nn.attention import attention_mask
 from hourglass.nn.cross_entropy import focal, linear_cross_entropy
 from hourglass.nn.text_system import Lesson, TextSystem
@@ -68,6 +70,7 @@ from hourglass.systems.sentencevae_parts import (
 )
 from hourglass.waist import Batch, Losses, WaistConfig
 
+_log = logging.getLogger("hourglass")
 _BYTES = 300  # a vocabulary without a corpus: the bytes, and the special tokens
 _PROMPTS_AT_ONCE = 16
 _TEXTS_AT_ONCE = 32
@@ -229,6 +232,7 @@ class SentenceVAE(TextSystem):
         self.register_buffer("banned", torch.tensor(sorted(special - {self.end}), dtype=torch.int64), persistent=False)
         # The last stage that was learned: one that knows sentences alone does not write.
         self.register_buffer("learned", torch.zeros((), dtype=torch.int64))
+        self._unknown = 0.0
         self.begin(2)
 
     @classmethod
@@ -296,6 +300,9 @@ class SentenceVAE(TextSystem):
         config = self.config
         first = config.first_steps(steps)
         kept = keep_sentences(texts, self.cutter, folder / "sentences")
+        self._unknown = kept.unknown / kept.tokens
+        if kept.unknown:
+            _log.warning("%.2g of the tokens are unknown to the tokenizer, and cannot be restored", self._unknown)
         held = keep_sentences(held_out, self.cutter, folder / "sentences-held-out") if len(held_out) else None
         if first:
             self.begin(1)
@@ -569,6 +576,28 @@ class SentenceVAE(TextSystem):
         writing = self.writing([prompt], self._limits(max_sentences, max_tokens, stop), pick)
         return pieces_of(writing, self._text, _space(prompt))
 
+    def write(self, prompt: str, tokens: int, *, words: int | None = None) -> Written:
+        """What it costs to write `tokens` tokens after a prompt, in sentences of at most `words` (None: as it is); the stop head is not
+        asked, and the likeliest token is taken."""
+        limits = replace(self._limits(tokens, tokens, stop=False), words=words or self.config.max_tokens - 1)
+        writing = self.writing([prompt], limits, Picker([prompt], 0.0, 1.0, 0))
+        began = time.perf_counter()
+        writing.begin()
+        read = time.perf_counter()
+        (sentences,) = sentences_of(writing)
+        done = time.perf_counter()
+        size = len("".join(map(self._text, sentences)).encode())
+        return Written(sum(map(len, sentences)), size, read - began, done - read, writing.kv_bytes())
+
+    def kv_bytes(self, text: str) -> int:
+        """Bytes of keys and values that it holds to go on from a text: the network's cache of it, and the decoder's of a sentence as
+        long as the longest in it."""
+        writing = self.writing([text], self._limits(1, None, stop=False), Picker([text], 0.0, 1.0, 0))
+        writing.begin()
+        longest = max(map(len, writing.prompts[0]))
+        kept = 2 * self.config.layers * self.width * self.stop.weight.element_size()
+        return writing.kv_bytes() + longest * kept
+
     def writing(self, prompts: Sequence[str], limits: Limits, pick: Any) -> Writing:
         """The writing after several prompts at once, token by token, with what it keeps in its caches."""
         if int(self.learned) != 2:
@@ -604,6 +633,7 @@ class SentenceVAE(TextSystem):
         return {
             "network": f"{network.model_type}, {network.num_hidden_layers} layers; encoder and decoder {self.config.layers} each",
             "sentences": f"{self.config.sentences}, up to {self.config.max_tokens} tokens; passages of up to {self.config.max_sentences}",
+            **({"unknown tokens": f"{self._unknown:.2g} of all, which cannot be restored"} if self._unknown else {}),
             "stages": "both" if int(self.learned) == 2 else "sentences alone",
         }
 

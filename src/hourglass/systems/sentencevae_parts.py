@@ -261,6 +261,14 @@ class Writing(Iterable[tuple[int, Tensor]]):
         self._model, self.prompts, self._limits, self._pick = model, prompts, limits, pick
         self._cache = DynamicCache(config=model.network.config)
         self._most_of_decoder = 0
+        self._begun: tuple[Tensor, Tensor] | None = None
+
+    @torch.inference_mode()
+    def begin(self) -> None:
+        """Read the prompts, which writing does first where it is not done yet."""
+        if self._begun is None:
+            vectors, mask = self._read()
+            self._begun = self._next(vectors, mask), mask
 
     def kv_bytes(self) -> int:
         """Bytes of keys and values: of the network by now, and the most that the decoder has had."""
@@ -272,8 +280,9 @@ class Writing(Iterable[tuple[int, Tensor]]):
 
     def _write(self) -> Iterator[tuple[int, Tensor]]:
         model, limits = self._model, self._limits
-        vectors, mask = self._read()
-        states = self._next(vectors, mask)
+        self.begin()
+        assert self._begun is not None
+        states, mask = self._begun
         device = states.device
         going = torch.ones(len(states), dtype=torch.bool, device=device)
         left = torch.full((len(states),), limits.tokens or limits.sentences * limits.words, device=device)
@@ -302,7 +311,7 @@ class Writing(Iterable[tuple[int, Tensor]]):
             going = going & (left > 0)
             # Its end after its words, and what the encoder reads of it, are as in training.
             sentence = F.pad(written, (0, 1), value=-1).scatter(1, lengths[:, None], model.end).clamp(min=0)
-            new = vectors.new_zeros(len(states), 1, vectors.shape[2])
+            new = states.new_zeros(len(states), 1, states.shape[1])
             new[rows, 0] = model.encoder(shifted(sentence, model.end), lengths + 1)
             mask = F.pad(mask, (0, 1), value=True)
             states = self._next(new, mask)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
@@ -20,13 +21,22 @@ from transformers import (
     LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
 import hourglass as hg
 from hourglass.adapters.tokenizers import train_tokenizer
+from hourglass.adapters.vector_decoder import kv_bytes
 from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.systems.sentencevae import SentenceVAE, SentenceVAEConfig
-from hourglass.systems.sentencevae_parts import SentenceDecoder, SentenceEncoder, by_length, shifted
+from hourglass.systems.sentencevae_parts import (
+    SentenceDecoder,
+    SentenceEncoder,
+    by_length,
+    pieces_of,
+    sentences_of,
+    shifted,
+)
 from hourglass.training import TrainConfig, fit
 from hourglass.uses.learn import learn
 
@@ -499,8 +509,6 @@ def test_lengths_are_capped():
     with torch.no_grad():
         model.decoder.head.bias[model.end] = -1e4  # never ends by itself
     writing = model.writing(PROMPTS, model._limits(3, None, False), lambda logits, rows: logits.argmax(1))
-    from hourglass.systems.sentencevae_parts import sentences_of
-
     assert {len(words) for sentences in sentences_of(writing) for words in sentences} == {23}
     for most in (1, 5, 30):
         writing = model.writing(PROMPTS, model._limits(3, most, False), lambda logits, rows: logits.argmax(1))
@@ -510,15 +518,25 @@ def test_lengths_are_capped():
 def test_it_keeps_a_position_a_sentence_and_the_tokens_of_one():
     model = writer(made())
     writing = model.writing(PROMPTS[:1], model._limits(4, None, False), lambda logits, rows: logits.argmax(1))
-    from hourglass.adapters.vector_decoder import kv_bytes
-    from hourglass.systems.sentencevae_parts import sentences_of
-
     (sentences,) = sentences_of(writing)
     read = len(model.cutter.ids(PROMPTS[:1])[0]) + 4 - 1  # the last one written is not read
     spelled = min(23, max(map(len, sentences)) + 1)
     of_decoder = 2 * model.config.layers * WIDTH * 4
     low, high = (read * kv_bytes(model.network.config) + n * of_decoder for n in (spelled - 1, spelled))
     assert low <= writing.kv_bytes() <= high
+
+
+def test_what_writing_costs():
+    model = writer(made())
+    text = PROMPTS[1]
+    cost = model.write(text, 40, words=7)
+    assert cost.tokens == 40 and cost.bytes > 0 and cost.seconds > 0 and cost.prompt_seconds > 0
+
+    # By the definition: a position of the network for each sentence, one of the decoder for each token of the longest.
+    (sentences,) = model.cutter.ids([text])
+    network, decoder = kv_bytes(model.network.config), 2 * model.config.layers * WIDTH * 4
+    assert kv_bytes(model.network.config) == 2 * 2 * WIDTH * 4
+    assert model.kv_bytes(text) == len(sentences) * network + max(map(len, sentences)) * decoder
 
 
 def test_pieces_are_whole_characters():
@@ -533,8 +551,6 @@ def test_pieces_are_whole_characters():
             for words in self.sentences:
                 for place, token in enumerate(words):
                     yield place, torch.tensor([token])
-
-    from hourglass.systems.sentencevae_parts import pieces_of
 
     assert list(pieces_of(Given(list(ids.values())), model._text, " ")) == [" ", "é", "漢", "😀", " ", "\n"]
     assert list(pieces_of(Given([ids["é漢😀 "][:3]]), model._text, "")) == ["é", "\ufffd"]
@@ -702,3 +718,35 @@ def test_sources_that_do_not_fit_are_named(tmp_path, checkpoints):
         _learn(tmp_path / "long", first_stage=9)
     with pytest.raises(ConfigError, match="tables 'copied': there is no model to copy them from"):
         _learn(tmp_path / "tables", tables="copied")
+
+
+def test_tokens_that_the_tokenizer_does_not_know_are_counted_and_said(tmp_path, caplog):
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "red": 2, ".": 3, "hat": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
+    config = OPTConfig(
+        vocab_size=5,
+        hidden_size=WIDTH,
+        word_embed_proj_dim=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        ffn_dim=64,
+        max_position_embeddings=48,
+    )
+    OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
+    tokenizer.save_pretrained(tmp_path / "opt")
+    given = {
+        "init": str(tmp_path / "opt"),
+        "train": {"steps": 2, "batch_size": 2},
+        "settings": {"max_tokens": 16, "max_sentences": 8},
+        "progress": False,
+    }
+    result = learn(SentenceVAE, ["red hat . red \nblue hat ."] * 20, tmp_path / "run", **given)
+    assert "0.14 of the tokens are unknown to the tokenizer, and cannot be restored" in caplog.text
+    assert (
+        "| unknown tokens | 0.14 of all, which cannot be restored |" in (tmp_path / "run/model/README.md").read_text()
+    )
+    with pytest.raises(SourceError, match=r"prompt 0 .*: the tokenizer knows none of its script"):
+        result.model.generate(["снег идёт"])
+    with pytest.raises(SourceError, match="100% of the tokens are unknown to the tokenizer, and would be lost"):
+        learn(SentenceVAE, ["снег идёт"] * 20, tmp_path / "other", **given)

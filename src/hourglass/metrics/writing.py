@@ -1,4 +1,4 @@
-"""How likely a model thinks texts are, in units that models of different tokens share."""
+"""How likely a model thinks texts are and what writing costs it, in units that models of different tokens share: bytes of text."""
 
 from __future__ import annotations
 
@@ -23,6 +23,27 @@ class Likelihood:
     @property
     def bits_per_byte(self) -> float:
         return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote after a prompt, and what it took.
+
+    tokens, bytes   of what was written: words without marks of its end, UTF-8
+    prompt_seconds  until the prompt was read; seconds: from there to the last token
+    kv_bytes        keys and values that it held at most
+    """
+
+    tokens: int
+    bytes: int
+    prompt_seconds: float
+    seconds: float
+    kv_bytes: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The prompt's reading left out."""
+        return self.tokens / self.seconds
 
 
 def together(parts: Iterable[Likelihood]) -> Likelihood:
