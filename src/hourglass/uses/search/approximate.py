@@ -72,7 +72,7 @@ class Approximate(Scorer):
     def _walk(self, asked: Array, depth: int) -> Array:
         """[n, m] rows near each of `asked` [n, d], -1 where there are no more: all candidates, up to twice those that are wanted."""
         settings, ef = self._faiss.SearchParametersHNSW(), self._ef
-        if self._selector is not None:
+        if self._index.selected is not None:
             settings.sel = self._selector
             ef = ef * len(self._index) // len(self._index.selected)  # as many of those that count
         settings.efSearch = max(ef, depth)
@@ -92,8 +92,6 @@ class Approximate(Scorer):
     @cached_property
     def _selector(self) -> Any:
         """What faiss takes for the rows that a filter has left."""
-        if self._index.selected is None:
-            return None
         counted = np.zeros(-(-len(self._index) // 8) * 8, np.bool_)
         counted[self._index.selected] = True
         return self._faiss.IDSelectorBitmap(np.packbits(counted, bitorder="little"))
