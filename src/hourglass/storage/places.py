@@ -8,6 +8,8 @@ with place.replaced() as stream: ...     # what was there stays until the new fi
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 import fsspec
+from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
 from hourglass.errors import HourglassError, SourceError
@@ -47,8 +50,7 @@ class Place:
         if not is_url(name):
             return cls(name, str(Path(name).expanduser()), LocalFileSystem())
         with reaching(name):
-            files, path = fsspec.core.url_to_fs(name)
-            return cls(name, path, files)
+            return cls(name, *_found(name))
 
     def __str__(self) -> str:
         return self.name
@@ -99,6 +101,14 @@ class Place:
             with atomic_file(path) as temporary, temporary.open("wb") as stream:
                 yield stream
             return
+        if isinstance(self.files, ArrowFSWrapper):
+            # Its streams cannot be given up once they are open.
+            with tempfile.TemporaryFile() as temporary:
+                yield cast(BinaryIO, temporary)
+                temporary.seek(0)
+                with reaching(self.name), self.files.open(self.path, "wb") as stream:
+                    shutil.copyfileobj(temporary, stream)
+            return
         with reaching(self.name):
             self.files.makedirs(self.files._parent(self.path), exist_ok=True)
             stream = self.files.open(self.path, "wb", autocommit=False)
@@ -110,6 +120,19 @@ class Place:
         with reaching(self.name):
             stream.close()
             stream.commit()
+
+
+def _found(name: str) -> tuple[str, fsspec.AbstractFileSystem]:
+    """(path, its file system) of a URL: by fsspec's own, and s3:// by Arrow's where s3fs is not installed."""
+    try:
+        files, path = fsspec.core.url_to_fs(name)
+    except ImportError:
+        if not name.lower().startswith("s3://"):
+            raise
+        from pyarrow.fs import S3FileSystem
+
+        return name[len("s3://") :], ArrowFSWrapper(S3FileSystem())
+    return path, files
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from hourglass.metrics.estimates import Estimate, of_rows
 from hourglass.metrics.ranking import MEASURES, PairedDifference, measure_run, paired_bootstrap, ranking_measure
 from hourglass.storage.atomic import atomic_file
 from hourglass.uses.progress import Progress
-from hourglass.uses.search.layout import TABLE
 from hourglass.uses.search.stages import Array, Documents, Query, Stage
 
 if TYPE_CHECKING:
@@ -204,12 +203,9 @@ def evaluate(
 def bytes_per_document(index: SearchIndex) -> dict[str, float]:
     """What an index takes on disk: its documents, and what each retriever made of them, as far as it has searched."""
     number = max(1, len(index))
-    folders = {"documents": index.folder / TABLE} | {
-        place.name.rpartition("@")[0]: place for place in sorted((index.folder / "cache").glob("*@*"))
-    }
-    return {
-        name: sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / number
-        for name, place in folders.items()
+    return {"documents": index.home.size() / number} | {
+        place.name.rpartition("@")[0]: sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / number
+        for place in sorted(index.home.cache.glob("*@*"))
     }
 
 
