@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from hourglass.cli.output import errors, out, print_json
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An index.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="An index, or its URL.")],
     query: Annotated[str, typer.Argument(help="What to search for.")],
     pipeline: Annotated[
         str | None,

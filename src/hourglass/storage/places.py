@@ -7,14 +7,16 @@ with place.replaced() as stream: ...     # what was there stays until the new fi
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.arrow import ArrowFSWrapper
@@ -129,10 +131,19 @@ def _found(name: str) -> tuple[str, fsspec.AbstractFileSystem]:
     except ImportError:
         if not name.lower().startswith("s3://"):
             raise
-        from pyarrow.fs import S3FileSystem
-
-        return name[len("s3://") :], ArrowFSWrapper(S3FileSystem())
+        return name[len("s3://") :], ArrowFSWrapper(_s3(os.environ.get("AWS_ENDPOINT_URL")))
     return path, files
+
+
+@lru_cache
+def _s3(endpoint: str | None) -> Any:
+    """Credentials and region are found as Amazon's clients find them; its own servers are meant where no other is named."""
+    from pyarrow.fs import S3FileSystem
+
+    if endpoint is None:
+        return S3FileSystem()
+    scheme, _, host = endpoint.rpartition("://")
+    return S3FileSystem(endpoint_override=host, scheme=scheme or "https")
 
 
 @contextmanager

@@ -283,7 +283,7 @@ class Store(Home):
         there = self.is_index()
         if there and not force:
             raise _taken(self.folder, True)
-        if not there and not self.is_unfinished() and Place.of(self.folder).is_folder():
+        if not there and not self.is_unfinished() and Place.of(self.folder).inside(deep=True):
             raise _taken(self.folder, False)
 
     @contextmanager
