@@ -12,7 +12,7 @@ from hourglass.cli.output import errors, one_line, out, p_value, print_json, pri
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An index.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="An index, or its URL.")],
     queries: Annotated[
         str, typer.Option(help="Queries: .jsonl (_id, text), .parquet, or a name, a tab and a text a line.")
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def index(
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of the index.")],
+    folder: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="The folder of the index, or its URL in an object store.")
+    ],
     source: Annotated[str | None, typer.Argument(help="Texts, as for explore.")] = None,
     encoder: Annotated[
         str | None,
@@ -42,6 +43,10 @@ def index(
     stop_words: Annotated[str, typer.Option(help="Language of stop words, or none.")] = "english",
     k1: Annotated[float, typer.Option(help="Of BM25.")] = 1.5,
     b: Annotated[float, typer.Option(help="Of BM25.")] = 0.75,
+    precision: Annotated[str, typer.Option(help="Encoder arithmetic: auto, float32, bfloat16.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="Where a new index is encoded: local, or ray: a cluster whose machines all see --out.")
+    ] = "local",
     text: Annotated[str | None, typer.Option(help="Column that holds the text (guessed where it is plain).")] = None,
     id: Annotated[
         str | None, typer.Option(help="Column that names a document (default: id or _id, else the row).")
@@ -85,6 +90,8 @@ def index(
             stop_words=_language(stop_words),
             k1=k1,
             b=b,
+            precision=precision,  # type: ignore[arg-type]
+            engine=engine,
             force=force,
             **reading,
         )
@@ -127,7 +134,7 @@ def _print(made: SearchIndex, written: int, removed: int, alone: bool | None) ->
     for line in made.trouble:
         out.print(line, markup=False, soft_wrap=True)
     did = ", ".join(f"{number:,} {what}" for number, what in ((written, "written"), (removed, "removed")) if number)
-    kept = "; old versions were kept, somebody reads one" if alone is False else ""
+    kept = "; old versions were kept, somebody reads one, or may" if alone is False else ""
     out.print(
         f"{made.folder}: {len(made):,} documents{f' ({did})' if did else ''}{kept}\n"
         f"hourglass search {made.folder} QUERY",

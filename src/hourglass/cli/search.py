@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An index.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="An index, or its URL.")],
     query: Annotated[str, typer.Argument(help="What to search for.")],
     pipeline: Annotated[
         str | None,

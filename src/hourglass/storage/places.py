@@ -7,14 +7,19 @@ with place.replaced() as stream: ...     # what was there stays until the new fi
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
+from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
 from hourglass.errors import HourglassError, SourceError
@@ -47,8 +52,7 @@ class Place:
         if not is_url(name):
             return cls(name, str(Path(name).expanduser()), LocalFileSystem())
         with reaching(name):
-            files, path = fsspec.core.url_to_fs(name)
-            return cls(name, path, files)
+            return cls(name, *_found(name))
 
     def __str__(self) -> str:
         return self.name
@@ -99,6 +103,14 @@ class Place:
             with atomic_file(path) as temporary, temporary.open("wb") as stream:
                 yield stream
             return
+        if isinstance(self.files, ArrowFSWrapper):
+            # Its streams cannot be given up once they are open.
+            with tempfile.TemporaryFile() as held:
+                yield cast(BinaryIO, held)
+                held.seek(0)
+                with reaching(self.name), self.files.open(self.path, "wb") as stream:
+                    shutil.copyfileobj(held, stream)
+            return
         with reaching(self.name):
             self.files.makedirs(self.files._parent(self.path), exist_ok=True)
             stream = self.files.open(self.path, "wb", autocommit=False)
@@ -110,6 +122,28 @@ class Place:
         with reaching(self.name):
             stream.close()
             stream.commit()
+
+
+def _found(name: str) -> tuple[str, fsspec.AbstractFileSystem]:
+    """(path, its file system) of a URL: by fsspec's own, and s3:// by Arrow's where s3fs is not installed."""
+    try:
+        files, path = fsspec.core.url_to_fs(name)
+    except ImportError:
+        if not name.lower().startswith("s3://"):
+            raise
+        return name[len("s3://") :], ArrowFSWrapper(_s3(os.environ.get("AWS_ENDPOINT_URL")))
+    return path, files
+
+
+@lru_cache
+def _s3(endpoint: str | None) -> Any:
+    """Credentials and region are found as Amazon's clients find them; its own servers are meant where no other is named."""
+    from pyarrow.fs import S3FileSystem
+
+    if endpoint is None:
+        return S3FileSystem()
+    scheme, _, host = endpoint.rpartition("://")
+    return S3FileSystem(endpoint_override=host, scheme=scheme or "https")
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def pages(workspace: Workspace | None, library: Library | None) -> gr.Blocks:
     ]
     opened = workspace if workspace is not None or library is None else library.index
     assert opened is not None
-    name = opened.folder.resolve().name
+    name = Path(opened.folder).resolve().name
     with gr.Blocks(title=f"Hourglass · {name}", analytics_enabled=False) as blocks:
         document, concept = gr.State(None), gr.State(None)
         with gr.Tabs(elem_id="pages") as all_tabs:

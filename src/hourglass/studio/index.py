@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import gradio as gr
 
@@ -40,7 +41,7 @@ def page(library: Library) -> str:
     on_disk = [(name, size, size / largest, size / number) for name, size in sizes.items()]
     return view(
         "index",
-        index.folder.resolve().name,
+        Path(index.folder).resolve().name,
         len(index),
         sum(sizes.values()),
         facts,

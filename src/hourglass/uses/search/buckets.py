@@ -81,7 +81,7 @@ def _look(words: Any, query: Any, numbers: Any, order: Any, ends: Any, radius: i
             distance, before = 0, False
             for w in range(len(query)):
                 apart = words[w, row] ^ query[w]
-                distance += np.int64(ones(apart))
+                distance += int(ones(apart))
                 for p in range(4):
                     # A piece before this is the same, too: it has been looked at.
                     same = (apart >> np.uint64(BITS * p)) & np.uint64(0xFFFF) == 0

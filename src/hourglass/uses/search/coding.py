@@ -7,15 +7,16 @@ later, and every query, is hashed as the first documents were.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
 import pyarrow as pa
 
 from hourglass.bottlenecks.discrete import METHODS, Hasher, check_bits, fit_hasher
-from hourglass.errors import ConfigError, InputError, nearest
+from hourglass.errors import ConfigError, FolderError, InputError, nearest
+from hourglass.storage.places import Place
 from hourglass.uses.search.encoding import IndexEncoder, compared
+from hourglass.uses.search.homes import Building
 from hourglass.uses.search.layout import HASHER, import_lance, open_table, rows_of_lists
 from hourglass.uses.search.stages import Array
 
@@ -98,26 +99,26 @@ def is_learned(code: dict[str, Any]) -> bool:
     return code["id"] not in ("sign", OWN_CODE)
 
 
-def index_coder(folder: Path, manifest: dict[str, Any], encoder: Callable[[], IndexEncoder]) -> Coder:
-    """Of the index in `folder`; FolderError where what was learned is missing."""
+def index_coder(hasher: Place | None, manifest: dict[str, Any], encoder: Callable[[], IndexEncoder]) -> Coder:
+    """Of an index, of which `hasher` is the file of what was learned; FolderError where that is missing."""
     code, vectors = manifest["code"], manifest["vectors"]
     if code["id"] == OWN_CODE:
         return Own(encoder(), code["bits"])
-    if is_learned(code):
-        return Hashed(Hasher.load(folder / HASHER), vectors)
+    if hasher is not None and is_learned(code):
+        return Hashed(_read(hasher), vectors)
     return Hashed(Hasher(np.zeros(vectors["width"], np.float32)), vectors)
 
 
-def add_learned_codes(folder: Path, manifest: dict[str, Any]) -> None:
+def add_learned_codes(building: Building, manifest: dict[str, Any]) -> None:
     """Learn the code of an index from its vectors, and give every document its own; what a killed call has done is kept.
 
     Raises ConfigError for vectors that will not do.
     """
-    table = open_table(folder)
+    table = open_table(building.table, building.where)
     if "code" in table.schema.names:
         return
-    vectors = manifest["vectors"]
-    if not (folder / HASHER).is_file():
+    vectors, place = manifest["vectors"], building.file(HASHER)
+    if not place.is_file():
         rows = np.arange(table.count_rows())
         if len(rows) > _SAMPLE:
             rows = np.sort(np.random.default_rng(0).choice(rows, _SAMPLE, replace=False))
@@ -127,8 +128,9 @@ def add_learned_codes(folder: Path, manifest: dict[str, Any]) -> None:
             hasher = fit_hasher(code["id"], compared(sample, vectors["similarity"]), code["bits"])
         except InputError as error:
             raise ConfigError(f"code {manifest['code']['id']!r}: {error}") from None
-        hasher.save(folder / HASHER)
-    coder = Hashed(Hasher.load(folder / HASHER), vectors)
+        with place.replaced() as stream:
+            stream.write(hasher.to_bytes())
+    coder = Hashed(_read(place), vectors)
     schema = pa.schema([pa.field("code", pa.binary(-(-coder.bits // 8)))])
 
     def codes(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -136,6 +138,13 @@ def add_learned_codes(folder: Path, manifest: dict[str, Any]) -> None:
 
     udf = import_lance().batch_udf(output_schema=schema)(codes)
     table.add_columns(udf, read_columns=["vector"], batch_size=_ROWS_AT_ONCE)
+
+
+def _read(place: Place) -> Hasher:
+    if not place.is_file():
+        raise FolderError(f"{place}: missing; make the index again")
+    with place.open() as stream:
+        return Hasher.from_bytes(stream.read(), str(place))
 
 
 def arrow_codes(codes: Array) -> pa.Array:

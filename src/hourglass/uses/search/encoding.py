@@ -13,6 +13,8 @@ from hourglass.uses.search.stages import Array
 from hourglass.uses.vectors import Encoder, bit_coder, own_codes
 
 Similarity = Literal["cosine", "dot"]
+Precision = Literal["auto", "float32", "bfloat16"]
+"""In which a network of transformers computes; "auto" is bfloat16 where the hardware multiplies it."""
 
 _SPECIMEN = "An index is known by what its encoder makes of this sentence."
 _NUMBERS = 8
@@ -22,18 +24,22 @@ _NUMBERS = 8
 class IndexEncoder:
     """Vectors of documents and queries [n, width] float32.
 
-    model   "minilm", a folder of a trained model or of sentence-transformers, or a Hub id; or whatever `text_encoder` takes
-    opened  a name to such a model, for those that sentence-transformers does not know
-    name    what it is called
+    model      "minilm", a folder of a trained model or of sentence-transformers, or a Hub id; or whatever `text_encoder` takes
+    opened     a name to such a model, for those that sentence-transformers does not know
+    precision  of a model of sentence-transformers
+    name       what it is called
     code_bits  of the codes that belong to its vectors; None: they have none
     """
 
-    def __init__(self, model: Any, opened: Callable[[str], Any] = lambda name: name) -> None:
+    def __init__(
+        self, model: Any, opened: Callable[[str], Any] = lambda name: name, precision: Precision = "auto"
+    ) -> None:
+        self.precision = precision
         self.similarity: Similarity = "cosine"
         self._documents: Callable[[list[str]], Array]
         found = opened(model) if isinstance(model, str) else model
         if isinstance(found, str):
-            encoder = Encoder(found, "auto")
+            encoder = Encoder(found, precision)
             self.name = found
             self._documents, self._queries = encoder, encoder.queries
             self.similarity = encoder.similarity
@@ -62,7 +68,13 @@ class IndexEncoder:
 
     def settings(self) -> dict[str, Any]:
         """What an index keeps of it; `revision` are the first numbers of its vector of one fixed sentence."""
-        return {"id": self.name, "width": self.width, "revision": self.revision, "similarity": self.similarity}
+        return {
+            "id": self.name,
+            "width": self.width,
+            "revision": self.revision,
+            "similarity": self.similarity,
+            "precision": self.precision,
+        }
 
     def require(self, settings: dict[str, Any], index: str) -> None:
         """ConfigError where it is not the encoder of the index whose `settings` are given."""

@@ -26,7 +26,6 @@ from hourglass.metrics.ranking import MEASURES, PairedDifference, measure_run, p
 from hourglass.storage.atomic import atomic_file
 from hourglass.uses.progress import Progress
 from hourglass.uses.search.cascade import COSTS
-from hourglass.uses.search.layout import TABLE
 from hourglass.uses.search.stages import Array, Documents, Found, Query, Stage
 
 if TYPE_CHECKING:
@@ -250,12 +249,12 @@ def askable(documents: Documents, queries: Mapping[str, str], qrels: Qrels) -> t
 
 def bytes_on_disk(index: SearchIndex) -> dict[str, int]:
     """What an index takes: its documents, and what each retriever made of them, as far as it has searched."""
-    folders = {"documents": index.folder / TABLE} | {
-        place.name.rpartition("@")[0]: place
-        for place in sorted((index.folder / "cache").glob("*@*"))
+    kept = {
+        place.name.rpartition("@")[0]: _bytes(place)
+        for place in sorted(index.home.cache.glob("*@*"))
         if not place.name.startswith(f"{COSTS}-")
     }
-    return {name: _bytes(place) for name, place in folders.items()}
+    return {"documents": index.home.size(), **kept}
 
 
 def bytes_per_document(index: SearchIndex) -> dict[str, float]:

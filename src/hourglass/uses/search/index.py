@@ -8,6 +8,8 @@
     DIR/documents.lance  a Lance data set: _id, text, the source's columns, and on request vector, tokens and weights, code
     DIR/cache            what retrievers make of one version; made again when it is missing
 
+DIR may be the URL of an object store; the cache is then on this machine (`homes.py`).
+
 Every change is one commit: after a kill at any moment the index is that of the last call that returned. One process writes at a
 time, its lock dies with it; who has the index open goes on reading the version that was opened.
 """
@@ -15,7 +17,6 @@ time, its lock dies with it; who has the index open goes on reading the version 
 from __future__ import annotations
 
 import copy
-import os
 import re
 import shutil
 import weakref
@@ -34,16 +35,13 @@ from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import atomic_folder, clear_leftovers
 from hourglass.uses.search import writing
 from hourglass.uses.search.coding import CODES, Coder, index_coder
-from hourglass.uses.search.encoding import IndexEncoder, compared
+from hourglass.uses.search.encoding import IndexEncoder, Precision, compared
+from hourglass.uses.search.homes import Store, home_of
 from hourglass.uses.search.layout import (
+    HASHER,
     OWN,
-    begin_reading,
-    exclusive,
     is_damage,
-    is_index,
-    lock,
     open_table,
-    read_manifest,
     reason,
     rows_of_lists,
     unreadable,
@@ -76,11 +74,12 @@ class SearchIndex:
         weigher: Callable[[str], Any] = lambda name: name,
         opened: Callable[[str], Any] = lambda name: name,
     ) -> None:
-        self.folder = Path(folder)
-        if not is_index(self.folder):
-            unfinished = " (one was begun; run the same command again)" if writing.unfinished(self.folder) else ""
+        self.home = home_of(folder)
+        self.folder = self.home.folder
+        if not self.home.is_index():
+            unfinished = " (one was begun; run the same command again)" if self.home.is_unfinished() else ""
             raise FolderError(f"{folder}: no search index{unfinished}; make one: hourglass index SOURCE --out {folder}")
-        self.manifest = read_manifest(self.folder)
+        self.manifest = self.home.manifest()
         self.selected: Array | None = None
         self._whole: SearchIndex | None = None
         self.trouble: list[str] = []
@@ -93,15 +92,15 @@ class SearchIndex:
     @classmethod
     def create(cls, source: Any, out: str | Path, **options: Any) -> Self:
         """Make an index; options as of `writing.create`. A build that was killed goes on when it is called again."""
-        trouble = writing.create(source, Path(out), **options)
+        trouble = writing.create(source, home_of(out), **options)
         made = cls(out, **{name: options[name] for name in ("encoder", "weigher", "opened") if name in options})
         made.trouble = trouble
         return made
 
     def _open(self) -> None:
         """Take up the newest version, and say so to whoever would clean it away."""
-        self._reading = weakref.finalize(self, os.close, begin_reading(self.folder))
-        self.table = open_table(self.folder)
+        self._reading = weakref.finalize(self, self.home.begin_reading())
+        self.table = open_table(self.home.table(), self.folder)
         self.version = int(self.table.version)
         with self._reading_errors():
             self._rows = int(self.table.count_rows())
@@ -268,7 +267,8 @@ class SearchIndex:
             raise ConfigError(
                 f"{self.folder}: its vectors were given, and no encoder of queries with them; make it with --encoder"
             )
-        encoder = IndexEncoder(self._given if self._given is not None else known["id"], self._opened)
+        precision: Precision = known.get("precision", "auto") if known is not None else "auto"
+        encoder = IndexEncoder(self._given if self._given is not None else known["id"], self._opened, precision)
         if known is not None:
             encoder.require(known, str(self.folder))
         elif encoder.width != self.width:
@@ -320,11 +320,11 @@ class SearchIndex:
     def coder(self) -> Coder:
         """ConfigError where the index has no codes."""
         self.require_codes()
-        return index_coder(self.folder, self.manifest, lambda: self.encoder)
+        return index_coder(self.home.file(HASHER), self.manifest, lambda: self.encoder)
 
     def cached(self, name: str, build: Callable[[Path], None]) -> Path:
         """The folder that `build` fills from this version; kept, and those of older versions removed."""
-        place = self.folder / "cache" / f"{name}@{self.version}"
+        place = self.home.cache / f"{name}@{self.version}"
         if not place.is_dir():
             with atomic_folder(place) as part:
                 build(part)
@@ -361,7 +361,7 @@ class SearchIndex:
         return self._write(source, "update", **options)
 
     def _write(self, source: Any, how: str, **options: Any) -> int:
-        with lock(self.folder):
+        with self.home.lock():
             self._again()
             number, self.trouble = writing.add(self, source, how, **options)
             self._again()
@@ -374,7 +374,7 @@ class SearchIndex:
         """
         if bool(ids) == (where is not None):
             raise ConfigError("delete: give ids, or a condition")
-        with lock(self.folder):
+        with self.home.lock():
             self._again()
             before = len(self)
             if where is not None:
@@ -388,20 +388,26 @@ class SearchIndex:
         return before - len(self)
 
     def compact(self) -> bool:
-        """Join the files of many writings; versions that nobody reads are removed. False where somebody reads one."""
-        with lock(self.folder):
+        """Join the files of many writings; versions that nobody reads are removed. False where somebody reads one, or may.
+
+        In an object store, where that is not known, versions older than two weeks are removed.
+        """
+        with self.home.lock():
             self._again()
             with self._reading_errors():
                 self.table.optimize.compact_files()
             self._reading()  # this one reads the newest
-            with exclusive(self.folder) as alone:
+            if isinstance(self.home, Store):
+                with self._reading_errors():
+                    self.table.cleanup_old_versions()
+            with self.home.exclusive() as alone:
                 if alone:
                     with self._reading_errors():
                         self.table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
             self._again()
             if alone:
-                clear_leftovers(self.folder / "cache")
-                for place in (self.folder / "cache").glob("*@*"):
+                clear_leftovers(self.home.cache)
+                for place in self.home.cache.glob("*@*"):
                     if int(place.name.rpartition("@")[2]) < self.version:
                         shutil.rmtree(place, ignore_errors=True)
         return alone
