@@ -211,5 +211,5 @@ def test_bits_that_the_encoders_codes_do_not_have(tmp_path):
 def test_a_hasher_that_is_gone_is_one_line(tmp_path):
     index = made(tmp_path / "ix", code="itq", bits=8)
     (tmp_path / "ix" / "hasher.safetensors").unlink()
-    with pytest.raises(FolderError, match="hasher.safetensors: missing; make the index again"):
+    with pytest.raises(FolderError, match=r"hasher\.safetensors: missing; make the index again"):
         index.search("red", pipeline="hamming")
