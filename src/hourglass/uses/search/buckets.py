@@ -78,7 +78,7 @@ def _look(words: Any, query: Any, numbers: Any, order: Any, ends: Any, radius: i
     for piece in range(len(numbers)):
         for place in range(ends[piece, numbers[piece]], ends[piece, numbers[piece] + 1]):
             row = order[piece, place]
-            distance, before = 0, False
+            distance, before = np.int64(0), False
             for w in range(len(query)):
                 apart = words[w, row] ^ query[w]
                 distance += int(ones(apart))
