@@ -26,7 +26,7 @@ Differences from the paper:
   sentences than begins with the last of the one before it, and its stop target is that of the text;
 - cosine once, where the authors' falls and rises every 20,000 steps; one share of warm-up for both stages; the decay of the
   average of the weights is our choice, and the last weights are kept, not the best;
-- a network of Llama's, Mistral's, Qwen2's or GPT-2's kind will do as well; presets but "paper" start from new ones.
+- a network of Llama's, Mistral's, Qwen2's or GPT-2's kind will do as well; the presets begin with new ones.
 """
 
 from __future__ import annotations
