@@ -31,6 +31,7 @@ from hourglass.uses.search.coding import (
     settle_bits,
 )
 from hourglass.uses.search.encoding import IndexEncoder
+from hourglass.uses.search.late import TokenColumns, TokenEncoder
 from hourglass.uses.search.layout import (
     FORMAT,
     LEARNED,
@@ -54,6 +55,8 @@ _TEXTS_AT_ONCE = 256
 _COMMITTED_AT_ONCE = 16_384
 _BYTES_AT_ONCE = 128 * 2**20
 _SECONDS_AT_ONCE = 60
+_Read = tuple[pa.RecordBatch, int]
+"""Documents, and the rows of the source up to them."""
 _DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
@@ -63,6 +66,8 @@ def create(
     *,
     encoder: Any = "minilm",
     sparse: str | None = None,
+    tokens: str | None = None,
+    token_bits: int = 2,
     code: str | None = None,
     bits: int | None = None,
     vectors: str | None = None,
@@ -84,6 +89,7 @@ def create(
 
     encoder     "minilm", a folder or a Hub id; or whatever `text_encoder` takes; None: no vectors
     sparse      a model with weights of words, as for `hourglass encode --sparse`
+    tokens      a late-interaction model: also vectors of the tokens of each text, `token_bits` (1, 2, 4 or 8) a number
     code        "sign", "median", "hyperplanes" or "itq": also a binary code of each vector, learned from a sample of them; "own": that
                 of the encoder, which is the default of one that has codes
     bits        of a code; by default as many as the vectors have numbers
@@ -110,6 +116,7 @@ def create(
     texts = _opened(source, text, id, limit, vectors)
     reads = IndexEncoder(encoder, opened) if encoder is not None else None
     weighs = Weigher(weigher(sparse)) if sparse is not None else None
+    late = TokenEncoder(tokens) if tokens is not None else None
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "encoder": reads.settings() if reads else None,
@@ -122,6 +129,7 @@ def create(
         if reads or vectors
         else None,
         "sparse": {"id": sparse, "width": weighs.width} if weighs else None,
+        "tokens": late.settings(token_bits) if late else None,
         "code": code_settings(code, bits, reads),
         "bm25": {"k1": k1, "b": b, "stem": stem, "stop_words": stop_words},
     }
@@ -140,7 +148,7 @@ def create(
             **manifest,
         }
         build = _Build(building, settings)
-        columns = _Columns(manifest, texts, reads, weighs, building)
+        columns = _Columns(manifest, texts, reads, weighs, late, building)
         try:
             with Progress(progress) as bars, disk_errors(building):
                 build.run(texts, columns, source, bars, limit)
@@ -178,7 +186,8 @@ def add(
     coded = manifest["code"] is not None and manifest["code"]["id"] == OWN_CODE
     reads = index.encoder if coded or (index.has_vectors and manifest["vectors"]["column"] is None) else None
     weighs = index.weigher if manifest["sparse"] is not None else None
-    columns = _Columns(manifest, texts, reads, weighs, index.folder, index.table.schema)
+    late = index.token_encoder if index.has_tokens else None
+    columns = _Columns(manifest, texts, reads, weighs, late, index.folder, index.table.schema)
     there = _Known(index) if how == "append" else None
     written = 0
     failed: list[BaseException] = []
@@ -243,16 +252,18 @@ class _Build:
             columns.go_on(open_table(self._folder).schema)
         waiting: list[pa.RecordBatch] = []
         since = time.monotonic()
-        for batch in texts.batches(_TEXTS_AT_ONCE, skip=self._passed):
+        read = ((batch, texts.report.rows) for batch in texts.batches(_TEXTS_AT_ONCE, skip=self._passed))
+        passed = self._passed
+        for batch, passed in columns.learned(read):
             _require_unique(batch, texts, source)
             waiting.append(columns.of(batch))
             bars.advance(task, len(batch))
             full = sum(map(len, waiting)) >= _COMMITTED_AT_ONCE or sum(b.nbytes for b in waiting) >= _BYTES_AT_ONCE
             if full or time.monotonic() - since > _SECONDS_AT_ONCE:
-                self._commit(waiting, texts.report.rows)
+                self._commit(waiting, passed)
                 waiting, since = [], time.monotonic()
         if waiting:
-            self._commit(waiting, texts.report.rows)
+            self._commit(waiting, passed)
 
     def _commit(self, batches: list[pa.RecordBatch], passed: int) -> None:
         documents = self._documents + sum(map(len, batches))
@@ -277,12 +288,14 @@ class _Columns:
         texts: TextSource,
         encoder: IndexEncoder | None,
         weigher: Weigher | None,
+        late: TokenEncoder | None,
         folder: Path,
         schema: pa.Schema | None = None,
     ) -> None:
         self.manifest, self.schema = manifest, schema
         self.trouble: list[str] = []
         self._texts, self._encoder, self._weigher, self._folder = texts, encoder, weigher, folder
+        self._tokens = None if late is None else TokenColumns(late, folder, manifest["tokens"]["bits"])
         self._left_out: set[str] = set()
 
     def go_on(self, schema: pa.Schema) -> None:
@@ -290,6 +303,12 @@ class _Columns:
         self.schema = schema
         if self.manifest["vectors"]:
             self.manifest["vectors"]["width"] = schema.field("vector").type.list_size
+
+    def learned(self, read: Iterator[_Read]) -> Iterator[_Read]:
+        """All that is read; what the columns are made by is learned from its beginning first."""
+        if self._tokens is None:
+            return read
+        return self._tokens.learned(read, lambda batch: batch[0].column(self._texts.text_column).to_pylist())
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         text = batch.column(self._texts.text_column)
@@ -306,6 +325,8 @@ class _Columns:
                 made["code"] = arrow_codes(self._coder.codes(vectors))
         if self._weigher is not None:
             made["tokens"], made["weights"] = self._weigher.arrow(text.to_pylist())
+        if self._tokens is not None:
+            made |= self._tokens.arrow(text.to_pylist())
         return self._shaped(made, len(batch))
 
     def _encoder_of(self, texts: list[str]) -> Array:
