@@ -24,12 +24,16 @@ _HOMES = {
     "explore_sae": "hourglass.api",
     "fit": "hourglass.api",
     "fit_sae": "hourglass.api",
+    "generate": "hourglass.api",
     "index": "hourglass.api",
+    "interpolate": "hourglass.api",
     "load": "hourglass.api",
     "logit_effect": "hourglass.api",
     "open": "hourglass.api",
     "open_index": "hourglass.api",
+    "rewrite": "hourglass.api",
     "steer": "hourglass.api",
+    "stream": "hourglass.api",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -231,6 +231,8 @@ def test_what_cannot_be_evaluated_is_one_line(call, indexed, judged, more, said)
         "bm25 >> rm3(first=2, terms=3) >> bm25",
         "dense >> rocchio(first=2) >> dense",
         "bm25 % 3 >> passages(size=5, stride=3)",
+        "bm25 % 3 >> passages(size=5, stride=3, most=3, middle=random)",
+        "bm25 % 3 >> birch(keep=0.3)",
         "bm25 >> ceqe(ENCODER, first=2) >> bm25",
     ],
 )
@@ -259,6 +261,7 @@ def test_a_system_without_a_network_is_an_encoder_of_an_index(call, source, tmp_
     [
         ("bm25 >> parade(nowhere)", "pipeline, character 9: nowhere: no PARADE that can be read"),
         ("bm25 >> duo(nowhere)", "pipeline, character 9: nowhere: no"),
+        ("bm25 >> exits(nowhere)", "pipeline, character 9: nowhere: no EarlyExit that can be read"),
         ("bm25 >> cedr(nowhere)", "pipeline, character 9: nowhere: no CEDR that can be read"),
         ("bm25(k9=2)", "settings of bm25 do not fit: got an unexpected keyword argument 'k9'"),
         ("bm25(1, k1=2)", "settings of bm25 do not fit: got multiple values for argument 'k1'"),

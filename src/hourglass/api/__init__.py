@@ -8,6 +8,7 @@
     ws.find("polite refusals")
     ws = hg.open("reviews")
     hg.steer("reviews", "Dear customer,", feature="refusals").table
+    hg.generate("run/model", n=8, seed=0).texts
 
 Each comes with its part of the house on first use: who searches does not wait for what explores.
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hourglass.api.exploring import explore, explore_sae, open
     from hourglass.api.folders import load
+    from hourglass.api.generating import generate, interpolate, rewrite, stream
     from hourglass.api.models import encode, fit, fit_sae, text_system
     from hourglass.api.searching import evaluate, index, open_index
     from hourglass.api.steering import logit_effect, steer
@@ -33,18 +35,23 @@ __all__ = [
     "explore_sae",
     "fit",
     "fit_sae",
+    "generate",
     "index",
+    "interpolate",
     "load",
     "logit_effect",
     "open",
     "open_index",
+    "rewrite",
     "steer",
+    "stream",
     "text_system",
 ]
 
 _HOMES = {
     "hourglass.api.exploring": ("explore", "explore_sae", "open"),
     "hourglass.api.folders": ("load",),
+    "hourglass.api.generating": ("generate", "interpolate", "rewrite", "stream"),
     "hourglass.api.models": ("encode", "fit", "fit_sae", "text_system"),
     "hourglass.api.searching": ("evaluate", "index", "open_index"),
     "hourglass.api.steering": ("logit_effect", "steer"),

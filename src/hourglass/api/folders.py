@@ -9,16 +9,18 @@ from typing import Any, cast
 from huggingface_hub import hf_hub_download
 
 from hourglass import systems
+from hourglass.adapters.huggingface_loading import loading_errors
 from hourglass.nn.text_system import TextSystem
 from hourglass.storage.atomic import read_json
 from hourglass.waist import Waist, WordWeigher
 
 
 def load(folder: str | Path) -> Waist:
-    """A trained model from its folder or Hub id, whatever its system."""
-    config = (
-        Path(folder) / "config.json" if Path(folder).is_dir() else Path(hf_hub_download(str(folder), "config.json"))
-    )
+    """A trained model from its folder or Hub id, whatever its system; FolderError, in one line, where there is none."""
+    config = Path(folder) / "config.json"
+    if not Path(folder).is_dir():
+        with loading_errors(str(folder), "model"):
+            config = Path(hf_hub_download(str(folder), "config.json"))
     values = read_json(config)
     name = values.get("system") or values.get("hourglass", {}).get("system")
     return systems.get(str(name)).from_pretrained(str(folder))

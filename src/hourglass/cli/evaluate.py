@@ -114,6 +114,8 @@ def evaluate(
     for name in done.values:
         if "within(" in name:
             out.print(f"{name}: {done.ran[name]}", markup=False, soft_wrap=True)
+        for line in done.notes[name]:
+            out.print(f"{name}: {line}", markup=False, soft_wrap=True)
     for name in list(done.values)[1:] if differences else ():
         table = done.differences(name, measures[0])
         shown = table if len(table) <= 2 * differences else [*table.index[:differences], *table.index[-differences:]]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hourglass.cli.options import AsJson
+from hourglass.cli.options import AsJson, setting
 from hourglass.cli.output import out, percent, print_json
 from hourglass.errors import InputError
 
@@ -178,7 +177,7 @@ def fit(
             limit=limit,
             vocabulary=vocabulary,
             train={name: value for name, value in given.items() if value is not None},
-            **dict(map(_setting, settings or [])),
+            **dict(map(setting, settings or [])),
         )
         _tell(result, out_dir / "model", as_json)
         return
@@ -233,16 +232,6 @@ def _refuse(context: typer.Context, system: str, panel: str) -> None:
         source = context.get_parameter_source(str(parameter.name))
         if source is not None and source.name == "COMMANDLINE" and getattr(parameter, "rich_help_panel", None) == panel:
             raise InputError(f"{parameter.opts[0]} is not for {system}; see hourglass fit --help")
-
-
-def _setting(given: str) -> tuple[str, Any]:
-    name, equals, value = given.partition("=")
-    if not equals:
-        raise InputError(f"--set {given}: expected name=value")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _tell(result: FitResult, folder: Path, as_json: bool) -> None:

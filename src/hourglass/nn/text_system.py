@@ -6,10 +6,11 @@ A system of transformers derives from `nn.text_model.TextModel`, which is one of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from hourglass.data.corpus import pieces
 from hourglass.waist import Waist
 
 
@@ -20,14 +21,14 @@ class Lesson:
     name             its folder within that of the run; "" for the last, whose folder is the run's own
     steps            optimiser steps of it
     texts, held_out  examples to learn from and to measure the losses on
-    ema              decay of the average of the weights that is kept, in place of the run's; None: as the run has it
+    train            settings of `TrainConfig` in place of the run's, but for those that were asked for
     """
 
     name: str
     steps: int
     texts: Sequence[Any]
     held_out: Sequence[Any]
-    ema: float | None = None
+    train: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TextSystem(Waist):
@@ -46,8 +47,19 @@ class TextSystem(Waist):
 
     @property
     def longest(self) -> int | None:
-        """Characters of a piece that a longer text is cut into to be learned from; None: texts stay whole."""
+        """Characters of a piece that a longer text is cut into to be learned from (tokens, where `pieces` counts so); None: texts
+        stay whole."""
         return None
+
+    @property
+    def beside(self) -> str | None:
+        """Column of the source that stands beside each text: an example is then (text, what stands beside it). Texts that are
+        longer than a piece are left out. None: texts alone."""
+        return None
+
+    def pieces(self, text: str) -> Iterator[str]:
+        """A text in pieces of at most `longest`."""
+        return pieces(text, self.longest)
 
     @classmethod
     def from_checkpoint(cls, model: str, **settings: Any) -> Self:

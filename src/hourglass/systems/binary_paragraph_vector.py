@@ -40,6 +40,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hourglass.adapters.huggingface_loading import local_folder
 from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.nn.logistic_sums import logistic_sums
 from hourglass.nn.text_system import TextSystem
@@ -533,14 +534,7 @@ class BinaryParagraphVector(TextSystem):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, config: Any = None, **hub: Any) -> Self:
-        folder = Path(model_id)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            options = {
-                k: hub[k] for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in hub
-            }
-            folder = Path(snapshot_download(model_id, **options))
+        folder = local_folder(model_id, hub)
         values = read_json(folder / "config.json")
         if (system := values.pop("system", None)) != cls.system_name():
             raise FolderError(f"{folder / 'config.json'}: holds the system {system!r}, expected {cls.system_name()!r}")

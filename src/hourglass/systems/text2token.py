@@ -435,7 +435,7 @@ class Text2Token(TextModel):
                 self.config = replace(config, targets=learned.digest)
                 lesson = replace(lesson, texts=learned, held_out=measured)
             if config.teacher == "ema" and any(needs[i + 1 : i + 2]):
-                lesson = replace(lesson, ema=config.ema)
+                lesson = replace(lesson, train={"ema": config.ema})
             self.begin(stage)
             yield lesson
 

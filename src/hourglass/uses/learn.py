@@ -75,16 +75,19 @@ def learn(
             model = system.from_checkpoint(init, **settings)
         else:
             model = system(system.Config.preset(preset, **settings))
-    texts = open_texts(source, text=text)
+    beside = model.beside
+    texts = open_texts(source, text=text, require=() if beside is None else (beside,))
     if limit is not None:
         texts = texts.limited(limit)
-    made_from = {"source": texts.name, "text": text, "limit": limit}
-    corpus = keep_corpus(texts, out / "corpus", made_from, model.longest)
+    made_from = {"source": texts.name, "text": text, "limit": limit, "longest": model.longest}
+    made_from |= {} if beside is None else {"beside": beside}
+    corpus = keep_corpus(texts, out / "corpus", made_from, model.pieces, beside)
     if init is None:
         with seeded(torch.device("cpu"), seed):
             model = model.with_corpus(corpus, out, vocabulary)
     held_out = min(_HELD_OUT, len(corpus) // 20)
-    apart = [str(corpus[i]) for i in range(held_out)]
+    apart = corpus[:held_out]
+    watch = SelfRetrieval(model, apart if beside is None else [text for text, _ in apart])
     began = time.perf_counter()
     made = 0
     learned = _Part(corpus, held_out, len(corpus))
@@ -92,10 +95,10 @@ def learn(
         result = fit(
             model,
             lesson.texts,
-            replace(config, steps=lesson.steps, ema=config.ema if lesson.ema is None else lesson.ema),
+            replace(config, steps=lesson.steps, **{k: v for k, v in lesson.train.items() if k not in (train or {})}),
             out=out / lesson.name,
             eval_data=lesson.held_out if apart else None,
-            callbacks=[SelfRetrieval(model, apart)],
+            callbacks=[watch],
             progress=progress,
         )
         made += result.steps
@@ -106,7 +109,7 @@ def learn(
     return result
 
 
-class _Part(Sequence[str]):
+class _Part(Sequence[Any]):
     """A run of a corpus's texts, as a sequence of its own."""
 
     def __init__(self, corpus: Corpus, start: int, stop: int) -> None:
@@ -118,7 +121,7 @@ class _Part(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return str(self._corpus[self._start + int(index)])
+        return self._corpus[self._start + int(index)]
 
 
 def _card(
@@ -129,7 +132,8 @@ def _card(
     losses = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if name != "step")
     name, made = model.system_name(), corpus.about
     tags = dict.fromkeys(["hourglass", name, model.library, "feature-extraction"])
-    more = "".join(f"\n| {name} | {value} |" for name, value in model.card_rows().items())
+    rows = {"left out": f"{made['left_out']:,} texts"} if made.get("left_out") else {}
+    more = "".join(f"\n| {name} | {value} |" for name, value in {**rows, **model.card_rows()}.items())
     return f"""---
 library_name: {model.library}
 tags: [{", ".join(tags)}]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hourglass.adapters.pretrained import load_network, save_around, settings_in, with_score
 from hourglass.errors import ConfigError
@@ -24,7 +24,8 @@ _PROBE_TOLERANCE = 1e-3
 
 
 class Frame(NamedTuple):
-    """The special tokens of a pair: before the first text, between the two, and after the second; and the types of both sides."""
+    """The special tokens of a pair: before the first text, between the two, and after the second; and the types of both sides,
+    both 0 where the tokenizer tells none, as transformers then reads a pair."""
 
     before: list[int]
     between: list[int]
@@ -47,8 +48,9 @@ class Frame(NamedTuple):
 
 def frame_of(tokenizer: Any) -> Frame:
     """ConfigError for a tokenizer that takes no pairs."""
-    made = tokenizer(["a"], ["a"], return_token_type_ids=True)
-    ids, types, sides = made["input_ids"][0], made["token_type_ids"][0], made.sequence_ids(0)
+    made = tokenizer(["a"], ["a"])
+    ids, sides = made["input_ids"][0], made.sequence_ids(0)
+    types = made["token_type_ids"][0] if "token_type_ids" in made else [0] * len(ids)
     first, second = ([i for i, side in enumerate(sides) if side == one] for one in (0, 1))
     if not first or not second or second[0] == first[-1] + 1:
         raise ConfigError(
@@ -169,8 +171,18 @@ def scoring(source: Source) -> Source:
     return with_score(network), tokenizer
 
 
-def one_score(network: nn.Module, name: str) -> None:
+def positions_of(network: Any) -> int:
+    """Tokens that a network can read, 512 at most."""
+    positions: int = getattr(network.config, "max_position_embeddings", None) or 512
+    places = getattr(getattr(network.base_model, "embeddings", None), "position_embeddings", None)
+    if places is not None and places.padding_idx is not None:
+        positions -= places.padding_idx + 1  # RoBERTa counts from after the padding's
+    return min(512, positions)
+
+
+def one_score(network: Any) -> None:
     """ConfigError for a network that gives more than one number."""
-    labels = int(network.config.num_labels)  # type: ignore[union-attr, arg-type]
-    if labels != 1:
-        raise ConfigError(f"{name}: gives {labels} numbers for a pair; expected a model with one score")
+    if network.config.num_labels != 1:
+        raise ConfigError(
+            f"a network of {network.config.num_labels} numbers for a pair: expected a model with one score"
+        )

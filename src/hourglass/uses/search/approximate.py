@@ -92,8 +92,6 @@ class Approximate(Scorer):
     @cached_property
     def _selector(self) -> Any:
         """What faiss takes for the rows that a filter has left."""
-        if self._index.selected is None:
-            return None
         counted = np.zeros(-(-len(self._index) // 8) * 8, np.bool_)
         counted[self._index.selected] = True
         return self._faiss.IDSelectorBitmap(np.packbits(counted, bitorder="little"))

@@ -11,7 +11,7 @@ Nogueira, Yang, Cho and Lin 2019 (arXiv 1910.14424). In: a query and documents. 
     search = bm25 % 50 >> Compared(index, model.compare) % 10     # as text: bm25 % 50 >> duo(tuned/model) % 10
 
 k documents are k (k - 1) readings: few can be compared. Both documents get the same room, what is longer is cut. Where the network knows
-a third kind of segment, d_j is of it, else of the second, as d_i. The folder is one of transformers, and one from the Hub is opened as well:
+a third kind of segment, d_j is of it, else of the second, as d_i; where its tokenizer tells no kinds, all are of one. The folder is one of transformers, and one from the Hub is opened as well:
 a sequence classifier of one number (its sigmoid is p) or of two (p is the softmax of the second).
 
 Differences from the paper: of its ways to add up, the sum alone, its best.
@@ -33,7 +33,7 @@ from hourglass.errors import ConfigError
 from hourglass.uses.finetune.encoder import Source
 from hourglass.uses.finetune.head import Array, Head, HeadConfig, in_batches
 from hourglass.uses.finetune.retriever import Pair, checked_pair
-from hourglass.uses.finetune.scoring import frame_of, open_scoring, pieces, save_scoring, scoring
+from hourglass.uses.finetune.scoring import frame_of, open_scoring, pieces, positions_of, save_scoring, scoring
 from hourglass.uses.search.stages import Chain, Documents, First, Query, Ranking, Rescorer, Stage, parts
 from hourglass.waist import Batch, Losses
 
@@ -75,7 +75,7 @@ class Duo(Head):
                 f"a network of {network.num_labels} numbers: expected one, or two, of which the second is p"
             )
         first, second = self._frame.types
-        self._types = (first, second, 2 if getattr(network, "type_vocab_size", 0) > 2 else second)
+        self._types = (first, second, 2 if second and getattr(network, "type_vocab_size", 0) > 2 else second)
         if config.max_tokens - config.query_tokens < self._frame.size + len(self._frame.between) + 2:
             raise ConfigError(f"max_tokens {config.max_tokens}: no room for two documents")
 
@@ -141,13 +141,8 @@ class Duo(Head):
 
 
 def _fitting(network: Any) -> dict[str, Any]:
-    """Settings for a network of the Hub: as many tokens as it has positions, up to 512."""
-    positions = getattr(network.config, "max_position_embeddings", None) or 512
-    padding = network.config.pad_token_id or 0
-    places = getattr(getattr(network.base_model, "embeddings", None), "position_embeddings", None)
-    if places is not None and places.padding_idx is not None:
-        positions -= padding + 1  # RoBERTa counts from after the padding's
-    most = min(512, positions)
+    """Settings for a network of the Hub."""
+    most = positions_of(network)
     return {"max_tokens": most, "query_tokens": min(62, most // 4)}
 
 

@@ -48,6 +48,7 @@ class Evaluation:
     costs    milliseconds a query, by pipeline and stage, once all is loaded
     given    documents that a stage was given, mean of the queries, likewise; 0: it retrieves
     ran      each pipeline as it ran, by name: with the depths that were chosen for it
+    notes    what stages had to say, lines by pipeline
     unasked  queries that have a text but no judgement
     absent   judged documents that the index does not hold; they count as not found
     tuned    pipelines that were chosen on other queries before
@@ -60,6 +61,7 @@ class Evaluation:
     costs: dict[str, dict[str, float]]
     given: dict[str, dict[str, float]]
     ran: dict[str, str]
+    notes: dict[str, list[str]]
     unasked: int
     absent: list[str]
     tuned: Sequence[Tuned] = ()
@@ -150,6 +152,7 @@ class Evaluation:
                     "measures": measured,
                     "ms_per_query": self.costs[pipeline],
                     "documents_given": self.given[pipeline],
+                    "notes": self.notes[pipeline],
                 }
             )
         return {
@@ -220,6 +223,7 @@ def evaluate(
         costs=costs,
         given=given,
         ran={name: pipeline.name for name, pipeline in pipelines.items()},
+        notes={name: pipeline.told() for name, pipeline in pipelines.items()},
         unasked=sum(query not in qrels for query in queries),
         absent=absent,
     )

@@ -11,18 +11,21 @@ import numpy as np
 
 from hourglass.errors import ConfigError, FolderError
 from hourglass.metrics.codes import as_words, differing
+from hourglass.uses.search.buckets import BITS, Buckets
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.scanning import bits, rankings
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE = "codes"
+_SHARE = 16
+"""Of all codes, one in so many that may be compared one by one: more are sooner read in a row."""
 
 
 @final
 class Hamming(Scorer):
     """Documents by how many bits of their code are the query's; of equal ones the smaller row. The score is minus the distance.
 
-    radius  only documents whose codes differ in so many bits at most
+    radius  only documents whose codes differ in so many bits at most; of a radius below a sixteenth of the bits not all are looked at
 
     ConfigError for an index without codes.
     """
@@ -36,9 +39,11 @@ class Hamming(Scorer):
     def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
         if not queries:
             return []
+        asked = self._asked(queries)
+        if self._radius is not None and self._radius < self._pieces:
+            return [self._within(self._radius, code, depth) for code in asked]
         within = self._index.coder.bits if self._radius is None else self._radius
-        found = bits(self._codes, self._asked(queries), depth, within, self._index.selected)
-        return rankings(found, depth)
+        return rankings(bits(self._codes, asked, depth, within, self._index.selected), depth)
 
     def score(self, query: Query, rows: Array) -> Array:
         return -differing(self._codes[:, rows].T, self._asked([query])[0]).astype(np.float32)
@@ -46,6 +51,26 @@ class Hamming(Scorer):
     def _asked(self, queries: Sequence[Query]) -> Array:
         """[n, words] uint64."""
         return as_words(self._index.codes(queries))
+
+    def _within(self, radius: int, code: Array, depth: int) -> Ranking:
+        """Of one query, looking only where the near ones are; at all where that is much."""
+        selected = self._index.selected
+        if self._buckets.compared(code) * _SHARE > len(self._index):
+            return rankings(bits(self._codes, code[None], depth, radius, selected), depth)[0]
+        rows, distances = self._buckets.within(self._codes, code, radius)
+        if selected is not None:
+            kept = np.isin(rows, selected)
+            rows, distances = rows[kept], distances[kept]
+        return Ranking.of(rows, -distances, depth)
+
+    @property
+    def _pieces(self) -> int:
+        return -(-self._index.coder.bits // BITS)
+
+    @cached_property
+    def _buckets(self) -> Buckets:
+        folder = self._index.cached("buckets", lambda new: Buckets.save(self._codes, self._pieces, new))
+        return Buckets.open(folder, len(self._index), self._pieces)
 
     @cached_property
     def _codes(self) -> Array:

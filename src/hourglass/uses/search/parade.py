@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -30,7 +31,7 @@ from hourglass.errors import ConfigError, nearest
 from hourglass.uses.finetune.encoder import Source
 from hourglass.uses.finetune.head import Array
 from hourglass.uses.finetune.ranking import RankingConfig, RankingHead
-from hourglass.uses.search.passages import passages
+from hourglass.uses.search.passages import Middle, passages
 from hourglass.uses.search.stages import Query
 from hourglass.waist import Batch
 
@@ -41,7 +42,8 @@ Aggregate = Literal["avg", "max", "attn", "transformer"]
 class ParadeConfig(RankingConfig):
     """aggregate     of the passages' states
     size, stride  of passages, in words
-    most          passages of a document that are read: the first, the last, and some evenly spaced between
+    most          passages of a document that are read: the first, the last, and some between
+    middle        which: evenly spaced, or "random" ones, as in the paper
     layers, heads of "transformer"
     """
 
@@ -49,6 +51,7 @@ class ParadeConfig(RankingConfig):
     size: int = 150
     stride: int = 100
     most: int = 16
+    middle: Middle = "even"
     layers: int = 2
     heads: int = 12
 
@@ -56,7 +59,7 @@ class ParadeConfig(RankingConfig):
         super().__post_init__()
         if self.aggregate not in get_args(Aggregate):
             raise ConfigError(f"no aggregate {self.aggregate!r}{nearest(self.aggregate, get_args(Aggregate))}")
-        passages("", self.size, self.stride, most=self.most)
+        passages("", self.size, self.stride, most=self.most, middle=self.middle)
         if min(self.layers, self.heads) < 1:
             raise ConfigError(f"layers {self.layers}, heads {self.heads}: expected 1 or more")
 
@@ -116,10 +119,8 @@ class Parade(RankingHead):
         there: bool, a passage, not padding
         """
         config = self.config
-        cut = [
-            [part.text for part in passages(text, config.size, config.stride, most=config.most)] or [""]
-            for text in documents
-        ]
+        split = partial(passages, size=config.size, stride=config.stride, most=config.most, middle=config.middle)
+        cut = [[part.text for part in split(text)] or [""] for text in documents]
         counts = torch.tensor([len(parts) for parts in cut])
         there = torch.arange(int(counts.max())) < counts[:, None]
         asked = [query for query, parts in zip(queries, cut) for _ in parts]

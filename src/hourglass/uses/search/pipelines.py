@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from hourglass.uses.search.cedr import Cedr
 from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.duo import Compared, Duo
+from hourglass.uses.search.exits import EarlyExit, Exits
 from hourglass.uses.search.expansion import CEQE, RM3, BertQE, Rocchio
 from hourglass.uses.search.fusion import Interpolated, ReciprocalRank
 from hourglass.uses.search.hamming import Hamming
@@ -32,6 +33,7 @@ from hourglass.uses.search.late import Late
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.parade import Parade
 from hourglass.uses.search.passages import ByPassages, ByText
+from hourglass.uses.search.prettr import Precomputed, PreTTR
 from hourglass.uses.search.spec import Make, parse
 from hourglass.uses.search.stages import Query, Stage
 
@@ -58,12 +60,40 @@ def _duo(index: SearchIndex, model: str, **settings: Any) -> Stage:
         return Compared(index, Duo.from_pretrained(model).compare, **settings)
 
 
+def _exits(index: SearchIndex, model: str, exit_at: float = 0.9) -> Stage:
+    with loading_errors(model, "EarlyExit"):
+        scorer = Exits(EarlyExit.from_pretrained(model), exit_at)
+    return ByText(index, scorer.score_texts, "exits", scorer.told)
+
+
+def _prettr(
+    index: SearchIndex, model: str, joint_from: int | None = None, dtype: Literal["float16", "float32"] = "float16"
+) -> Stage:
+    with loading_errors(model, "cross-encoder"):
+        return Precomputed(index, PreTTR.open(model, joint_from), dtype=dtype)
+
+
 def _passages(index: SearchIndex, model: str | None = None, **settings: Any) -> Stage:
     """Documents by their passages, scored by a cross-encoder, or without one by the encoder of the index."""
     if model is not None:
         return ByPassages(index, CrossEncoder(model).score_texts, **settings)
     index.require_vectors()
     return ByPassages(index, index.compare, **settings)
+
+
+def _birch(
+    index: SearchIndex,
+    model: str | None = None,
+    *,
+    keep: float = 0.5,
+    second: float = 0.5,
+    third: float = 0.25,
+    most: int | None = None,
+) -> Stage:
+    """Documents by their three best sentences and the score before: Birch."""
+    weights = (1.0, second, third)
+    sentences: dict[str, Any] = {"unit": "sentences", "size": 1, "stride": 1, "aggregate": "top", "weights": weights}
+    return _passages(index, model, **sentences, keep=keep, most=most, name="birch")
 
 
 STAGES: dict[str, Callable[..., Stage]] = {
@@ -77,9 +107,12 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "colbert": Late,
     "cross": _cross,
     "passages": _passages,
+    "birch": _birch,
     "parade": _parade,
     "cedr": _cedr,
     "duo": _duo,
+    "exits": _exits,
+    "prettr": _prettr,
     "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(model).score_texts, **settings),
     "rm3": lambda index, **settings: RM3(index, index.words, **settings),
     "ceqe": lambda index, model="minilm", **settings: CEQE(index, index.words, HuggingFaceReader(model), **settings),

@@ -57,7 +57,7 @@ class Hit:
 class Results:
     """Hits, the best first. `costs` are milliseconds by stage, `searched` the documents among which was looked.
 
-    notes    what a stage had to say, a line each: texts that were cut
+    notes    what stages had to say, a line each: texts that were cut, layers that were read
     ranking  all that the pipeline ranked, of which the hits are the first; steps: its stages one by one
     """
 
@@ -134,6 +134,7 @@ def search(index: SearchIndex, query: str, pipeline: str | Stage | None, top: in
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    notes += stage.told()
     first = ranking.first(top)
     found = index.take(first.rows, ["_id", "text", *index.columns]).to_pylist()
     terms = set(index.words(query))

@@ -275,26 +275,27 @@ def _tile(rows: Any, queries: Any, to: Any) -> None:
     to[3, 0], to[3, 1], to[3, 2], to[3, 3] = d0, d1, d2, d3
 
 
-@intrinsic
 def _ones(context: Any, number: Any) -> Any:
-    """Bits of a uint64 that are 1: an instruction, several numbers at a time where the processor can."""
-
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
 
     return types.uint64(types.uint64), generate
 
 
+ones: Any = intrinsic(_ones)
+"""Bits of a uint64 that are 1: an instruction, several numbers at a time where the processor can."""
+
+
 @numba.njit(cache=True, nogil=True)
 def _first_word(words: Any, query: Any, distances: Any) -> None:
     for i in range(len(distances)):
-        distances[i] = np.uint16(_ones(words[i] ^ query))  # type: ignore[call-arg]  # the context is numba's
+        distances[i] = np.uint16(ones(words[i] ^ query))
 
 
 @numba.njit(cache=True, nogil=True)
 def _next_word(words: Any, query: Any, distances: Any) -> None:
     for i in range(len(distances)):
-        distances[i] += np.uint16(_ones(words[i] ^ query))  # type: ignore[call-arg]  # the context is numba's
+        distances[i] += np.uint16(ones(words[i] ^ query))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -128,6 +128,10 @@ class Stage(ABC):
             raise ConfigError(f"{self.name}: finds nothing by itself; begin with bm25, dense or another that retrieves")
         return [ranking for ranking in rankings if ranking is not None]
 
+    def told(self) -> list[str]:
+        """What it has to say of all that it has done so far, a line each."""
+        return []
+
     def __rshift__(self, then: Stage) -> Stage:
         return Chain([*parts(self, Chain), *parts(then, Chain)])
 
@@ -212,6 +216,9 @@ class Chain(Stage):
     def advance(self, found: Sequence[Found]) -> list[Found]:
         return _advance(self, found, None)
 
+    def told(self) -> list[str]:
+        return [line for stage in self.stages for line in stage.told()]
+
 
 @final
 class Beside(Stage):
@@ -223,6 +230,9 @@ class Beside(Stage):
 
     def advance(self, found: Sequence[Found]) -> list[Found]:
         return _advance(self, found, None)
+
+    def told(self) -> list[str]:
+        return [line for stage in self.stages for line in stage.told()]
 
 
 def parts(stage: Stage, kind: type[Chain] | type[Beside]) -> list[Stage]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from corpora import Corpus, Counts
+from crosses import typed
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from encoders import WORDS, make_pair
@@ -19,6 +20,8 @@ TEXTS = [" ".join(WORDS[:3]), "red", " ".join(WORDS[4:9]), "bird stone"]
 
 def cross(labels=1, kinds=2):
     network, tokenizer = make_pair("bert")
+    if kinds > 1:
+        typed(tokenizer)
     network.config.initializer_range = 0.4
     network.config.num_labels, network.config.type_vocab_size = labels, kinds
     with torch.random.fork_rng():
@@ -31,7 +34,7 @@ def made(labels=1, kinds=2, **more):
     return Duo(DuoConfig(**{**SMALL, **more}), cross(labels, kinds)).eval()
 
 
-@pytest.mark.parametrize(("labels", "kinds"), [(1, 2), (2, 2), (1, 3)])
+@pytest.mark.parametrize(("labels", "kinds"), [(1, 2), (2, 2), (1, 3), (1, 1)])
 @torch.no_grad()
 def test_each_two_are_read_with_the_query(labels, kinds):
     model = made(labels, kinds)
@@ -48,7 +51,7 @@ def test_each_two_are_read_with_the_query(labels, kinds):
                 [*tokenizer.tokenize(other), tokenizer.sep_token],
             ]
             ids = torch.tensor([tokenizer.convert_tokens_to_ids([t for side in sides for t in side])])
-            types = torch.tensor([[kind for kind, side in zip((0, 1, kinds - 1), sides) for _ in side]])
+            types = torch.tensor([[kind for kind, side in zip((0, min(1, kinds - 1), kinds - 1), sides) for _ in side]])
             logits = network(input_ids=ids, token_type_ids=types).logits[0]
             expected = logits.sigmoid()[0] if labels == 1 else logits.softmax(0)[1]
             assert found[i, j] == pytest.approx(float(expected), abs=1e-5)

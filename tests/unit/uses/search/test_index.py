@@ -304,7 +304,7 @@ def test_a_damaged_cache_is_one_line_that_says_what_to_remove(tmp_path):
     for spec, place, file in (
         ("bm25", "bm25-1.5-0.75@1", "weights.npy"),
         ("dense", "dense@1", "vectors"),
-        ("hamming", "hamming@1", "codes"),
+        ("hamming", "codes@1", "codes"),
     ):
         before = [hit.id for hit in index.search("red", pipeline=spec).hits]
         path = tmp_path / "ix/cache" / place / file

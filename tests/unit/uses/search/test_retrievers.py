@@ -16,6 +16,7 @@ from indexes import bm25, counting, documents, masked_model, ordered
 from encoders import WORDS as TINY_WORDS
 from encoders import make_pair
 from hourglass.errors import ConfigError
+from hourglass.uses.search import hamming
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.impacts import Impacts
@@ -115,6 +116,15 @@ def test_hamming_counts_bits_and_keeps_to_its_radius(view):
 
 def best_scores(scores):
     return np.sort(scores[scores > 0])[::-1][:10]
+
+
+@pytest.mark.parametrize("share", [16, 0])
+def test_hamming_within_a_small_radius_looks_where_the_near_ones_are(view, monkeypatch, share):
+    monkeypatch.setattr(hamming, "_SHARE", share)
+    asked = [Query(str(i), "", vector=counting([TEXTS[i]])[0]) for i in range(5)]
+    for ranking, every in zip(Hamming(view, radius=0).retrieve(asked, 3), Hamming(view).retrieve(asked, 400)):
+        same = every.scores == 0
+        assert ranking.rows.tolist() == every.rows[same][:3].tolist()
 
 
 def test_impacts_are_inner_products_of_the_models_weights(index, masked):

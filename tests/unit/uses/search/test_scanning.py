@@ -1,5 +1,8 @@
 """What is kept while everything is read once is what a sort of all of it begins with, for any number of threads."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,10 @@ from hypothesis import strategies as st
 from indexes import ordered
 from scipy.sparse import csc_matrix
 
+from hourglass.errors import FolderError
 from hourglass.metrics.codes import as_words, hamming
 from hourglass.uses.search import scanning
+from hourglass.uses.search.buckets import Buckets
 from hourglass.uses.search.postings import Postings
 from hourglass.uses.search.scanning import bits, in_parts, products, products_of, rankings
 
@@ -104,6 +109,25 @@ def test_bits_that_grow_fewer_and_fewer_keep_to_their_room():
     words = np.ascontiguousarray(as_words(codes).T)
     found = rankings(bits(words, np.zeros((1, 4), np.uint64), 30, 256), 30)[0]
     assert found.rows.tolist() == list(range(10200, 10230))
+
+
+@given(st.integers(0, 3000), SEEDS, st.sampled_from([2, 4, 7, 9, 32]), st.data())
+@few
+def test_buckets_hold_all_within_a_small_radius(number, seed, size, data):
+    rng = np.random.default_rng(seed)
+    codes = np.packbits(rng.random((number, 8 * size)) < 0.1, axis=1)
+    query = np.packbits(rng.random((1, 8 * size)) < 0.1, axis=1)
+    words, pieces = np.ascontiguousarray(as_words(codes).T), -(-size // 2)
+    radius = data.draw(st.integers(0, pieces - 1))
+    with tempfile.TemporaryDirectory() as folder:
+        Buckets.save(words, pieces, Path(folder))
+        buckets = Buckets.open(Path(folder), number, pieces)
+        rows, apart = buckets.within(words, as_words(query)[0], radius)
+        with pytest.raises(FolderError, match="cannot be read"):
+            Buckets.open(Path(folder), number + 1, pieces)
+    expected = hamming(query, codes)[0]
+    assert sorted(rows) == np.flatnonzero(expected <= radius).tolist()
+    assert np.array_equal(apart, expected[rows])
 
 
 @given(st.integers(1, 90_000), DEPTHS, SEEDS)
