@@ -24,6 +24,8 @@ def index(
     out: str | Path,
     encoder: Any = "minilm",
     sparse: str | None = None,
+    tokens: str | None = None,
+    token_bits: int = 2,
     code: str | None = None,
     bits: int | None = None,
     vectors: str | None = None,
@@ -47,6 +49,8 @@ def index(
     encoder     "minilm", a folder of a trained model or of sentence-transformers, a Hub id, or a model, as for `encode`; None:
                 an index of words alone
     sparse      also weights of words, by a model as for `encode` with `sparse`
+    tokens      also vectors of each text's tokens, compressed, by a late-interaction model (of ColBERT's kind): a folder, a Hub id, or a plain
+                encoder; `token_bits` (1, 2, 4 or 8) a number
     code        "sign", "median", "hyperplanes" or "itq": also a binary code of each vector, learned from a sample of them; "own": that
                 of the encoder, which is the default of one that has codes; bits: of it (default: a bit for each number)
     vectors     column of the source that has the vectors already; the encoder is then of the queries alone, or None
@@ -64,6 +68,8 @@ def index(
         out,
         encoder=encoder,
         sparse=sparse,
+        tokens=tokens,
+        token_bits=token_bits,
         code=code,
         bits=bits,
         vectors=vectors,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load_file, save_file
 
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.metrics.codes import pack
@@ -57,30 +57,18 @@ class Hasher:
 
     def save(self, path: str | Path) -> None:
         """Into a .safetensors file."""
+        tensors = {"shift": self.shift} | ({} if self.matrix is None else {"matrix": self.matrix})
         with atomic_file(Path(path)) as file:
-            file.write_bytes(self.to_bytes())
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, file)
 
     @classmethod
     def load(cls, path: str | Path) -> Hasher:
         """FolderError where there is no such file."""
         try:
-            return cls.from_bytes(Path(path).read_bytes(), str(path))
-        except OSError as error:
-            raise FolderError(f"{path}: no hasher that can be read ({error})") from None
-
-    def to_bytes(self) -> bytes:
-        """What such a file holds."""
-        tensors = {"shift": self.shift} | ({} if self.matrix is None else {"matrix": self.matrix})
-        return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
-
-    @classmethod
-    def from_bytes(cls, data: bytes, name: str) -> Hasher:
-        """FolderError for what is none; `name` says whose it is."""
-        try:
-            tensors = load(data)
+            tensors = load_file(path)
             return cls(tensors["shift"], tensors.get("matrix"))
-        except (KeyError, SafetensorError) as error:
-            raise FolderError(f"{name}: no hasher that can be read ({error})") from None
+        except (OSError, KeyError, SafetensorError) as error:
+            raise FolderError(f"{path}: no hasher that can be read ({error})") from None
 
 
 def fit_hasher(method: str, vectors: Array, bits: int | None = None, seed: int = 0) -> Hasher:

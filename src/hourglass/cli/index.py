@@ -26,6 +26,10 @@ def index(
         ),
     ] = None,
     sparse: Annotated[str | None, typer.Option(help="Also weights of words by this model, as encode --sparse.")] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Also vectors of tokens by this late-interaction model (of ColBERT's kind).")
+    ] = None,
+    token_bits: Annotated[int, typer.Option(help="Of a number of these: 1, 2, 4 or 8.")] = 2,
     code: Annotated[
         str | None,
         typer.Option(
@@ -81,6 +85,8 @@ def index(
             out=folder,
             encoder=_language(encoder or "minilm"),
             sparse=sparse,
+            tokens=tokens,
+            token_bits=token_bits,
             code=code,
             bits=bits,
             vectors=vectors,

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,6 +93,25 @@ class Place:
     def open(self) -> BinaryIO:
         with reaching(self.name):
             return Path(self.path).open("rb") if self.is_local else cast(BinaryIO, self.files.open(self.path, "rb"))
+
+    @contextmanager
+    def fetched(self) -> Iterator[Path]:
+        """The file on this machine: itself, or a copy that is there for a while; FileNotFoundError where there is none."""
+        if self.is_local:
+            yield Path(self.files._strip_protocol(self.path))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / Path(self.path).name
+            with self.open() as stream:
+                copy.write_bytes(stream.read())
+            yield copy
+
+    def keep(self, save: Callable[[Path], object]) -> None:
+        """Put here what `save` writes to a path."""
+        with tempfile.TemporaryDirectory() as folder, self.replaced() as stream:
+            path = Path(folder) / Path(self.path).name
+            save(path)
+            stream.write(path.read_bytes())
 
     @contextmanager
     def replaced(self) -> Iterator[BinaryIO]:

@@ -94,7 +94,7 @@ class Encoder:
             self._model = SentenceTransformer(resolve(model) if model == "minilm" else model, trust_remote_code=False)
         compute_in(self._model, compute_dtype(dtype, self._model.device))
         self.width = int(self._model.encode(["a"], show_progress_bar=False).shape[1])
-        self._windows = _Windows(self._model.tokenizer, self._model.max_seq_length)
+        self._windows = Windows(self._model.tokenizer, self._model.max_seq_length)
         self._unit = type(self._model[-1]).__name__ == "Normalize"
         self.similarity: Literal["cosine", "dot"] = "dot" if self._model.similarity_fn_name == "dot" else "cosine"
         self.columns = {"vector": pa.list_(pa.float32(), self.width)}
@@ -172,7 +172,7 @@ class Weigher:
         else:
             self._model, self._k = _Sides(model), model.kept_words
             tokenizer, longest = model.tokenizer, model.config.max_tokens
-        self._windows = _Windows(tokenizer, longest)
+        self._windows = Windows(tokenizer, longest)
         self.width = int(encode_documents(self._model, ["a"]).shape[1])
         self._tokens = np.array(tokenizer.convert_ids_to_tokens(range(self.width)), object)
         self.weights = 0
@@ -272,7 +272,7 @@ def _sparse_encoder(model: str) -> tuple[Any, Any, int | None, int | None]:
     return encoder, encoder.tokenizer, encoder.max_seq_length, encoder.max_active_dims
 
 
-class _Windows:
+class Windows:
     """Texts, or parts of them that a model takes.
 
     windowed   how many of the texts so far were longer than the model

@@ -128,8 +128,7 @@ def add_learned_codes(building: Building, manifest: dict[str, Any]) -> None:
             hasher = fit_hasher(code["id"], compared(sample, vectors["similarity"]), code["bits"])
         except InputError as error:
             raise ConfigError(f"code {manifest['code']['id']!r}: {error}") from None
-        with place.replaced() as stream:
-            stream.write(hasher.to_bytes())
+        place.keep(hasher.save)
     coder = Hashed(_read(place), vectors)
     schema = pa.schema([pa.field("code", pa.binary(-(-coder.bits // 8)))])
 
@@ -143,8 +142,8 @@ def add_learned_codes(building: Building, manifest: dict[str, Any]) -> None:
 def _read(place: Place) -> Hasher:
     if not place.is_file():
         raise FolderError(f"{place}: missing; make the index again")
-    with place.open() as stream:
-        return Hasher.from_bytes(stream.read(), str(place))
+    with place.fetched() as path:
+        return Hasher.load(path)
 
 
 def arrow_codes(codes: Array) -> pa.Array:

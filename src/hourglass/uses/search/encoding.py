@@ -16,7 +16,7 @@ Similarity = Literal["cosine", "dot"]
 Precision = Literal["auto", "float32", "bfloat16"]
 """In which a network of transformers computes; "auto" is bfloat16 where the hardware multiplies it."""
 
-_SPECIMEN = "An index is known by what its encoder makes of this sentence."
+SPECIMEN = "An index is known by what its encoder makes of this sentence."
 _NUMBERS = 8
 
 
@@ -48,11 +48,11 @@ class IndexEncoder:
             self.name = model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
             self._documents = lambda texts: _dense(encode_documents(other, texts))
             self._queries = lambda texts: _dense(encode_queries(other, texts))
-        specimen = self._documents([_SPECIMEN])[0]
+        specimen = self._documents([SPECIMEN])[0]
         self.width = len(specimen)
         self._coder = None if isinstance(found, str) else bit_coder(found)
         self.code_bits = self._coder.code_bits if self._coder is not None else None
-        self.revision = [round(float(x), 4) for x in specimen[:_NUMBERS]]
+        self.revision = first_numbers(specimen)
 
     def documents(self, texts: Sequence[str]) -> Array:
         return np.asarray(self._documents(list(texts)), np.float32)
@@ -78,16 +78,26 @@ class IndexEncoder:
 
     def require(self, settings: dict[str, Any], index: str) -> None:
         """ConfigError where it is not the encoder of the index whose `settings` are given."""
-        scale = max(map(abs, self.revision))
-        same = self.width == settings["width"] and np.allclose(self.revision, settings["revision"], atol=0.02 * scale)
-        if not same:
-            now = f"{self.name!r} ({self.width} numbers)"
-            if self.name == settings["id"]:
-                now = f"it gives other vectors now ({self.width} numbers): was it trained on?"
-            raise ConfigError(
-                f"{index}: made with the encoder {settings['id']!r} ({settings['width']} numbers), given is {now}; use the "
-                "same, or make a new index"
-            )
+        require_same(self.settings(), settings, index, "encoder")
+
+
+def first_numbers(vector: Array) -> list[float]:
+    """By which a model is known: of its vector of one fixed sentence."""
+    return [round(float(x), 4) for x in vector[:_NUMBERS]]
+
+
+def require_same(now: dict[str, Any], settings: dict[str, Any], index: str, what: str) -> None:
+    """ConfigError where `now` is not the model of an index with `settings`: {"id", "width", "revision"} of both."""
+    scale = max(map(abs, now["revision"]))
+    same = now["width"] == settings["width"] and np.allclose(now["revision"], settings["revision"], atol=0.02 * scale)
+    if not same:
+        given = f"{now['id']!r} ({now['width']} numbers)"
+        if now["id"] == settings["id"]:
+            given = f"it gives other vectors now ({now['width']} numbers): was it trained on?"
+        raise ConfigError(
+            f"{index}: made with the {what} {settings['id']!r} ({settings['width']} numbers), given is {given}; use the "
+            "same, or make a new index"
+        )
 
 
 def compared(vectors: Array, similarity: str) -> Array:

@@ -5,7 +5,9 @@
     index.append("more.csv"); index.update("corrected.csv"); index.delete(where="year < 2010"); index.compact()
 
     DIR/index.json       format, encoder, settings
-    DIR/documents.lance  a Lance data set: _id, text, the source's columns, and on request vector, tokens and weights, code
+    DIR/documents.lance  a Lance data set: _id, text, the source's columns, and on request vector, tokens and weights, code, and
+                         token_ids, token_centroids, token_rests
+    DIR/*.safetensors    what was learned of the first documents: the hasher of codes, the codec of token vectors
     DIR/cache            what retrievers make of one version; made again when it is missing
 
 DIR may be the URL of an object store; the cache is then on this machine (`homes.py`).
@@ -37,6 +39,7 @@ from hourglass.uses.search import writing
 from hourglass.uses.search.coding import CODES, Coder, index_coder
 from hourglass.uses.search.encoding import IndexEncoder, Precision, compared
 from hourglass.uses.search.homes import Store, home_of
+from hourglass.uses.search.late import TokenEncoder
 from hourglass.uses.search.layout import (
     HASHER,
     OWN,
@@ -87,6 +90,7 @@ class SearchIndex:
         # What a model has made of a query once is what every stage sees: in another batch the last digits differ.
         self._encoded: dict[str, Array] = {}
         self._weighed: dict[str, dict[str, float]] = {}
+        self._token_vectors: dict[str, Array] = {}
         self._open()
 
     @classmethod
@@ -136,12 +140,10 @@ class SearchIndex:
         with self._reading_errors():
             return self.table.take(np.asarray(rows, np.int64).tolist(), columns=list(columns))
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of all documents, in order."""
+    def batches(self, columns: Sequence[str], rows: int = _READ_AT_ONCE) -> Iterator[pa.RecordBatch]:
+        """Columns of all documents, in order, at most so many rows at once."""
         with self._reading_errors():
-            yield from self.table.scanner(
-                columns=list(columns), batch_size=_READ_AT_ONCE, scan_in_order=True
-            ).to_batches()
+            yield from self.table.scanner(columns=list(columns), batch_size=rows, scan_in_order=True).to_batches()
 
     def vectors(self, rows: Array) -> Array:
         """[n, d] float32 of documents `rows` [n], of length 1 where they are compared by cosine."""
@@ -243,6 +245,15 @@ class SearchIndex:
             raise ConfigError(f"{self.folder}: an index without binary codes; make one with --code {'|'.join(CODES)}")
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether there are vectors of the tokens of documents."""
+        return self.manifest.get("tokens") is not None  # older ones do not say
+
+    def require_tokens(self) -> None:
+        if not self.has_tokens:
+            raise ConfigError(f"{self.folder}: an index without vectors of tokens; make one with --tokens MODEL")
+
+    @property
     def similarity(self) -> str:
         self.require_vectors()
         return str(self.manifest["vectors"]["similarity"])
@@ -300,8 +311,8 @@ class SearchIndex:
 
     def forget_queries(self) -> None:
         """Forget what models have made of queries: a search that is timed next pays for it."""
-        self._encoded.clear()
-        self._weighed.clear()
+        for known in (self._encoded, self._weighed, self._token_vectors):
+            known.clear()
 
     def weigh(self, queries: Sequence[Query]) -> list[dict[str, float]]:
         """Weights of terms that a query carries, else those that the model of the documents' weights gives a query of its text."""
@@ -309,6 +320,28 @@ class SearchIndex:
         if new:
             self._weighed.update(zip(new, self.weigher.queries(new)))
         return [self._weighed[query.text] if query.terms is None else query.terms for query in queries]
+
+    def encode_tokens(self, queries: Sequence[Query]) -> list[tuple[Array, Array]]:
+        """(vectors of tokens [m, d], weights [m]) that a query carries, else those of its text, each counting 1."""
+        new = _unseen(self._token_vectors, (query.text for query in queries if query.tokens is None))
+        if new:
+            self._token_vectors.update(zip(new, self.token_encoder.queries(new)))
+        made = []
+        for query in queries:
+            if query.tokens is not None:
+                made.append(query.tokens)
+            else:
+                vectors = self._token_vectors[query.text]
+                made.append((vectors, np.ones(len(vectors), np.float32)))
+        return made
+
+    @cached_property
+    def token_encoder(self) -> TokenEncoder:
+        """ConfigError where the index has no token vectors, or where its model is not the one that it was made with."""
+        self.require_tokens()
+        encoder = TokenEncoder(self.manifest["tokens"]["id"])
+        encoder.require(self.manifest["tokens"], str(self.folder))
+        return encoder
 
     @cached_property
     def weigher(self) -> Weigher:

@@ -20,10 +20,10 @@ from hourglass.uses.search.stages import Array
 
 FORMAT = 1
 MANIFEST, TABLE = "index.json", "documents.lance"
-HASHER = "hasher.safetensors"
-LEARNED = (HASHER,)
+HASHER, CODEC = "hasher.safetensors", "codec.safetensors"
+LEARNED = (HASHER, CODEC)
 """Files of what an index has learned of its own documents when it was made."""
-OWN = ("_id", "text", "vector", "tokens", "weights", "code")
+OWN = ("_id", "text", "vector", "tokens", "weights", "code", "token_ids", "token_centroids", "token_rests")
 """Columns that are ours, not the source's."""
 
 

@@ -29,6 +29,7 @@ from hourglass.uses.search.fusion import Interpolated, ReciprocalRank
 from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.impacts import Impacts
 from hourglass.uses.search.index import SearchIndex
+from hourglass.uses.search.late import Late
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.parade import Parade
 from hourglass.uses.search.passages import ByPassages, ByText
@@ -102,6 +103,8 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "impacts": Impacts,
     "splade": Impacts,
     "hamming": Hamming,
+    "late": Late,
+    "colbert": Late,
     "cross": _cross,
     "passages": _passages,
     "birch": _birch,

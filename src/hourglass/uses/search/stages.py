@@ -56,12 +56,14 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked: its name and text, and once a stage has expanded it, weights of terms or a vector instead of the text's own."""
+    """What is asked: its name and text, and once a stage has expanded it, weights of terms, a vector, or vectors of tokens [m, d]
+    with the weight of each [m], instead of the text's own."""
 
     id: str
     text: str
     terms: dict[str, float] | None = None
     vector: Array | None = None
+    tokens: tuple[Array, Array] | None = None
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ from hourglass.uses.search.coding import (
 )
 from hourglass.uses.search.encoding import IndexEncoder, Precision
 from hourglass.uses.search.homes import Building, Home
+from hourglass.uses.search.late import TokenColumns, TokenEncoder
 from hourglass.uses.search.layout import (
+    CODEC,
     FORMAT,
     OWN,
     import_lance,
@@ -53,6 +55,8 @@ _COMMITTED_AT_ONCE = 16_384
 _DOCUMENTS_OF_A_BLOCK = 4096
 _BYTES_AT_ONCE = 128 * 2**20
 _SECONDS_AT_ONCE = 60
+_Read = tuple[pa.RecordBatch, int]
+"""Documents, and the rows of the source up to them."""
 _DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
@@ -64,6 +68,8 @@ def create(
     sparse: str | None = None,
     code: str | None = None,
     bits: int | None = None,
+    tokens: str | None = None,
+    token_bits: int = 2,
     vectors: str | None = None,
     similarity: str | None = None,
     dtype: str = "float16",
@@ -88,6 +94,7 @@ def create(
     code        "sign", "median", "hyperplanes" or "itq": also a binary code of each vector, learned from a sample of them; "own": that
                 of the encoder, which is the default of one that has codes
     bits        of a code; by default as many as the vectors have numbers
+    tokens      a late-interaction model: also vectors of the tokens of each text, `token_bits` (1, 2, 4 or 8) a number
     vectors     column of the source that holds the vectors, as lists of numbers; the encoder is then of the queries only
     similarity  "cosine" or "dot"; by default what the encoder was made for
     dtype       of the vectors on disk: "float16" or "float32"
@@ -108,9 +115,13 @@ def create(
     import_lance()
     Words(stem, stop_words)
     workers = engines.engine(engine)
+    if tokens is not None and engine != "local":
+        raise ConfigError(
+            f"tokens with engine {engine!r}: vectors of tokens are made on one machine; use the engine local"
+        )
     home.require_free(force)
     texts = _opened(source, text, id, limit, vectors)
-    models = _Models(encoder, opened, precision, sparse, weigher)
+    models = _Models(encoder, opened, precision, sparse, weigher, tokens)
     reads, weighs = models.encoder, models.weigher
     manifest: dict[str, Any] = {
         "format": FORMAT,
@@ -125,6 +136,7 @@ def create(
         else None,
         "sparse": {"id": sparse, "width": weighs.width} if weighs else None,
         "code": code_settings(code, bits, reads),
+        "tokens": models.token_encoder.settings(token_bits) if models.token_encoder else None,
         "bm25": {"k1": k1, "b": b, "stem": stem, "stop_words": stop_words},
     }
     if manifest["code"] and not manifest["vectors"]:
@@ -140,7 +152,7 @@ def create(
             **manifest,
         }
         build = _Build(building, settings)
-        columns = _Columns(manifest, texts, models)
+        columns = _Columns(manifest, texts, models, building)
         try:
             with Progress(progress) as bars, _writing_errors(building.where):
                 build.run(texts, columns, source, workers if engine != "local" else None, bars, limit)
@@ -168,7 +180,7 @@ def add(
     texts = _opened(source, text, id, limit, manifest["vectors"] and manifest["vectors"]["column"])
     if how == "update" and texts.id_column is None:
         raise SourceError(f"{texts.name}: no column of ids to update by; name it (--id)")
-    columns = _Columns(manifest, texts, index, index.table.schema)
+    columns = _Columns(manifest, texts, index, index.home, index.table.schema)
     there = _Known(index) if how == "append" else None
     written = 0
     failed: list[BaseException] = []
@@ -297,8 +309,9 @@ def _here(
     batches: Iterator[pa.RecordBatch], texts: TextSource, columns: _Columns
 ) -> Iterator[tuple[list[pa.RecordBatch], int]]:
     """(rows that were made, rows of the source passed by then)."""
-    for batch in batches:
-        yield [columns.made(batch)], texts.report.rows
+    read = ((batch, texts.report.rows) for batch in batches)
+    for batch, passed in columns.learned(read):
+        yield [columns.made(batch)], passed
 
 
 @dataclass(frozen=True)
@@ -370,21 +383,27 @@ class _Models:
         precision: Precision,
         sparse: str | None,
         weigher: Callable[[str], Any],
+        tokens: str | None,
     ) -> None:
-        self._given = encoder, opened, precision, sparse, weigher
+        self._given = encoder, opened, precision, sparse, weigher, tokens
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Models, self._given
 
     @cached_property
     def encoder(self) -> IndexEncoder | None:
-        encoder, opened, precision, _, _ = self._given
+        encoder, opened, precision, *_ = self._given
         return IndexEncoder(encoder, opened, precision) if encoder is not None else None
 
     @cached_property
     def weigher(self) -> Weigher | None:
-        *_, sparse, weigher = self._given
+        *_, sparse, weigher, _ = self._given
         return Weigher(weigher(sparse)) if sparse is not None else None
+
+    @cached_property
+    def token_encoder(self) -> TokenEncoder | None:
+        tokens = self._given[-1]
+        return TokenEncoder(tokens) if tokens is not None else None
 
 
 @final
@@ -400,11 +419,16 @@ class _Columns:
         manifest: dict[str, Any],
         texts: TextSource,
         models: _Models | SearchIndex,
+        home: Building | Home,
         schema: pa.Schema | None = None,
     ) -> None:
         self.manifest, self.schema = manifest, schema
         self.trouble: list[str] = []
         self._source, self._text, self._models = texts.name, texts.text_column, models
+        self._tokens: TokenColumns | None = None
+        if manifest.get("tokens"):
+            assert models.token_encoder is not None
+            self._tokens = TokenColumns(models.token_encoder, home.file(CODEC), manifest["tokens"]["bits"])
         self._left_out: set[str] = set()
 
     def go_on(self, schema: pa.Schema) -> None:
@@ -412,6 +436,12 @@ class _Columns:
         self.schema = schema
         if self.manifest["vectors"]:
             self.manifest["vectors"]["width"] = schema.field("vector").type.list_size
+
+    def learned(self, read: Iterator[_Read]) -> Iterator[_Read]:
+        """All that is read; what the columns are made by is learned from its beginning first."""
+        if self._tokens is None:
+            return read
+        return self._tokens.learned(read, lambda batch: batch[0].column(self._text).to_pylist())
 
     def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return self.shaped(self.made(batch))
@@ -439,6 +469,8 @@ class _Columns:
             weigher = self._models.weigher
             assert weigher is not None
             made["tokens"], made["weights"] = weigher.arrow(text.to_pylist())
+        if self._tokens is not None:
+            made |= self._tokens.arrow(text.to_pylist())
         return pa.RecordBatch.from_pydict(made)
 
     @property

@@ -136,8 +136,10 @@ def test_impacts_are_inner_products_of_the_models_weights(index, masked):
 
 
 def test_a_query_is_weighed_as_unicoil_weighs_queries(tmp_path):
-    model = Coil(CoilConfig(max_tokens=64, dropout=0.0), make_pair("bert")).eval()
-    model.tokens_linear.bias.data.fill_(0.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Coil(CoilConfig(max_tokens=64, dropout=0.0), make_pair("bert")).eval()
+    model.tokens_linear.bias.data.fill_(3.0)
     model.save_pretrained(tmp_path / "unicoil")
     folder = str(tmp_path / "unicoil")
     index = SearchIndex.create(DOCUMENTS, tmp_path / "ix", encoder=None, sparse=folder, progress=False)
