@@ -77,6 +77,25 @@ def test_an_index_is_made_and_searched(call, source, encoder, tmp_path):
     assert "2 of 40 documents by bm25 % 5; ms: bm25" in out
 
 
+def test_why_a_document_was_found_is_told(call, indexed):
+    asked = " ".join(DOCUMENTS[7]["body"].split()[:6])
+    code, out, _ = call(
+        "search", indexed, asked, "--top", 2, "--explain", "--pipeline", "bm25 >> rm3 >> bm25 | dense >> rrf"
+    )
+    assert code == 0
+    assert out.startswith("after rm3 the query is: ")
+    said = " ".join(out.split())
+    for line in ("bm25: rank 1 of", "dense: rank ", "rrf: rank 1 of", "near: "):
+        assert line in said
+    code, out, _ = call("search", indexed, asked, "--top", 2, "--explain", "--pipeline", "bm25", "--json")
+    hit = json.loads(out)["hits"][0]
+    (place,) = hit["why"]["places"]
+    assert (place["stage"], place["rank"], place["score"]) == ("bm25", 1, hit["score"])
+    assert sum(term["score"] for term in place["terms"]) == pytest.approx(hit["score"], rel=1e-5)
+    assert hit["why"]["near"] == [] and json.loads(out)["widened"] == []
+    assert "why" not in json.loads(call("search", indexed, asked, "--json")[1])["hits"][0]
+
+
 def test_an_index_is_changed(call, tmp_path, source):
     folder = tmp_path / "ix"
     assert call("index", source, "--text", "body", "--out", folder, "--encoder", "none")[0] == 0

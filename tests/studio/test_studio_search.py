@@ -48,11 +48,6 @@ def test_every_pipeline_of_the_menu_can_be_run(library):
         assert column.trouble is None, (column.spec, column.trouble)
 
 
-def test_a_word_typed_in_full_comes_first_in_the_menu(library):
-    for spec in library.menu:
-        assert next(other for other in library.menu if spec in other) == spec
-
-
 def test_a_page_opens_no_model_that_was_not_named_at_the_start(indexed, library):
     for spec in (
         "bm25 >> cross(/etc)",

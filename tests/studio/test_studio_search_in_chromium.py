@@ -36,11 +36,8 @@ def ask(page, query, *pipelines, where=""):
     page.get_by_role("tab", name="Search", exact=True).click()
     # Gradio puts what is in the fields into them once more when they appear; what is typed in less than a frame is lost.
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    for place, spec in enumerate([*pipelines, "none", "none"][:3] if pipelines else [], 1):
-        box = page.locator(f"#search-pipeline-{place} input")
-        box.click()
-        box.fill(spec)
-        box.press("Tab")
+    for place, spec in enumerate([*pipelines, "", ""][:3] if pipelines else [], 1):
+        page.locator(f"#search-pipeline-{place}").locator("input, textarea").fill(spec)
     page.locator("#search-where").locator("input, textarea").fill(where)
     page.evaluate("document.querySelector('#search-found .prose > *').dataset.before = 'yes'")
     page.locator("#search-query").locator("input, textarea").fill(query)
@@ -51,7 +48,7 @@ def ask(page, query, *pipelines, where=""):
 
 def test_results_are_marked_and_say_why(page):
     here = ask(page, "document 7 refund", "bm25 | dense >> rrf")
-    first = here.locator(".result").first
+    first = here.locator(".result", has_text="Title of id7 ")
     assert HOSTILE in first.locator(".title").inner_text()
     assert {"7", "refund"} <= set(first.locator("mark").all_inner_texts())
     first.locator("summary").click()
@@ -61,22 +58,27 @@ def test_results_are_marked_and_say_why(page):
 
 
 def test_a_concept_leads_to_its_page(page):
-    here = ask(page, "document 7 refund", "bm25")
+    here = ask(page, "document 5 refund", "bm25")
     here.locator(".result").first.locator("button.chip", has_text="invoice").click()
     page.locator("#concept-sheet .sheet", has_text="Feature 2").wait_for()
 
 
 def test_a_document_is_read_beside_the_results_and_closed_again(page):
-    here = ask(page, "document 7 refund", "dense")
-    here.locator(".result .title").first.click()
+    here = ask(page, "document 7 refund", "bm25 | dense >> rrf")
+    title = here.locator(".title", has_text="Title of id7 ")
+    title.click()
     drawer = page.locator(".drawer")
     drawer.wait_for()
+    assert drawer.locator(".near li").count() > 0
     assert HOSTILE in drawer.locator(".text").inner_text()
     page.keyboard.press("Escape")
     drawer.wait_for(state="detached")
-    here.locator(".result .title").first.click()
+    title.click()
     drawer.get_by_text("Read it token by token").click()
     page.wait_for_selector("#document .reading")
+    page.get_by_role("tab", name="Search", exact=True).click()
+    drawer.locator(".close").click()
+    drawer.wait_for(state="detached")
 
 
 def test_pipelines_stand_side_by_side_and_share_documents(page):
@@ -92,6 +94,24 @@ def test_pipelines_stand_side_by_side_and_share_documents(page):
     assert here.locator(".pipe").nth(1).locator(".rank small").count() == 10
     here.locator(".widened summary").click()
     assert "refund" in here.locator(".widened").inner_text()
+
+
+def test_a_menu_offers_pipelines_and_enter_means_what_is_typed(page):
+    here = ask(page, "refund", "bm25 % 7")
+    assert here.locator(".pipe > header code").inner_text() == "bm25 % 7"
+    box, menu = page.locator("#search-pipeline-2").locator("input, textarea"), page.locator("#search-menu .menu")
+    box.click()
+    menu.get_by_text("bm25 >> rm3 >> bm25", exact=True).click()
+    assert box.input_value() == "bm25 >> rm3 >> bm25"
+    box.press("Enter")
+    here.locator(".pipe > header code", has_text="rm3").wait_for()
+    box.fill("dense")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Escape")
+    assert menu.is_hidden()
+    box.press("Enter")
+    here.locator(".pipe > header code", has_text="dense").wait_for()
 
 
 def test_mistakes_are_one_line_with_the_place(page):

@@ -98,10 +98,7 @@ class Library:
 
     @property
     def menu(self) -> list[str]:
-        """Pipelines that this index has the parts for, and that open no model that a page may not.
-
-        The shorter first: where one is typed that is part of another, the menu offers it before that.
-        """
+        """Pipelines that this index has the parts for, and that open no model that a page may not; the shorter first."""
         known = {*self.pipelines, default(self.index), "bm25", *bert_ir.pipelines(self.index)}
         return sorted(filter(self._may, known), key=lambda spec: (len(spec), spec))
 

@@ -14,13 +14,12 @@ from hourglass.errors import InputError
 from hourglass.studio.corpus import SHOWN, Corpus
 from hourglass.studio.library import SEVERAL, Column, Library
 from hourglass.studio.shell import EACH, LATEST, told
-from hourglass.studio.views import view
+from hourglass.studio.views import menu_script, view
 from hourglass.uses.search.explain import Explanation, Near
 from hourglass.uses.search.results import Hit, Results
 
 LETTERS = "ABC"
 TERMS, CONCEPTS = 8, 5
-NONE = ("none", "")
 
 
 def build(library: Library, corpus: Corpus | None, html: Callable[..., gr.HTML]) -> None:
@@ -40,11 +39,10 @@ def build(library: Library, corpus: Corpus | None, html: Callable[..., gr.HTML])
     begin = [*library.pipelines, *[""] * SEVERAL][:SEVERAL]
     with gr.Row(elem_id="search-controls"):
         pipelines = [
-            gr.Dropdown(
-                library.menu if place == 0 else [NONE, *((spec, spec) for spec in library.menu)],
-                value=spec,
+            gr.Textbox(
+                spec,
                 label=("Pipeline", "Beside it", "And beside that")[place],
-                allow_custom_value=True,
+                placeholder=library.pipelines[0] if place == 0 else "none",
                 min_width=150,
                 scale=3,
                 elem_id=f"search-pipeline-{place + 1}",
@@ -59,7 +57,15 @@ def build(library: Library, corpus: Corpus | None, html: Callable[..., gr.HTML])
             scale=3,
             elem_id="search-where",
         )
-        top = gr.Dropdown([5, 10, 20, 50], value=10, label="Results", min_width=80, scale=1, elem_id="search-top")
+        top = gr.Dropdown(
+            [5, 10, 20, 50], value=10, label="Results", filterable=False, min_width=80, scale=1, elem_id="search-top"
+        )
+    gr.HTML(
+        view("menu", "search-pipeline", library.menu),
+        js_on_load=menu_script(),
+        elem_classes=["view"],
+        elem_id="search-menu",
+    )
     changed = html(elem_id="search-changed")
     found = html(view("message", "Nothing asked yet.", "empty"), elem_id="search-found")
     reader = html(elem_id="search-reader")
@@ -69,7 +75,7 @@ def build(library: Library, corpus: Corpus | None, html: Callable[..., gr.HTML])
     def asked(
         query: str | None, a: str | None, b: str | None, c: str | None, where: str | None, top: int
     ) -> tuple[Any, ...]:
-        specs = [a or library.pipelines[0], *(spec for spec in (b, c) if spec and spec.strip())]
+        specs = [(a or "").strip() or library.pipelines[0], *(spec for spec in (b, c) if spec and spec.strip())]
         made = library.search(query or "", specs, (where or "").strip(), top)
         return page(library, corpus, made), made, view("changed") if library.changed else ""
 
@@ -82,7 +88,7 @@ def build(library: Library, corpus: Corpus | None, html: Callable[..., gr.HTML])
         return "", view("message", f"The index as it is now: {len(library):,} documents. Search again.")
 
     gr.on(
-        [ask.click, query.submit, where.submit],
+        [ask.click, *(box.submit for box in (query, where, *pipelines))],
         asked,
         [query, *pipelines, where, top],
         [found, columns, changed],

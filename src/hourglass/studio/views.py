@@ -88,6 +88,11 @@ def script() -> str:
     return _beside("studio.js")
 
 
+def menu_script() -> str:
+    """What shows a menu under text boxes."""
+    return _beside("menu.js")
+
+
 def figure_script() -> str:
     """What draws a figure of plotly and sends clicks and selections on."""
     return _beside("figure.js")
