@@ -33,6 +33,7 @@ CLUSTERED = ("news_question", "news_comment", "essays")
         ("clm_mlm", set()),
         ("bart", set()),
         ("binary_paragraph_vector", set()),
+        ("sentencevae", set()),
         ("bert_ir", {f"{part} {name}" for part in SURVEYED for name in ("cranfield", "npl_vaswani")}),
         ("cosmos", {f"mauve_{over}" for over in ("full_over_ce", "over_masked_diffusion", "over_autoregressive")}),
         ("adapt", {"cranfield", "npl_vaswani", "squad_questions"}),
