@@ -96,6 +96,28 @@ def test_why_a_document_was_found_is_told(call, indexed):
     assert "why" not in json.loads(call("search", indexed, asked, "--json")[1])["hits"][0]
 
 
+def test_an_index_holds_vectors_codes_and_tokens_in_one_table(call, source, encoder, tmp_path):
+    folder = tmp_path / "ix"
+    made = ("index", source, "--text", "body", "--out", folder, "--encoder", encoder)
+    code, _, err = call(*made, "--code", "itq", "--bits", 24, "--tokens", encoder, "--token-bits", 4)
+    assert code == 0, err
+    asked = DOCUMENTS[7]["body"]
+    for pipeline in (
+        "hamming % 10 >> dense % 3",
+        "late % 3",
+        "bm25 % 10 >> late % 3",
+        "late >> colbert_prf >> late % 3",
+    ):
+        code, out, err = call("search", folder, asked, "--pipeline", pipeline, "--json")
+        assert code == 0, err
+        assert json.loads(out)["hits"][0]["fields"]["id"] == DOCUMENTS[7]["id"], pipeline
+    code, _, err = call(*made[:5], tmp_path / "no", "--encoder", encoder, "--code", "itq", "--bits", 33)
+    assert (code, "33 bits of 32 numbers by 'itq': expected from 1 to 32" in err) == (2, True)
+    code, _, err = call(*made[:5], tmp_path / "no", "--encoder", "none", "--tokens", encoder, "--token-bits", 3)
+    assert (code, "bits 3: expected one of 1, 2, 4, 8" in err) == (2, True)
+    assert not (tmp_path / "no").exists()
+
+
 def test_an_index_is_changed(call, tmp_path, source):
     folder = tmp_path / "ix"
     assert call("index", source, "--text", "body", "--out", folder, "--encoder", "none")[0] == 0
@@ -117,6 +139,8 @@ def test_what_goes_wrong_is_one_line_and_exit_code_2(call, indexed, source, enco
         ("search", indexed, "red", "--pipeline", "bm26"): "no stage 'bm26' (did you mean 'bm25'?)",
         ("search", indexed, "red", "--pipeline", "bm25(k2=1)"): "settings of bm25 do not fit",
         ("search", indexed, "red", "--pipeline", "splade"): "an index without weights of words",
+        ("search", indexed, "red", "--pipeline", "late"): "an index without vectors of tokens",
+        ("search", indexed, "red", "--pipeline", "hamming"): "an index without binary codes",
         ("search", indexed, "red", "--pipeline", "rrf"): "nothing to fuse",
         ("search", indexed, "red", "--pipeline", "bm25 | dense"): "2 rankings side by side; fuse them first",
         ("search", indexed, "red", "--where", "yeer > 3"): "No field named yeer",

@@ -10,9 +10,9 @@ How it works: a survey has no network of its own. Each of its methods is a stage
 the stages one after another:
     long documents            passages scored one by one and folded (FirstP, MaxP, SumP, AvgP ...), or read together (PARADE)
     semantics                 vectors, a cross-encoder, words and vectors fused
-    efficiency                cascades from cheap to dear, codes before vectors, distillation (`uses.finetune.distillation`)
+    efficiency                cascades from cheap to dear, codes before vectors, late interaction, distillation (`uses.finetune.distillation`)
     term weights              a model's weights of words in place of counts: DeepCT, DeepImpact, uniCOIL, SPLADE
-    query expansion           RM3, CEQE, Rocchio's feedback by vectors, BERT-QE
+    query expansion           RM3, CEQE, Rocchio's feedback by vectors, ColBERT-PRF's by vectors of tokens, BERT-QE
     document expansion        doc2query writes into the corpus before it is indexed (`uses.search.document_expansion.expand`): the
                               pipelines are the same over that index
 
@@ -32,7 +32,7 @@ from hourglass.uses.search.index import SearchIndex
 
 Category = Literal["long documents", "semantics", "efficiency", "term weights", "query expansion"]
 """Document expansion is done before an index is made."""
-Part = Literal["vectors", "weights", "codes", "cross", "parade"]
+Part = Literal["vectors", "weights", "codes", "tokens", "cross", "parade"]
 """What an index has, or a model that is given."""
 
 
@@ -62,12 +62,15 @@ RECIPES = (
     _recipe("semantics", "bm25 % 50 >> cross({cross})", "cross"),
     _recipe("efficiency", "bm25 % 200 >> dense", "vectors"),
     _recipe("efficiency", "hamming % 1000 >> dense", "codes"),
+    _recipe("efficiency", "late", "tokens"),
+    _recipe("efficiency", "bm25 % 200 >> late", "tokens"),
     _recipe("efficiency", "bm25 % 200 >> dense % 20 >> cross({cross})", "vectors", "cross"),
     _recipe("term weights", "impacts", "weights"),
     _recipe("term weights", "bm25 | impacts >> rrf", "weights"),
     _recipe("query expansion", "bm25 >> rm3 >> bm25"),
     _recipe("query expansion", "bm25 >> ceqe >> bm25"),
     _recipe("query expansion", "dense >> rocchio >> dense", "vectors"),
+    _recipe("query expansion", "late >> colbert_prf >> late", "tokens"),
     _recipe("query expansion", "bm25 % 50 >> bert_qe({cross})", "cross"),
 )
 
@@ -89,6 +92,7 @@ def _parts(index: SearchIndex) -> dict[Part, bool]:
     return {
         "vectors": index.answers_vectors,
         "weights": index.manifest["sparse"] is not None,
+        "tokens": index.has_tokens,
         "codes": index.answers_vectors and index.manifest["code"] is not None,
     }
 

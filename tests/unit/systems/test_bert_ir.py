@@ -25,8 +25,9 @@ def made(tmp_path_factory):
         part.save_pretrained(folder / "encoder")
     config = ParadeConfig(max_tokens=32, size=10, stride=5, layers=1, heads=2)
     Parade(config, (network, tokenizer)).save_pretrained(folder / "parade")
+    encoder = str(folder / "encoder")
     whole = hg.index(
-        source, out=folder / "ix", encoder=str(folder / "encoder"), code="sign", text="body", progress=False
+        source, out=folder / "ix", encoder=encoder, tokens=encoder, code="sign", text="body", progress=False
     )
     words = hg.index(source, out=folder / "words", encoder=None, text="body", progress=False)
     return folder, whole, words

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +24,12 @@ from hourglass.uses.search.cross import CrossEncoder
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.duo import Compared, Duo
 from hourglass.uses.search.exits import EarlyExit, Exits
-from hourglass.uses.search.expansion import CEQE, RM3, BertQE, Rocchio
+from hourglass.uses.search.expansion import CEQE, RM3, BertQE, ColbertPRF, Rocchio
 from hourglass.uses.search.fusion import Interpolated, ReciprocalRank
 from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.impacts import Impacts
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.late import Late
+from hourglass.uses.search.late import IndexTokens, Late
 from hourglass.uses.search.lexical import BM25
 from hourglass.uses.search.parade import Parade
 from hourglass.uses.search.passages import ByPassages, ByText
@@ -96,6 +96,11 @@ def _birch(
     return _passages(index, model, **sentences, keep=keep, most=most, name="birch")
 
 
+def _colbert_prf(index: SearchIndex, **settings: Any) -> Stage:
+    index.require_tokens()
+    return ColbertPRF(index.encode_tokens, cache(lambda: IndexTokens(index)), **settings)
+
+
 STAGES: dict[str, Callable[..., Stage]] = {
     "bm25": BM25,
     "dense": Dense,
@@ -116,6 +121,7 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "bert_qe": lambda index, model, **settings: BertQE(index, CrossEncoder(model).score_texts, **settings),
     "rm3": lambda index, **settings: RM3(index, index.words, **settings),
     "ceqe": lambda index, model="minilm", **settings: CEQE(index, index.words, HuggingFaceReader(model), **settings),
+    "colbert_prf": _colbert_prf,
     "rocchio": lambda index, **settings: Rocchio(index.encode, index.vectors, **settings),
 }
 """Stages of an index, by name: each takes the index, then its settings. Whoever has more adds them here."""

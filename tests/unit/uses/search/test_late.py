@@ -13,10 +13,11 @@ from sentence_transformers import MultiVectorEncoder
 from encoders import make_pair
 from hourglass.errors import ConfigError, FolderError, InputError
 from hourglass.uses.search import late, late_interaction, writing
+from hourglass.uses.search.expansion import ColbertPRF
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.late import IndexTokens, Late
 from hourglass.uses.search.late_interaction import open_late
-from hourglass.uses.search.stages import Query, Ranking
+from hourglass.uses.search.stages import Found, Query, Ranking
 from late_models import save_late
 
 DOCUMENTS = documents(80)
@@ -258,8 +259,71 @@ def test_what_an_index_lacks_is_said(tmp_path, model):
         Late(index)
     with pytest.raises(ConfigError, match=r"character 1: .*without vectors of tokens"):
         index.search("red", pipeline="late")
+    with pytest.raises(ConfigError, match="without vectors of tokens"):
+        index.search("red", pipeline="bm25 >> colbert_prf >> late")
     with pytest.raises(ConfigError, match="probe 0: expected 1 centroid or more"):
         index.search("red", pipeline="late(probe=0)")
+
+
+# Feedback ---------------------------------------------------------------------------------------------
+
+
+class Spoken:
+    """Two documents of tokens that stand apart: [CLS] is in all ten, 2 and 3 are rare, 4 is in half."""
+
+    ids = np.array([0, 2, 4, 2, 0, 3, 4])
+    vectors = np.eye(8, dtype=np.float32)[[0, 2, 4, 2, 0, 3, 4]]
+
+    def of(self, rows):
+        where = {0: slice(0, 4), 1: slice(4, 7)}
+        parts = [where[row] for row in rows]
+        return np.concatenate([self.ids[p] for p in parts]), np.concatenate([self.vectors[p] for p in parts])
+
+    def rarity(self, ids):
+        return np.log(11 / (np.array([10, 0, 1, 2, 5])[ids] + 1))
+
+
+def found(rows):
+    return Found(Query("1", "red"), (Ranking(np.array(rows), np.ones(len(rows), np.float32)),))
+
+
+def test_feedback_adds_the_rarest_of_what_the_first_documents_gather_around():
+    own = (np.eye(8, dtype=np.float32)[:1], np.ones(1, np.float32))
+    stage = ColbertPRF(lambda queries: [own] * len(queries), Spoken, first=2, clusters=7, terms=2, share=0.5)
+    vectors, weights = stage.advance([found([0, 1, 9])])[0].query.tokens
+    assert np.allclose(vectors, np.eye(8)[[0, 2, 3]], atol=1e-6)
+    assert np.allclose(weights, [1, 0.5 * np.log(11 / 2), 0.5 * np.log(11 / 3)])
+    wide = ColbertPRF(lambda queries: [own] * len(queries), Spoken, first=2, terms=99)
+    assert len(wide.advance([found([0, 1])])[0].query.tokens[1]) == 1 + 3, "what all documents have says nothing"
+    with pytest.raises(ConfigError, match="nothing found yet to learn from"):
+        wide.advance([Found(Query("1", "red"))])
+    with pytest.raises(ConfigError, match="clusters 0"):
+        ColbertPRF(lambda queries: [], Spoken, clusters=0)
+
+
+def test_a_model_that_pools_tokens_is_refused():
+    class Pooled(Spoken):
+        ids = np.full(7, -1)
+
+    stage = ColbertPRF(lambda queries: [(np.ones((1, 8)), np.ones(1))], Pooled)
+    with pytest.raises(ConfigError, match="the model pools tokens"):
+        stage.advance([found([0])])
+
+
+def test_a_wider_query_is_scored_by_all_of_its_vectors(index):
+    first = index.pipeline("late % 5").run(QUERIES[:1])[0]
+    steps = index.pipeline("late % 5 >> colbert_prf(first=2, terms=4)")
+    query = steps.advance([Found(QUERIES[0])])[0].query
+    vectors, weights = query.tokens
+    own = index.encode_tokens(QUERIES[:1])[0][0]
+    assert np.array_equal(vectors[: len(own)], own) and len(vectors) == len(own) + 4
+    kept = IndexTokens(index).kept
+    expected = sum(weight * kept.scores(v[None], np.ones(1), np.arange(80)) for v, weight in zip(vectors, weights))
+    wider = index.pipeline("late % 5 >> colbert_prf(first=2, terms=4) >> late % 80").run(QUERIES[:1])[0]
+    assert np.allclose(wider.scores, expected[wider.rows], atol=1e-4)
+    assert wider.rows[0] in first.rows
+    again = index.pipeline("bm25 % 9 >> colbert_prf >> bm25 % 9 >> late").run(QUERIES[:1])[0]
+    assert len(again) <= 9
 
 
 def test_what_is_damaged_is_one_line(tmp_path, model):
