@@ -57,7 +57,7 @@ def test_the_same_rows_as_in_one_process(cluster, encoder, tmp_path, monkeypatch
     assert table(here).equals(table(there))
     assert here.manifest == there.manifest
     assert len(there.table.get_fragments()) > 1
-    assert sorted(file.name for file in (tmp_path / "ray").iterdir()) == ["documents.lance", "index.json"]
+    assert sorted(file.name for file in (tmp_path / "ray").iterdir()) == [".lock", "documents.lance", "index.json"]
     found = [index.search("penalty in the match", pipeline="bm25 | dense >> rrf").hits for index in made]
     assert [(hit.id, hit.score) for hit in found[0]] == [(hit.id, hit.score) for hit in found[1]]
 
