@@ -96,7 +96,7 @@ def is_damage(error: Exception) -> bool:
 def unreadable(folder: Path | str, error: Exception) -> Exception:
     if isinstance(error, HourglassError):
         return error
-    if "conflict" in str(error).lower():
+    if any(words in str(error).lower() for words in ("conflict", "concurrent writers")):
         return FolderError(
             f"{folder}: another process wrote to it at the same time; nothing was changed, give the command again"
         )

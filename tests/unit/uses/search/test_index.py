@@ -250,6 +250,17 @@ def test_another_encoder_is_refused_and_both_are_named(tmp_path, folders):
     assert len(SearchIndex(tmp_path / "ix")) == 9
 
 
+def test_the_precision_of_the_encoder_is_kept_with_the_index(tmp_path, folders):
+    made(tmp_path / "ix", DOCUMENTS[:4], encoder=folders[0], precision="float32")
+    opened = SearchIndex(tmp_path / "ix")
+    assert opened.manifest["encoder"]["precision"] == opened.encoder.precision == "float32"
+    del opened.manifest["encoder"]["precision"]  # as an index has it that was made before there was a choice
+    del opened.encoder
+    assert opened.encoder.precision == "auto"
+    with pytest.raises(ConfigError, match="'float8': expected auto, float32 or bfloat16"):
+        made(tmp_path / "other", DOCUMENTS[:4], encoder=folders[0], precision="float8")
+
+
 def test_columns_that_differ_are_told(tmp_path):
     index = made(tmp_path / "ix")
     index.append([{"id": "x", "text": "one", "colour": "red"}], progress=False)
