@@ -31,6 +31,7 @@ import pandas as pd
 import torch
 from claims.base import Claim, Row
 from claims.shared.docstrings import first_lines, to_bodies
+from claims.shared.judged import judged, sentences_by_questions
 
 from hourglass.data.judged import Judged
 from hourglass.uses.adapt import adapt
@@ -70,20 +71,19 @@ def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
     rows = []
     for name, read in sets.items():
         for seed in seeds:
-            judged = read(data, name, budget, seed)
-            found = _found(judged, seed)
+            found = _found(read(data, name, budget, seed), seed)
             for unit, ours, baseline, words in zip(*found):
                 rows.append(Row(part=name, unit=unit, seed=seed, ours=ours, baseline=baseline, detail={"bm25": words}))
     return rows
 
 
-def _found(judged: Judged, seed: int) -> tuple[list[str], list[float], list[float], list[float]]:
+def _found(asked: Judged, seed: int) -> tuple[list[str], list[float], list[float], list[float]]:
     """Queries, and nDCG@10 of each: adapted, shipped, BM25."""
     from sentence_transformers import SentenceTransformer
 
     with tempfile.TemporaryDirectory() as folder:
         adapt(
-            pd.DataFrame({"text": list(judged.corpus.values())}),
+            pd.DataFrame({"text": list(asked.corpus.values())}),
             Path(folder) / "model",
             text="text",
             seed=seed,
@@ -105,8 +105,8 @@ def _found(judged: Judged, seed: int) -> tuple[list[str], list[float], list[floa
         return adapted(texts)[:, :width]
 
     with torch.inference_mode():
-        ours, baseline = (retrieval(encode, judged, similarity="cosine") for encode in (adapted, shipped))
-    words = retrieval(BM25(list(judged.corpus.values())), judged, similarity="dot")
+        ours, baseline = (retrieval(encode, asked, similarity="cosine") for encode in (adapted, shipped))
+    words = retrieval(BM25(list(asked.corpus.values())), asked, similarity="dot")
     return (ours.queries, *(np.asarray(found.values["ndcg@10"]).tolist() for found in (ours, baseline, words)))
 
 
@@ -118,31 +118,8 @@ def _docstrings(_: Any, __: str, budget: str, seed: int) -> Judged:
 
 
 def _judged(data: Path, name: str, budget: str, _: int) -> Judged:
-    documents, queries, judgements = (
-        pd.read_parquet(data / name / f"{part}.parquet") for part in ("docs", "queries", "qrels")
-    )
-    if budget == "smoke":
-        queries = queries.head(QUERIES[budget])
-        judgements = judgements[judgements.query_id.isin(queries.query_id)]
-        documents = documents[documents.doc_id.isin(judgements.doc_id)].head(DOCUMENTS[budget])
-    qrels: dict[str, dict[str, int]] = {}
-    for query, document in zip(judgements.query_id.astype(str), judgements.doc_id.astype(str)):
-        qrels.setdefault(query, {})[document] = 1
-    return Judged(
-        dict(zip(documents.doc_id.astype(str), documents.text)),
-        dict(zip(queries.query_id.astype(str), queries.text)),
-        qrels,
-    )
+    return judged(data, name, *((QUERIES[budget], DOCUMENTS[budget]) if budget == "smoke" else ()))
 
 
-def _squad(data: Path, name: str, budget: str, seed: int) -> Judged:
-    pairs = pd.read_parquet(data / name / "pairs.parquet").sample(frac=1, random_state=seed)
-    sentences = pairs.sentence.drop_duplicates().head(DOCUMENTS[budget]).tolist()
-    asked = pairs[pairs.sentence.isin(sentences)].drop_duplicates("question").head(QUERIES[budget])
-    place = {sentence: str(i) for i, sentence in enumerate(sentences)}
-    questions = dict(enumerate(asked.question))
-    return Judged(
-        {place[sentence]: sentence for sentence in sentences},
-        {str(i): question for i, question in questions.items()},
-        {str(i): {place[sentence]: 1} for i, sentence in enumerate(asked.sentence)},
-    )
+def _squad(data: Path, _: str, budget: str, seed: int) -> Judged:
+    return sentences_by_questions(data, DOCUMENTS[budget], QUERIES[budget], seed)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from encoders import make_pair
 from hourglass.bottlenecks.sparse import SparseCodes
 from hourglass.uses.explore import Workspace
 from hourglass.waist import TokenStates
@@ -77,19 +78,39 @@ def workspace_in(folder: Path):
     return workspace
 
 
-def main(folder: Path) -> None:
-    """A studio over the workspace, in a process of its own; prints where it is."""
+def index_in(folder: Path, workspace: Workspace):
+    """A search index of the same documents, of which the last has another text, and a title that would like to be a page."""
+    import hourglass as hg
+
+    for part in make_pair():
+        part.save_pretrained(folder / "encoder")
+    table = workspace.documents
+    rows = [
+        {"id": id, "text": text, "title": f"Title of {id} {HOSTILE}", "team": team, "year": 2000 + i}
+        for i, (id, text, team) in enumerate(zip(*(table[c].to_pylist() for c in ("_id", "text", "team"))))
+    ]
+    rows[-1]["text"] = "refund of another text"
+    encoder = str(folder / "encoder")
+    return hg.index(rows, out=folder / "index", encoder=encoder, text="text", id="id", progress=False)
+
+
+def main(folder: Path, *index: Path) -> None:
+    """A studio over a workspace, with an index or without, or over an index, in a process of its own; prints where it is."""
     from unittest import mock
 
     from hourglass import api
     from hourglass.studio.app import Studio
+    from hourglass.uses.explore.workspace import is_workspace
 
-    workspace = Workspace.open(folder, lambda path: Coder())
-    with mock.patch.object(api, "open", lambda folder: workspace):
+    if is_workspace(folder):
+        workspace = Workspace.open(folder, lambda path: Coder())
+        with mock.patch.object(api, "open", lambda folder: workspace):
+            studio = Studio(folder, index=next(iter(index), None), port=0)
+    else:
         studio = Studio(folder, port=0)
     print(studio.address, flush=True)
     studio.run()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

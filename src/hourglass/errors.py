@@ -4,6 +4,7 @@
     ├── InputError            the caller can mend it; the command exits with 2
     │   ├── SourceError       data that cannot be read: file, row or column, what was expected, what to do
     │   ├── ConfigError       a setting that does not exist or does not fit
+    │   │   └── PipelineError a pipeline of a search that cannot be read, and where; its message shows the place below the line
     │   ├── FolderError       a workspace or model folder that is missing, taken, unfinished or foreign
     │   ├── StatesError       a text for which a model gives numbers that are not finite
     │   ├── EndpointError     a chat server that is gone, does not let us in, or for which the budget is spent
@@ -26,6 +27,7 @@ __all__ = [
     "HourglassError",
     "InputError",
     "MissingExtra",
+    "PipelineError",
     "RefusalError",
     "SourceError",
     "StatesError",
@@ -52,6 +54,14 @@ class SourceError(InputError):
 
 class ConfigError(InputError):
     """A setting that does not exist or does not fit."""
+
+
+class PipelineError(ConfigError):
+    """A pipeline of a search that cannot be read: `what` is wrong at character `at` of `spec`, counted from 0."""
+
+    def __init__(self, spec: str, at: int, what: str) -> None:
+        self.spec, self.at, self.what = spec, at, what
+        super().__init__(f"pipeline, character {at + 1}: {what}\n  {spec}\n  {' ' * at}^")
 
 
 class FolderError(InputError):

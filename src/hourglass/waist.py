@@ -231,6 +231,10 @@ class WordWeigher(Protocol):
         """[n, V] rows of SciPy, 0 or more, of a vocabulary of V tokens."""
         ...
 
+    def weigh_queries(self, texts: Sequence[str]) -> Any:
+        """The same of queries, whose inner products with documents are the scores."""
+        ...
+
 
 class BitCoder(Protocol):
     """A system whose vectors are also binary codes."""

@@ -293,3 +293,48 @@ def test_codes_from_nothing_but_the_texts(corpus, tmp_path):
         call(*arguments)
     with pytest.raises(ConfigError, match="from scratch alone"):
         api.fit("binary_paragraph_vector", TEXTS, out=tmp_path / "other", init="minilm")
+
+
+def test_a_system_that_writes_learns_in_two_stages_around_a_causal_model(corpus, causal_folder, tmp_path):
+    import hourglass as hg
+
+    out = tmp_path / "run"
+    arguments = ("fit", "sentencevae", corpus, "--text", "body", "--out", out, "--init", causal_folder / "gpt2")
+    said = json.loads(
+        call(
+            *arguments,
+            *("--steps", 4, "--batch-size", 4, "--set", "max_tokens=24", "--set", "max_sentences=4"),
+            *("--set", "first_stage=1", "--set", "first_batch=8", "--json"),
+        )
+    )
+    assert said["steps"] == 4 and "sentence" in said["held_out"]
+    second = tmp_path / "second"
+    call(
+        *("fit", "sentencevae", corpus, "--text", "body", "--out", second, "--init", out / "model"),
+        *("--steps", 3, "--batch-size", 4),
+    )
+    model = hg.load(second / "model")
+    (text,) = model.generate(["Nobody sings."], max_sentences=2, stop=False)
+    assert text.startswith(" ") and "".join(model.stream("Nobody sings.", max_sentences=2, stop=False)) == text
+
+
+def test_a_model_that_does_not_write_is_refused(corpus, tmp_path):
+    from causal_models import make_readers
+
+    folder = make_readers(tmp_path)
+    result = CliRunner().invoke(
+        app,
+        [
+            "fit",
+            "sentencevae",
+            str(corpus),
+            "--text",
+            "body",
+            "--out",
+            str(tmp_path / "o"),
+            "--init",
+            str(folder / "bert"),
+        ],
+    )
+    assert isinstance(result.exception, ConfigError)
+    assert "its architecture is 'bert'; expected one of gpt2, llama, mistral, opt, qwen2" in str(result.exception)

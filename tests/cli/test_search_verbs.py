@@ -77,6 +77,47 @@ def test_an_index_is_made_and_searched(call, source, encoder, tmp_path):
     assert "2 of 40 documents by bm25 % 5; ms: bm25" in out
 
 
+def test_why_a_document_was_found_is_told(call, indexed):
+    asked = " ".join(DOCUMENTS[7]["body"].split()[:6])
+    code, out, _ = call(
+        "search", indexed, asked, "--top", 2, "--explain", "--pipeline", "bm25 >> rm3 >> bm25 | dense >> rrf"
+    )
+    assert code == 0
+    assert out.startswith("after rm3 the query is: ")
+    said = " ".join(out.split())
+    for line in ("bm25: rank 1 of", "dense: rank ", "rrf: rank 1 of", "near: "):
+        assert line in said
+    code, out, _ = call("search", indexed, asked, "--top", 2, "--explain", "--pipeline", "bm25", "--json")
+    hit = json.loads(out)["hits"][0]
+    (place,) = hit["why"]["places"]
+    assert (place["stage"], place["rank"], place["score"]) == ("bm25", 1, hit["score"])
+    assert sum(term["score"] for term in place["terms"]) == pytest.approx(hit["score"], rel=1e-5)
+    assert hit["why"]["near"] == [] and json.loads(out)["widened"] == []
+    assert "why" not in json.loads(call("search", indexed, asked, "--json")[1])["hits"][0]
+
+
+def test_an_index_holds_vectors_codes_and_tokens_in_one_table(call, source, encoder, tmp_path):
+    folder = tmp_path / "ix"
+    made = ("index", source, "--text", "body", "--out", folder, "--encoder", encoder)
+    code, _, err = call(*made, "--code", "itq", "--bits", 24, "--tokens", encoder, "--token-bits", 4)
+    assert code == 0, err
+    asked = DOCUMENTS[7]["body"]
+    for pipeline in (
+        "hamming % 10 >> dense % 3",
+        "late % 3",
+        "bm25 % 10 >> late % 3",
+        "late >> colbert_prf >> late % 3",
+    ):
+        code, out, err = call("search", folder, asked, "--pipeline", pipeline, "--json")
+        assert code == 0, err
+        assert json.loads(out)["hits"][0]["fields"]["id"] == DOCUMENTS[7]["id"], pipeline
+    code, _, err = call(*made[:5], tmp_path / "no", "--encoder", encoder, "--code", "itq", "--bits", 33)
+    assert (code, "33 bits of 32 numbers by 'itq': expected from 1 to 32" in err) == (2, True)
+    code, _, err = call(*made[:5], tmp_path / "no", "--encoder", "none", "--tokens", encoder, "--token-bits", 3)
+    assert (code, "bits 3: expected one of 1, 2, 4, 8" in err) == (2, True)
+    assert not (tmp_path / "no").exists()
+
+
 def test_an_index_is_changed(call, tmp_path, source):
     folder = tmp_path / "ix"
     assert call("index", source, "--text", "body", "--out", folder, "--encoder", "none")[0] == 0
@@ -98,6 +139,8 @@ def test_what_goes_wrong_is_one_line_and_exit_code_2(call, indexed, source, enco
         ("search", indexed, "red", "--pipeline", "bm26"): "no stage 'bm26' (did you mean 'bm25'?)",
         ("search", indexed, "red", "--pipeline", "bm25(k2=1)"): "settings of bm25 do not fit",
         ("search", indexed, "red", "--pipeline", "splade"): "an index without weights of words",
+        ("search", indexed, "red", "--pipeline", "late"): "an index without vectors of tokens",
+        ("search", indexed, "red", "--pipeline", "hamming"): "an index without binary codes",
         ("search", indexed, "red", "--pipeline", "rrf"): "nothing to fuse",
         ("search", indexed, "red", "--pipeline", "bm25 | dense"): "2 rankings side by side; fuse them first",
         ("search", indexed, "red", "--where", "yeer > 3"): "No field named yeer",
@@ -195,6 +238,15 @@ def test_pipelines_are_compared_with_the_first(call, indexed, judged, tmp_path):
     assert {"documents", "bm25-1.5-0.75", "dense"} <= set(told["bytes_per_document"])
 
 
+def test_the_survey_is_every_pipeline_that_the_index_has_the_parts_for(call, tmp_path, source, judged):
+    hg.index(source, out=tmp_path / "words", encoder=None, text="body", progress=False)
+    arguments = ("evaluate", tmp_path / "words", "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    code, out, _ = call(*arguments, "--survey", "--json")
+    assert code == 0
+    asked = [each["pipeline"] for each in json.loads(out)["pipelines"]]
+    assert asked == ["bm25", "bm25 >> rm3 >> bm25", "bm25 >> ceqe >> bm25"]
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -204,6 +256,7 @@ def test_pipelines_are_compared_with_the_first(call, indexed, judged, tmp_path):
         (("--qrels", "nowhere.tsv"), "nowhere.tsv: no such file"),
         (("--pipeline", "bm25 >> rm3"), "finds nothing by itself"),
         (("--pipeline", "rm3"), "rm3: nothing found yet to learn from"),
+        (("--cross", "some/model"), "for the pipelines of --survey; add it"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(call, indexed, judged, more, said):
@@ -221,6 +274,8 @@ def test_what_cannot_be_evaluated_is_one_line(call, indexed, judged, more, said)
         "bm25 >> rm3(first=2, terms=3) >> bm25",
         "dense >> rocchio(first=2) >> dense",
         "bm25 % 3 >> passages(size=5, stride=3)",
+        "bm25 % 3 >> passages(size=5, stride=3, most=3, middle=random)",
+        "bm25 % 3 >> birch(keep=0.3)",
         "bm25 >> ceqe(ENCODER, first=2) >> bm25",
     ],
 )
@@ -248,6 +303,9 @@ def test_a_system_without_a_network_is_an_encoder_of_an_index(call, source, tmp_
     ("pipeline", "said"),
     [
         ("bm25 >> parade(nowhere)", "pipeline, character 9: nowhere: no PARADE that can be read"),
+        ("bm25 >> duo(nowhere)", "pipeline, character 9: nowhere: no"),
+        ("bm25 >> exits(nowhere)", "pipeline, character 9: nowhere: no EarlyExit that can be read"),
+        ("bm25 >> cedr(nowhere)", "pipeline, character 9: nowhere: no CEDR that can be read"),
         ("bm25(k9=2)", "settings of bm25 do not fit: got an unexpected keyword argument 'k9'"),
         ("bm25(1, k1=2)", "settings of bm25 do not fit: got multiple values for argument 'k1'"),
         ("bm25 >> rm3(first=x) >> bm25", "settings of rm3 do not fit: first='x': a value of another kind is expected"),
@@ -257,3 +315,48 @@ def test_settings_of_a_stage_that_do_not_fit_are_said(call, indexed, pipeline, s
     code, out, err = call("search", indexed, "red", "--pipeline", pipeline)
     assert code == 2 and not out
     assert said in " ".join(err.split())
+
+
+def test_depths_are_chosen_for_a_budget_and_said(call, indexed, judged):
+    spec = "within(bm25 % 20 >> dense, ms=100000) % 3"
+    code, out, _ = call("search", indexed, "red", "--pipeline", spec, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["pipeline"] == "bm25 % 20 >> dense % 3"
+    kept = [path for path in (indexed / "cache").iterdir() if path.name.startswith("costs-")]
+    assert len(kept) == 1
+    made = kept[0].stat().st_mtime_ns
+    arguments = ("evaluate", indexed, "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    code, out, _ = call(*arguments, "--pipeline", spec)
+    assert code == 0
+    assert f"{spec}: bm25 % 20 >> dense % 3" in " ".join(out.split()) and "cost, stage by stage" in out
+    assert kept[0].stat().st_mtime_ns == made  # measured once
+    told = json.loads(call(*arguments, "--pipeline", spec, "--json")[1])
+    assert told["pipelines"][0]["ran"] == "bm25 % 20 >> dense % 3"
+    assert 0 < told["pipelines"][0]["documents_given"]["dense"] <= 20
+    assert not any(name.startswith("costs") for name in told["bytes_per_document"])
+    code, _, err = call("search", indexed, "red", "--pipeline", "within(bm25 >> dense, 0)")
+    assert code == 2 and "with one document each" in err
+    code, _, err = call("search", indexed, "red", "--pipeline", "within(bm25, 5)")
+    assert code == 2 and "no stage scores again" in err
+
+
+def test_pipelines_are_tuned_on_other_queries(call, indexed, judged, tmp_path):
+    index = hg.open_index(indexed)
+    names, texts = index.names([1, 6, 11]), index.texts([1, 6, 11])
+    dev = tmp_path / "dev.tsv", tmp_path / "dev.txt"
+    dev[0].write_text("".join(f"v{i}\t{' '.join(text.split()[:5])}\n" for i, text in enumerate(texts)))
+    dev[1].write_text("".join(f"v{i} 0 {name} 1\n" for i, name in enumerate(names)))
+    arguments = ("evaluate", indexed, "--queries", judged / "queries.jsonl", "--qrels", judged / "qrels.txt")
+    spec = "bm25(k1=[1.5, 0.5]) | dense >> mix([0.5, 1], 1)"
+    code, out, _ = call(*arguments, "--pipeline", "bm25(2, 0.5)", "--pipeline", spec, "--dev", *dev)
+    assert code == 0
+    assert f"{spec}: 5 tried on 3 development queries" in " ".join(out.split())
+    chosen = next(line for line in out.splitlines() if line.startswith("chosen: bm25(k1")).removeprefix("chosen: ")
+    assert call("search", indexed, "red", "--pipeline", chosen)[0] == 0
+    told = json.loads(call(*arguments, "--pipeline", spec, "--dev", *dev, "--json")[1])
+    assert told["tuned"][0]["chosen"] == chosen == told["pipelines"][0]["pipeline"]
+    assert len(told["tuned"][0]["tried"]) == 5
+    code, out, err = call(*arguments, "--dev", judged / "queries.jsonl", judged / "qrels.txt")
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1 and "query 'q0' is among the development queries" in err

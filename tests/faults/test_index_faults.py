@@ -24,12 +24,12 @@ import sys, time
 import hourglass as hg
 from hourglass.uses.search import writing
 writing._TEXTS_AT_ONCE, writing._COMMITTED_AT_ONCE = 20, 40
-shaped = writing._Columns._shaped
+shaped = writing._Columns.shaped
 def slow(self, *given):
     time.sleep(0.05)
     print("batch", flush=True)
     return shaped(self, *given)
-writing._Columns._shaped = slow
+writing._Columns.shaped = slow
 """
 BUILD = SLOW + "hg.index(sys.argv[1], out=sys.argv[2], text='body', encoder=None, progress=False)"
 APPEND = SLOW + "hg.open_index(sys.argv[2]).append(sys.argv[1], text='body', progress=False)"

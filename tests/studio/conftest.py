@@ -1,7 +1,9 @@
-"""A studio that answers, over a workspace whose documents would like to be pages."""
+"""Studios that answer, over a workspace and an index whose documents would like to be pages."""
 
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,43 @@ def hostile(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def address(hostile):
-    """Where a studio over it answers: a process of its own, so that what gradio leaves open ends with it."""
-    command = [sys.executable, Path(studio_workspace.__file__), hostile.folder]
+def indexed(tmp_path_factory, hostile):
+    """The folder of an index of the same documents."""
+    for library in ("lance", "bm25s", "Stemmer"):
+        pytest.importorskip(library)
+    return studio_workspace.index_in(tmp_path_factory.mktemp("indexed"), hostile).folder
+
+
+@contextmanager
+def answering(*folders):
+    """Where a studio over them answers: a process of its own, so that what gradio leaves open ends with it."""
+    command = [sys.executable, Path(studio_workspace.__file__), *folders]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as studio:
         yield studio.stdout.readline().strip()
         studio.terminate()
+
+
+@pytest.fixture(scope="session")
+def address(hostile):
+    with answering(hostile.folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def both_address(hostile, indexed):
+    """Of the workspace with the index."""
+    with answering(hostile.folder, indexed) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def changing(indexed, tmp_path_factory):
+    """The folder of a copy of the index, to be written to."""
+    return Path(shutil.copytree(indexed, tmp_path_factory.mktemp("changing") / "index"))
+
+
+@pytest.fixture(scope="session")
+def index_address(changing):
+    """Of the copy alone."""
+    with answering(changing) as address:
+        yield address

@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,17 @@ def resolve(model: str) -> str:
         first = json.loads(modules.read_text(encoding="utf-8"))[0].get("path", "")
         return str(Path(model) / first)
     return model
+
+
+def local_folder(model: str, hub: Mapping[str, Any]) -> Path:
+    """The folder of a trained model; one of the Hub is downloaded first, by those of the options `hub` that are a download's."""
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+    return Path(snapshot_download(model, **{name: hub[name] for name in names if name in hub}))
 
 
 def open_tokenizer(folder: str) -> Any:

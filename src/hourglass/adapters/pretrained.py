@@ -9,6 +9,7 @@ that can be gone on from as one, for every architecture that heeds it.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +23,9 @@ from hourglass.adapters.huggingface_loading import loading_errors, open_tokenize
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import read_json
 
-Head = Literal["masked", "causal", "seq2seq", "language"]
-"""What a network predicts with: hidden tokens, the next token, or another text; "language": either of the first two (`head_of`)."""
+Head = Literal["masked", "causal", "seq2seq", "language", "score"]
+"""What a network predicts with: hidden tokens, the next token, another text, or scores of a text or a pair; "language": either of
+the first two (`head_of`)."""
 
 _NOT_SETTINGS = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "hourglass"}
 
@@ -107,6 +109,25 @@ def build_network(settings: Mapping[str, Any], head: Head, tokenizer: Any) -> An
     except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"network {kind!r}: transformers cannot build it ({reason})") from None
+
+
+def with_score(network: Any) -> Any:
+    """The network as it is where it gives scores (a sequence classifier), else one with the same body and a new head that gives one."""
+    from transformers import AutoModelForSequenceClassification
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KINDS
+
+    if type(network).__name__ in KINDS.values():
+        return network
+    config = copy.deepcopy(network.config)
+    config.num_labels = 1
+    try:
+        made = AutoModelForSequenceClassification.from_config(config)
+    except ValueError:
+        raise ConfigError(
+            f"{type(network).__name__}: its architecture has no head that gives scores; start from another model"
+        ) from None
+    made.base_model.load_state_dict(body(network).state_dict(), strict=False)
+    return made.to(device=network.device, dtype=network.dtype).train(network.training)
 
 
 def settings_of(network: Any) -> dict[str, Any]:
@@ -231,4 +252,5 @@ def _auto(head: Head, config: Any) -> Any:
         "masked": transformers.AutoModelForMaskedLM,
         "causal": transformers.AutoModelForCausalLM,
         "seq2seq": transformers.AutoModelForSeq2SeqLM,
+        "score": transformers.AutoModelForSequenceClassification,
     }[head_of(config) if head == "language" else head]

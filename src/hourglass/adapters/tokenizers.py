@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+from hourglass.adapters.huggingface_loading import open_tokenizer
 from hourglass.errors import ConfigError
+from hourglass.storage.atomic import atomic_folder
 
 Kind = Literal["wordpiece", "bpe"]
 _SPECIAL = {
@@ -86,6 +89,17 @@ def train_tokenizer(texts: Sequence[str], size: int, kind: Kind) -> Any:
         special_tokens=[(name, made.token_to_id(name)) for name in (first, last)],
     )
     return PreTrainedTokenizerFast(tokenizer_object=made, **{**names, "mask_token": mask})
+
+
+def keep_tokenizer(texts: Sequence[str], size: int, kind: Kind, folder: Path) -> Any:
+    """One that is made of the texts and kept in `folder`; where one is kept there, that one. Raises ConfigError as `train_tokenizer`."""
+    if not folder.exists():
+        made = train_tokenizer(texts, size, kind)
+        if made.unk_token_id is not None and len(made) <= len(made.all_special_ids):
+            raise ConfigError(f"{folder.parent / 'corpus'}: no word is in it often enough for a vocabulary")
+        with atomic_folder(folder) as new:
+            made.save_pretrained(new)
+    return open_tokenizer(str(folder))
 
 
 def _letters(normalizer: Any, texts: Sequence[str]) -> list[str]:

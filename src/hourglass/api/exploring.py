@@ -18,7 +18,8 @@ from hourglass.storage.atomic import read_json, replace_folder
 from hourglass.storage.places import is_url
 from hourglass.systems.interpretable_embeddings import InterpretableEmbeddings, InterpretableEmbeddingsConfig
 from hourglass.training.randomness import seeded
-from hourglass.uses.explore import Workspace, build, engines
+from hourglass.uses import engines
+from hourglass.uses.explore import Workspace, build
 from hourglass.uses.explore.workspace import is_workspace, writing
 
 

@@ -83,11 +83,7 @@ def fit_hasher(method: str, vectors: Array, bits: int | None = None, seed: int =
         raise ConfigError(f"no hashing {method!r}{nearest(method, METHODS)}")
     rows = _checked(vectors)
     n, d = rows.shape
-    bits = d if bits is None else bits
-    if bits < 1 or (method in ("sign", "median") and bits != d) or (method == "itq" and bits > d):
-        raise ConfigError(
-            f"{bits} bits of {d} numbers by {method!r}: expected {'up to ' if method == 'itq' else ''}{d}"
-        )
+    bits = check_bits(method, d, bits)
     if method == "itq" and n < bits:
         raise InputError(f"{n} vectors: expected {bits} or more, one for each bit")
     random = np.random.default_rng(seed)
@@ -102,6 +98,15 @@ def fit_hasher(method: str, vectors: Array, bits: int | None = None, seed: int =
     axes = axes[:, np.argsort(-values, kind="stable")[:bits]]
     turned = rotation((rows - mean) @ axes, random)
     return Hasher(mean.astype(np.float32), (axes @ turned).astype(np.float32))
+
+
+def check_bits(method: str, d: int, bits: int | None = None) -> int:
+    """Bits of a code of vectors of d numbers, d by default; ConfigError for a number that the method does not give."""
+    bits = d if bits is None else bits
+    if bits < 1 or (method in ("sign", "median") and bits != d) or (method == "itq" and bits > d):
+        expected = {"itq": f"from 1 to {d}", "hyperplanes": "1 or more"}.get(method, str(d))
+        raise ConfigError(f"{bits} bits of {d} numbers by {method!r}: expected {expected}")
+    return bits
 
 
 def rotation(rows: Array, random: np.random.Generator, steps: int = _ITQ_STEPS) -> Array:

@@ -26,6 +26,9 @@ def encode(
             help="Weights of words in place of vectors, by a masked language model (a dupmae), a text2token, a retriever with a lexical part, or a SparseEncoder.",
         ),
     ] = False,
+    dtype: Annotated[
+        str, typer.Option(help="To compute vectors in: float32, bfloat16, or auto, which is faster where it can be.")
+    ] = "float32",
     text: Annotated[str | None, typer.Option(help="Column that holds the text (guessed where it is plain).")] = None,
     id: Annotated[str | None, typer.Option(help="Column that names a document (default: id, else the row).")] = None,
     limit: Annotated[int | None, typer.Option(help="Read at most so many texts.")] = None,
@@ -35,7 +38,17 @@ def encode(
     """Write a vector for each text (and its code, of a model that has one), or weights of its words, into one table; texts longer than the model are read in windows."""
     from hourglass import api
 
-    made = api.encode(model, source, to, sparse=sparse, text=text, id=id, limit=limit, force=force)
+    made = api.encode(
+        model,
+        source,
+        to,
+        sparse=sparse,
+        dtype=dtype,  # type: ignore[arg-type]  # checked there
+        text=text,
+        id=id,
+        limit=limit,
+        force=force,
+    )
     if as_json:
         print_json({"model": model, "to": to, **made})
         return

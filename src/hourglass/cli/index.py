@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def index(
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of the index.")],
+    folder: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="The folder of the index, or its URL in an object store.")
+    ],
     source: Annotated[str | None, typer.Argument(help="Texts, as for explore.")] = None,
     encoder: Annotated[
         str | None,
@@ -25,7 +26,18 @@ def index(
         ),
     ] = None,
     sparse: Annotated[str | None, typer.Option(help="Also weights of words by this model, as encode --sparse.")] = None,
-    code: Annotated[str | None, typer.Option(help="Also a binary code of each vector: sign.")] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Also vectors of tokens by this late-interaction model (of ColBERT's kind).")
+    ] = None,
+    token_bits: Annotated[int, typer.Option(help="Of a number of these: 1, 2, 4 or 8.")] = 2,
+    code: Annotated[
+        str | None,
+        typer.Option(
+            help="Also a binary code of each vector: sign, median, hyperplanes, itq, or own (the encoder's).",
+            show_default="own where the encoder has codes",
+        ),
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="Of a code.", show_default="a bit for each number")] = None,
     vectors: Annotated[str | None, typer.Option(help="Column that holds the vectors, as lists of numbers.")] = None,
     similarity: Annotated[
         str | None, typer.Option(help="cosine or dot.", show_default="what the encoder was made for")
@@ -35,6 +47,10 @@ def index(
     stop_words: Annotated[str, typer.Option(help="Language of stop words, or none.")] = "english",
     k1: Annotated[float, typer.Option(help="Of BM25.")] = 1.5,
     b: Annotated[float, typer.Option(help="Of BM25.")] = 0.75,
+    precision: Annotated[str, typer.Option(help="Encoder arithmetic: auto, float32, bfloat16.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="Where a new index is encoded: local, or ray: a cluster whose machines all see --out.")
+    ] = "local",
     text: Annotated[str | None, typer.Option(help="Column that holds the text (guessed where it is plain).")] = None,
     id: Annotated[
         str | None, typer.Option(help="Column that names a document (default: id or _id, else the row).")
@@ -69,7 +85,10 @@ def index(
             out=folder,
             encoder=_language(encoder or "minilm"),
             sparse=sparse,
+            tokens=tokens,
+            token_bits=token_bits,
             code=code,
+            bits=bits,
             vectors=vectors,
             similarity=similarity,  # type: ignore[arg-type]  # checked there
             dtype=dtype,  # type: ignore[arg-type]
@@ -77,6 +96,8 @@ def index(
             stop_words=_language(stop_words),
             k1=k1,
             b=b,
+            precision=precision,  # type: ignore[arg-type]
+            engine=engine,
             force=force,
             **reading,
         )
@@ -119,7 +140,7 @@ def _print(made: SearchIndex, written: int, removed: int, alone: bool | None) ->
     for line in made.trouble:
         out.print(line, markup=False, soft_wrap=True)
     did = ", ".join(f"{number:,} {what}" for number, what in ((written, "written"), (removed, "removed")) if number)
-    kept = "; old versions were kept, somebody reads one" if alone is False else ""
+    kept = "; old versions were kept, somebody reads one, or may" if alone is False else ""
     out.print(
         f"{made.folder}: {len(made):,} documents{f' ({did})' if did else ''}{kept}\n"
         f"hourglass search {made.folder} QUERY",

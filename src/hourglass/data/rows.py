@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -164,12 +165,35 @@ def text_files(texts: Iterable[Place], folder: str) -> Iterator[Row]:
 
 
 def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
-    """Rows of Arrow record batches."""
+    """Rows of Arrow record batches; a list of floating-point numbers is a NumPy array in the memory of its batch."""
     number = 0
     for batch in batches:
-        for row in batch.to_pylist():
+        vectors = {}
+        for place, field in enumerate(batch.schema):
+            parts = _vectors(batch.column(place))
+            if parts is not None:
+                vectors[field.name] = parts
+                batch = batch.set_column(place, field.name, pa.nulls(len(batch)))
+        for place, row in enumerate(batch.to_pylist()):
             number += 1
+            row.update((name, parts[place]) for name, parts in vectors.items())
             yield number, row, None
+
+
+def _vectors(column: pa.Array) -> list[np.ndarray[Any, Any] | None] | None:
+    """The lists of a column of lists of floating-point numbers; None for a column of another kind, or with holes in a list."""
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return None
+    if not pa.types.is_floating(kind.value_type) or column.values.null_count:
+        return None
+    numbers = column.values.to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(kind):
+        ends = (column.offset + np.arange(len(column) + 1)) * kind.list_size
+    else:
+        ends = column.offsets.to_numpy()
+    there = column.is_valid().to_pylist()
+    return [numbers[a:b] if valid else None for a, b, valid in zip(ends[:-1].tolist(), ends[1:].tolist(), there)]
 
 
 def parquet(stream: BinaryIO, name: str) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from hourglass.data import files, rows
@@ -30,7 +31,12 @@ _BATCH_BYTES = 64 * 2**20
 
 
 def open_texts(
-    source: Any, *, text: str | None = None, id: str | None = None, require: Sequence[str] = ()
+    source: Any,
+    *,
+    text: str | None = None,
+    id: str | None = None,
+    vectors: str | None = None,
+    require: Sequence[str] = (),
 ) -> TextSource:
     """Open a source of texts.
 
@@ -39,12 +45,13 @@ def open_texts(
              "owner/name" or "owner/name:split", a pandas / polars / Arrow table, a data set, or a list of texts or dicts
     text     column that holds the text; guessed where it is plain
     id       column that names a document; default "id" where there is one
+    vectors  column whose lists of numbers stay lists; in the others they become text
     require  further columns that must be there
 
     Raises SourceError in one line for what cannot be read; a standard input or table is read once only.
     """
     name, read = read_rows(source, text)
-    return TextSource(name, read, text, id, require)
+    return TextSource(name, read, text, id, require, vectors)
 
 
 class TextSource:
@@ -56,9 +63,15 @@ class TextSource:
     """
 
     def __init__(
-        self, name: str, read: Callable[[], Iterator[Row]], text: str | None, id: str | None, require: Sequence[str]
+        self,
+        name: str,
+        read: Callable[[], Iterator[Row]],
+        text: str | None,
+        id: str | None,
+        require: Sequence[str],
+        vectors: str | None = None,
     ) -> None:
-        self.name = name
+        self.name, self._vectors = name, vectors
         self.report = ReadReport(name)
         self._limit: int | None = None
         self._sample: tuple[int, int] | None = None
@@ -206,6 +219,9 @@ class TextSource:
         arrays = []
         for column, kind in kinds.items():
             values = [row.get(column) for row in batch]
+            if column == self._vectors:
+                arrays.append(_lists(values))
+                continue
             if pa.types.is_string(kind):
                 arrays.append(pa.array([_as_text(value) for value in values], kind))
                 continue
@@ -344,9 +360,23 @@ def _kind(values: Sequence[Any]) -> pa.DataType:
     return kind if plain else pa.string()
 
 
+def _lists(values: Sequence[Any]) -> pa.Array:
+    """Lists of numbers; text where one of them is none."""
+    widths = {len(value) if isinstance(value, np.ndarray) else 0 for value in values}
+    if len(widths) == 1 and 0 not in widths:
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(values)), widths.pop())
+    values = [value.tolist() if isinstance(value, np.ndarray) else value for value in values]
+    try:
+        return pa.array(values, pa.list_(pa.float64()))
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return pa.array([_as_text(value) for value in values], pa.string())
+
+
 def _as_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, (dict, list, tuple)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)

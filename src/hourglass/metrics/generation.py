@@ -140,11 +140,6 @@ def trimmed_mean(values: Array, share: float = 0.05) -> float:
     return float(ordered[cut : len(ordered) - cut].mean())
 
 
-def bits_per_byte(nats: Array, texts: Sequence[str]) -> float:
-    """From -log p of whole texts [n], in nats: what a model needs for a byte of them, whatever its tokens are."""
-    return float(np.sum(nats)) / math.log(2) / max(1, sum(len(text.encode()) for text in texts))
-
-
 def mauve(written: Array, real: Array, seeds: Sequence[int] = (0, 1, 2)) -> Estimate:
     """How alike two sets of texts are, by vectors of them [n, d], [m, d] (Pillutla et al. 2021): from 0 to 1; 1: the same.
 

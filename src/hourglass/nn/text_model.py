@@ -37,11 +37,10 @@ from hourglass.adapters.pretrained import (
     settings_of,
 )
 from hourglass.adapters.sentence_transformers_files import write_dense_files
-from hourglass.adapters.tokenizers import Kind, train_tokenizer
+from hourglass.adapters.tokenizers import Kind, keep_tokenizer, train_tokenizer
 from hourglass.errors import ConfigError, SourceError
 from hourglass.nn.attention import Attention, attention_mask, places
 from hourglass.nn.text_system import TextSystem
-from hourglass.storage.atomic import atomic_folder
 from hourglass.waist import Batch, WaistConfig
 
 Pooling = Literal["cls", "mean", "weightedmean", "lasttoken"]
@@ -147,14 +146,8 @@ class TextModel(TextSystem):
 
     def with_corpus(self, texts: Sequence[str], folder: Path, vocabulary: int) -> Self:
         """The system with a tokenizer of the corpus."""
-        place = folder / "tokenizer"
-        if not place.exists():
-            made = train_tokenizer(texts, vocabulary, self.vocabulary)
-            if made.unk_token_id is not None and len(made) <= len(made.all_special_ids):
-                raise ConfigError(f"{folder / 'corpus'}: no word is in it often enough for a vocabulary")
-            with atomic_folder(place) as new:
-                made.save_pretrained(new)
-        return type(self)(self.config, loading.open_tokenizer(str(place)))
+        tokenizer = keep_tokenizer(texts, vocabulary, self.vocabulary, folder / "tokenizer")
+        return type(self)(self.config, tokenizer)
 
     # Texts to tensors -----------------------------------------------------------------------------
 
@@ -268,14 +261,7 @@ vectors = SentenceTransformer("DIR").encode(["a text", "another"])"""
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **hub: Any) -> Self:
-        folder = Path(model_id)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            options = {
-                k: hub[k] for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in hub
-            }
-            folder = Path(snapshot_download(model_id, **options))
+        folder = loading.local_folder(model_id, hub)
         config = cls.Config.from_dict(settings_in(folder, cls.system_name()))
         model = cls(config, *load_network(str(folder), cls.head))
         load_beside(folder, model, model._beside())

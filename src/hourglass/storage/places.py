@@ -7,14 +7,19 @@ with place.replaced() as stream: ...     # what was there stays until the new fi
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
+from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
 from hourglass.errors import HourglassError, SourceError
@@ -47,8 +52,7 @@ class Place:
         if not is_url(name):
             return cls(name, str(Path(name).expanduser()), LocalFileSystem())
         with reaching(name):
-            files, path = fsspec.core.url_to_fs(name)
-            return cls(name, path, files)
+            return cls(name, *_found(name))
 
     def __str__(self) -> str:
         return self.name
@@ -91,6 +95,25 @@ class Place:
             return Path(self.path).open("rb") if self.is_local else cast(BinaryIO, self.files.open(self.path, "rb"))
 
     @contextmanager
+    def fetched(self) -> Iterator[Path]:
+        """The file on this machine: itself, or a copy that is there for a while; FileNotFoundError where there is none."""
+        if self.is_local:
+            yield Path(self.files._strip_protocol(self.path))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / Path(self.path).name
+            with self.open() as stream:
+                copy.write_bytes(stream.read())
+            yield copy
+
+    def keep(self, save: Callable[[Path], object]) -> None:
+        """Put here what `save` writes to a path."""
+        with tempfile.TemporaryDirectory() as folder, self.replaced() as stream:
+            path = Path(folder) / Path(self.path).name
+            save(path)
+            stream.write(path.read_bytes())
+
+    @contextmanager
     def replaced(self) -> Iterator[BinaryIO]:
         """A stream to write the file to, which is there, in the place of an older one, once all went well."""
         if self.is_local:
@@ -98,6 +121,14 @@ class Place:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path) as temporary, temporary.open("wb") as stream:
                 yield stream
+            return
+        if isinstance(self.files, ArrowFSWrapper):
+            # Its streams cannot be given up once they are open.
+            with tempfile.TemporaryFile() as held:
+                yield cast(BinaryIO, held)
+                held.seek(0)
+                with reaching(self.name), self.files.open(self.path, "wb") as stream:
+                    shutil.copyfileobj(held, stream)
             return
         with reaching(self.name):
             self.files.makedirs(self.files._parent(self.path), exist_ok=True)
@@ -110,6 +141,28 @@ class Place:
         with reaching(self.name):
             stream.close()
             stream.commit()
+
+
+def _found(name: str) -> tuple[str, fsspec.AbstractFileSystem]:
+    """(path, its file system) of a URL: by fsspec's own, and s3:// by Arrow's where s3fs is not installed."""
+    try:
+        files, path = fsspec.core.url_to_fs(name)
+    except ImportError:
+        if not name.lower().startswith("s3://"):
+            raise
+        return name[len("s3://") :], ArrowFSWrapper(_s3(os.environ.get("AWS_ENDPOINT_URL")))
+    return path, files
+
+
+@lru_cache
+def _s3(endpoint: str | None) -> Any:
+    """Credentials and region are found as Amazon's clients find them; its own servers are meant where no other is named."""
+    from pyarrow.fs import S3FileSystem
+
+    if endpoint is None:
+        return S3FileSystem()
+    scheme, _, host = endpoint.rpartition("://")
+    return S3FileSystem(endpoint_override=host, scheme=scheme or "https")
 
 
 @contextmanager

@@ -6,17 +6,20 @@ hg.Studio("reviews").run()
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hourglass import api
-from hourglass.errors import MissingExtra
+from hourglass.errors import ConfigError, MissingExtra
 from hourglass.studio import server
-from hourglass.studio.views import style
+from hourglass.studio.views import head, style
+from hourglass.uses.search.layout import is_index
 
 if TYPE_CHECKING:
     import gradio as gr
 
+    from hourglass.studio.library import Library
     from hourglass.uses.explore import Workspace
 
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
@@ -24,16 +27,29 @@ SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "A
 
 
 class Studio:
-    """A finished workspace in the browser.
+    """A finished workspace, a search index, or both in the browser.
 
-    host  where it listens: this machine alone, unless told otherwise
-    port  0 takes one that is free
+    folder     of a workspace or of an index
+    index      of an index, beside a workspace: the concepts of a document that is in both, by its id and its text, are shown
+    pipelines  three at most with which the search page begins, by default that of the index; of the models that a stage may name,
+               only the index's own and those named here are opened
+    host       where it listens: this machine alone, unless told otherwise
+    port       0 takes one that is free
 
-    Raises FolderError where there is no finished workspace, ConfigError for a port in use, MissingExtra without gradio.
+    Raises FolderError where there is neither, ConfigError for a port in use or a pipeline that cannot be read, MissingExtra without
+    gradio.
     """
 
-    def __init__(self, folder: str | Path, *, host: str = "127.0.0.1", port: int = 7860) -> None:
-        workspace = api.open(folder)
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        index: str | Path | None = None,
+        pipelines: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        port: int = 7860,
+    ) -> None:
+        workspace, searched = _opened(folder, index, bool(pipelines))
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read where gradio is imported
         try:
             import gradio
@@ -45,7 +61,9 @@ class Studio:
         self._socket = server.listen(host, port)
         self.address = server.address(self._socket)
         try:
-            app = server.application(pages(workspace), host, theme=_theme(), css=style())
+            app = server.application(
+                pages(workspace, _library(searched, pipelines)), host, theme=_theme(), css=style(), head=head()
+            )
         except BaseException:
             self._socket.close()
             raise
@@ -63,13 +81,32 @@ class Studio:
         self._server.should_exit = True
 
 
-def pages(workspace: Workspace) -> gr.Blocks:
+def _opened(
+    folder: str | Path, index: str | Path | None, searching: bool
+) -> tuple[Workspace | None, str | Path | None]:
+    """(the workspace, the folder of the index) that there are."""
+    if not is_index(Path(folder)):
+        if searching and index is None:
+            raise ConfigError("pipelines are of an index; name one beside the workspace")
+        return api.open(folder), index
+    if index is not None:
+        raise ConfigError(f"{folder}: is an index itself; another can only stand beside a workspace")
+    return None, folder
+
+
+def _library(folder: str | Path | None, pipelines: Sequence[str]) -> Library | None:
+    from hourglass.studio.library import Library  # who looks at a workspace does not wait for what searches
+
+    return None if folder is None else Library(folder, pipelines)
+
+
+def pages(workspace: Workspace | None, library: Library | None) -> gr.Blocks:
     """All pages, each under its tab. The first is made here, the others when they are first opened."""
     import gradio as gr
 
     from hourglass.studio import concepts, differences, documents, find, live, map, overview, together
     from hourglass.studio.corpus import Corpus
-    from hourglass.studio.shell import Shell
+    from hourglass.studio.shell import Shell, html
 
     tabs: list[tuple[str, str, Any]] = [
         ("overview", "Overview", overview),
@@ -81,13 +118,24 @@ def pages(workspace: Workspace) -> gr.Blocks:
         ("find", "Find", find),
         ("live", "Live", live),
     ]
-    with gr.Blocks(title=f"Hourglass · {workspace.folder.resolve().name}", analytics_enabled=False) as blocks:
+    opened = workspace if workspace is not None or library is None else library.index
+    assert opened is not None
+    name = Path(opened.folder).resolve().name
+    with gr.Blocks(title=f"Hourglass · {name}", analytics_enabled=False) as blocks:
         document, concept = gr.State(None), gr.State(None)
         with gr.Tabs(elem_id="pages") as all_tabs:
-            shell = Shell(Corpus(workspace), all_tabs, document, concept)
-            for id, name, page in tabs:
-                with gr.Tab(name, id=id, elem_id=f"page-{id}") as tab:
+            shell = None if workspace is None else Shell(Corpus(workspace), all_tabs, document, concept)
+            for id, title, page in tabs if shell is not None else ():
+                with gr.Tab(title, id=id, elem_id=f"page-{id}") as tab:
                     page.build(shell, tab)
+            if library is not None:
+                from hourglass.studio import index, search
+
+                corpus, made = (None, html) if shell is None else (shell.corpus, shell.html)
+                with gr.Tab("Search", id="search", elem_id="page-search"):
+                    search.build(library, corpus, made)
+                with gr.Tab("Index", id="index", elem_id="page-index") as tab:
+                    index.build(library, made, tab)
     return blocks
 
 

@@ -5,7 +5,7 @@ The corpus stays on disk. What is kept in memory has one number a document at mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from threading import Lock
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hourglass.errors import InputError
 from hourglass.uses.explore.diff import SMALLEST
 from hourglass.uses.explore.overview import snippet, telling
-from hourglass.uses.explore.scores import strengths, word_scores
+from hourglass.uses.explore.scores import LEVEL, feature_rows, strengths, word_scores
 
 if TYPE_CHECKING:
     from hourglass.uses.explore import Correlations, Found, Workspace
@@ -162,6 +164,37 @@ class Corpus:
         row = self.workspace.rows([position], names).to_pylist()[0] if names else {}
         return {name: snippet(str(value), 80) for name, value in row.items() if value not in (None, "")}
 
+    def positions_of(self, ids: Sequence[str], texts: Sequence[str]) -> list[int | None]:
+        """Where documents stand that have these ids and these texts; None for what the workspace does not have so.
+
+        The text counts too: ids may be no more than the rows of two sources.
+        """
+        found = pc.index_in(pa.array([str(id) for id in ids], pa.string()), self._ids).to_pylist()
+        there = sorted({position for position in found if position is not None})
+        if not there:
+            return found
+        read = self.workspace.rows(there, [self.workspace.text_column]).column(0).to_pylist()
+        own = dict(zip(there, map(str, read)))
+        return [position if own.get(position) == text else None for position, text in zip(found, texts)]
+
+    @cached_property
+    def _ids(self) -> pa.Array:
+        return pa.array(self.workspace.column("_id"), pa.string())
+
+    def concepts(self, positions: Sequence[int]) -> dict[int, list[tuple[int, str, float]]]:
+        """The named concepts that documents have, those that tell most of them first: (feature, name, strength from 0 to 1)."""
+        rows = np.unique(np.asarray(positions, np.int64))
+        if not len(rows):
+            return {}
+        strength = feature_rows(self.workspace, rows)
+        named = self.workspace.features["label"].notna().to_numpy()
+        made = {}
+        for i, position in enumerate(rows.tolist()):
+            inside = slice(strength.indptr[i], strength.indptr[i + 1])
+            pairs = zip(strength.indices[inside].tolist(), strength.data[inside].tolist())
+            made[position] = self._most_telling({f: s for f, s in pairs if s > LEVEL and named[f]})
+        return made
+
     # One feature, one word -----------------------------------------------------------------------------
 
     def _strength(self, feature: int) -> Array:
@@ -221,11 +254,15 @@ class Corpus:
             tokens.append(Token(shown[max(at, start) : end], fires))
             at = max(at, end)
         tokens.append(Token(shown[at:], ()))
+        unnamed = len(np.unique(indices[kept & ~named[indices]]))
+        return Reading(tokens, self._most_telling(best), len(text) - len(shown), unnamed)
+
+    def _most_telling(self, strength: Mapping[int, float]) -> list[tuple[int, str, float]]:
+        """(feature, name, strength from 0 to 1) of named features of a text, those that tell most of it first."""
+        table = self.workspace.features
         # A name made of words that nearly every document has tells less than its strength.
         worth = {
             f: min(s, 1.5) * (1 - float(table["common"].iloc[f])) * float(table["score"].iloc[f])
-            for f, s in best.items()
+            for f, s in strength.items()
         }
-        order = sorted(best, key=lambda f: -worth[f])
-        unnamed = len(np.unique(indices[kept & ~named[indices]]))
-        return Reading(tokens, [(f, self.label(f), min(1.0, best[f])) for f in order], len(text) - len(shown), unnamed)
+        return [(f, self.label(f), min(1.0, strength[f])) for f in sorted(strength, key=lambda f: -worth[f])]

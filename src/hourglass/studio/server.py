@@ -151,7 +151,7 @@ class _Guard:
 
 
 def application(blocks: gr.Blocks, host: str, **look: Any) -> Any:
-    """The web application around the pages; `look` are gradio's theme and css."""
+    """The web application around the pages; `look` are gradio's theme, css and head."""
     import fastapi
     import gradio as gr
     import plotly

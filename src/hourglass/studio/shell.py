@@ -31,7 +31,7 @@ class Shell:
 
     def html(self, value: str = "", **settings: Any) -> gr.HTML:
         """A view; its links to documents and concepts lead there, other clicks come as `click` with a message."""
-        made = gr.HTML(value, js_on_load=script(), elem_classes=["view"], **settings)
+        made = html(value, **settings)
         self._lead(made)
         return made
 
@@ -57,6 +57,11 @@ class Shell:
         except HourglassError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return gr.Tabs(selected="documents"), position, gr.skip()
+
+
+def html(value: str = "", **settings: Any) -> gr.HTML:
+    """A view from which nothing leads to another page; clicks come as `click` with a message."""
+    return gr.HTML(value, js_on_load=script(), elem_classes=["view"], **settings)
 
 
 def told(outputs: int = 1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

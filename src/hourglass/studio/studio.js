@@ -14,6 +14,17 @@ element.addEventListener("change", event => {
   if (field && field.value !== "" && Number.isFinite(weight)) to({weight: [Number(field.dataset.weight), weight]});
 });
 
+// A document that is open beside the others is closed by Escape, and what is in it is read first.
+const close = () => element.querySelector(".drawer .close");
+document.addEventListener("keydown", event => { if (event.key === "Escape" && close()) tell(close()); });
+watch("value", () => close()?.focus());
+
+// The same document in several columns.
+element.addEventListener("mouseover", event => {
+  const row = event.target.closest(".result.shared")?.dataset.row;
+  for (const result of element.querySelectorAll(".result.shared")) result.classList.toggle("same", result.dataset.row === row);
+});
+
 // A text token by token: what fires where.
 let kept = null, chosen = null;
 const box = () => element.querySelector(".reading");

@@ -27,6 +27,19 @@ def points(share: float) -> str:
     return f"{'+' if share > 0 else '−' if share < 0 else ''}{abs(100 * share):.0f}"
 
 
+def size(number: int) -> str:
+    """Bytes: 1234567 as "1.2 MB"."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= factor:
+            return f"{number / factor:.{1 if number < 100 * factor else 0}f} {unit}"
+    return f"{number} bytes"
+
+
+def duration(ms: float) -> str:
+    """Milliseconds: "0.3 ms", "14 ms", "2.1 s"."""
+    return f"{ms / 1000:,.1f}\u00a0s" if ms >= 1000 else f"{ms:.{1 if ms < 10 else 0}f}\u00a0ms"
+
+
 def colour(group: int) -> str:
     """Of a group by its place, the largest first; as the report colours it."""
     return (
@@ -47,7 +60,7 @@ def _macros() -> Any:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    page.filters.update(percent=percent, points=points, number=lambda n: f"{n:,}")
+    page.filters.update(percent=percent, points=points, size=size, duration=duration, number=lambda n: f"{n:,}")
     page.globals.update(colour=colour)
     return page.get_template("views.html.jinja").module
 
@@ -64,9 +77,20 @@ def style() -> str:
     return look() + _beside("studio.css")
 
 
+def head() -> str:
+    """The look once more for the head of the page: gradio puts a class before every rule, after which none for dark screens is
+    one of the page itself."""
+    return f"<style>{look()}</style>"
+
+
 def script() -> str:
     """What runs beside a view: sends clicks on, marks tokens."""
     return _beside("studio.js")
+
+
+def menu_script() -> str:
+    """What shows a menu under text boxes."""
+    return _beside("menu.js")
 
 
 def figure_script() -> str:

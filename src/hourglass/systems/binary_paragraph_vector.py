@@ -19,7 +19,7 @@ Differences from the paper:
 - a document's loss is the mean over its words, all documents weigh the same, and Adam moves them where the authors take SGD;
 - subsampling weighs words instead of leaving some out at random;
 - how DM joins code and words is our choice (`combine`); at each step it learns `draws` words of a document;
-- no hierarchical softmax; sampled softmax draws by unigram ** 0.75 with importance weights, with the exact weight of the word itself;
+- sampled softmax draws by unigram ** 0.75 with importance weights, with the exact weight of the word itself;
 - texts that are equal are one document.
 """
 
@@ -40,11 +40,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hourglass.adapters.huggingface_loading import local_folder
 from hourglass.errors import ConfigError, FolderError, SourceError
+from hourglass.nn.logistic_sums import logistic_sums
 from hourglass.nn.text_system import TextSystem
 from hourglass.storage.atomic import read_json
 from hourglass.systems.binary_paragraph_vector_parts import (
     Array,
+    Draws,
+    Tree,
+    against_draws,
     as_bytes,
     kept_share,
     minimum,
@@ -72,7 +77,8 @@ class BinaryParagraphVectorConfig(WaistConfig):
     bits        of a code
     binarise    "round"; for comparison "none" (a sigmoid, rounded afterwards), "noise" (of `sigma`, before the sigmoid) or
                 "bernoulli" (a bit is 1 with the sigmoid's probability); the code is rounded in all
-    objective   "full" softmax, "sampled" softmax or "negative" sampling, the latter two with `negatives` draws
+    objective   "full" softmax; "sampled" softmax, against `negatives` draws (64) for a whole step; "negative" sampling, against
+                so many (5) for each word; "hierarchical" softmax, by a Huffman tree
     dropout     of the code, or of the real vector
     l2          weight of the squared length of a document's vector
     subsample   t above; 0: words weigh as often as they stand there
@@ -90,8 +96,8 @@ class BinaryParagraphVectorConfig(WaistConfig):
     width: int = 300
     binarise: Literal["round", "none", "noise", "bernoulli"] = "round"
     sigma: float = 4.0
-    objective: Literal["full", "sampled", "negative"] = "full"
-    negatives: int = 64
+    objective: Literal["full", "sampled", "negative", "hierarchical"] = "full"
+    negatives: int | None = None
     dropout: float = 0.7
     l2: float = 0.01
     subsample: float = 1e-4
@@ -140,7 +146,6 @@ class BinaryParagraphVectorConfig(WaistConfig):
         for name in (
             "bits",
             "width",
-            "negatives",
             "words",
             "min_count",
             "word_width",
@@ -150,6 +155,8 @@ class BinaryParagraphVectorConfig(WaistConfig):
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 1 or more")
+        if self.negatives is not None and self.negatives < 1:
+            raise ConfigError(f"negatives {self.negatives}: expected 1 or more")
         for name in ("sigma", "l2", "subsample"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a number, 0 or more")
@@ -166,6 +173,11 @@ class BinaryParagraphVectorConfig(WaistConfig):
         return self.bits if self.latent == "binary" else self.width
 
     @property
+    def drawn(self) -> int:
+        """Words that others are drawn against."""
+        return self.negatives or (5 if self.objective == "negative" else 64)
+
+    @property
     def hidden(self) -> int:
         """Numbers of what words are predicted from, the words around left out."""
         return self.width if self.latent == "real" else self.bits
@@ -175,7 +187,7 @@ _CHOICES = {
     "model": ("dbow", "dm"),
     "latent": ("binary", "real", "real_binary"),
     "binarise": ("round", "none", "noise", "bernoulli"),
-    "objective": ("full", "sampled", "negative"),
+    "objective": ("full", "sampled", "negative", "hierarchical"),
     "combine": ("concat", "sum"),
     "stop_words": ("english", "none"),
 }
@@ -222,6 +234,8 @@ class BinaryParagraphVector(TextSystem):
         self._row: dict[int, int] = {}
         self._read: dict[int, tuple[Array, Array]] = {}
         self._keep = np.empty(0)
+        self._tree: Tree | None = None
+        self._draws = Draws(np.ones(1))
 
     @property
     def width(self) -> int:
@@ -260,17 +274,25 @@ class BinaryParagraphVector(TextSystem):
         self.spelled = torch.frombuffer(bytearray("\n".join(self._words).encode()), dtype=torch.uint8).to(device)
         self.hashes = torch.tensor(sorted(seen), device=device)
         self._row = {number: row for row, number in enumerate(sorted(seen))}
-        size = len(kept)
+        size = self._rows_for(len(kept))
         self.documents.data = 0.1 * torch.randn(len(seen), config.size, device=device)
         self.out.data = 0.01 * torch.randn(size, self.out.shape[1], device=device)
-        # Of negative sampling a logit is no log probability: it starts at 0.
-        unigram = self.counts / self.counts.sum()
-        self.bias.data = torch.zeros(size, device=device) if config.objective == "negative" else unigram.log()
+        # Only of a softmax over all words a logit is a log probability; the others start at 0.
+        whole = config.objective in ("full", "sampled")
+        self.bias.data = (self.counts / self.counts.sum()).log() if whole else torch.zeros(size, device=device)
         if self.around is not None:
-            self.around.data = 0.01 * torch.randn(size, self.around.shape[1], device=device)
+            self.around.data = 0.01 * torch.randn(len(kept), self.around.shape[1], device=device)
+
+    def _rows_for(self, words: int) -> int:
+        """Rows of `out`: of a hierarchical softmax the inner nodes of its tree."""
+        return max(1, words - 1) if self.config.objective == "hierarchical" else words
 
     def _know(self, words: list[str]) -> None:
         self._words, self._number = words, {word: number for number, word in enumerate(words)}
+        if self.config.objective == "hierarchical":
+            self._tree = Tree(self.counts.tolist()[: len(words)])
+        if self.config.objective == "negative" and words:
+            self._draws = Draws(self.counts.cpu().numpy().astype(float) ** _NOISE)
         self._read, self._keep = {}, kept_share(self.counts.cpu().numpy()[: len(words)], self.config.subsample)
 
     def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
@@ -376,6 +398,8 @@ class BinaryParagraphVector(TextSystem):
             return (
                 torch.logsumexp(hidden @ self.out.T + self.bias, 1) * weights.sum(1) - (hidden * named).sum(1) - biases
             )
+        if self.config.objective == "hierarchical" or (self.config.objective == "negative" and learning):
+            return self._logistic(hidden, batch, learning)
         read = hidden[:, None]
         if self.around is not None:
             read = self._with_words(hidden, batch["around"])
@@ -385,9 +409,30 @@ class BinaryParagraphVector(TextSystem):
                 each = torch.logsumexp(read @ self.out.T + self.bias, -1) - named
             case "sampled":
                 each = self._all_logits(read, ids, named, learning) - named
-            case _:
-                each = F.softplus(-named) + self._against(read, learning)
+            case _:  # negative sampling as it is on average
+                others = F.softplus(read @ self.out.T + self.bias) @ self._noise - self._noise[ids] * F.softplus(named)
+                each = F.softplus(-named) + self.config.drawn * others
         return (each * weights).sum(1)
+
+    def _logistic(self, hidden: Tensor, batch: Batch, learning: bool) -> Tensor:
+        """[n] of each document, of few rows for each of its words."""
+        ids, weights = batch["ids"], batch["weights"]
+        there = weights > 0
+        words, shares = ids[there], weights[there]
+        if self._tree is not None:
+            targets = self._tree.targets(words, shares)
+        else:
+            targets = against_draws(words, shares, self._draws, self.config.drawn)
+        if self.around is None:
+            owners, read = there.nonzero()[:, 0], hidden
+        else:
+            owners = torch.arange(len(words), device=ids.device)
+            read = self._with_words(hidden, batch["around"])[there]
+        counts = targets.counts.new_zeros(len(read)).index_add(0, owners, targets.counts)
+        ends = F.pad(counts.cumsum(0), (1, 0))
+        out, bias = (self.out, self.bias) if learning else (self.out.detach(), self.bias.detach())
+        losses = logistic_sums(read.float(), out, bias, *targets[:3], ends)
+        return losses if self.around is None else losses.new_zeros(len(ids)).index_add(0, there.nonzero()[:, 0], losses)
 
     def _with_words(self, hidden: Tensor, around: Tensor) -> Tensor:
         assert self.around is not None
@@ -406,19 +451,11 @@ class BinaryParagraphVector(TextSystem):
         """[n, L] log of the sum over all words of exp(logit); while learning by a sum over draws that is right on average."""
         if not learning:
             return torch.logsumexp(read @ self.out.T + self.bias, -1).expand(named.shape)
-        draws = torch.multinomial(self._noise, self.config.negatives, replacement=True)
-        logits = read @ self.out[draws].T + self.bias[draws] - (self.config.negatives * self._noise[draws]).log()
+        draws = torch.multinomial(self._noise, self.config.drawn, replacement=True)
+        logits = read @ self.out[draws].T + self.bias[draws] - (self.config.drawn * self._noise[draws]).log()
         hits = ids[..., None] == draws  # the word itself counts once, exactly
         logits = logits.expand(*ids.shape, -1).masked_fill(hits, -torch.inf)
         return torch.logsumexp(torch.cat([named[..., None], logits], -1), -1)
-
-    def _against(self, read: Tensor, learning: bool) -> Tensor:
-        """[n, L or 1] sum over draws of -log sigmoid(-logit); what it is on average unless `learning`."""
-        k = self.config.negatives
-        if not learning:
-            return k * (F.softplus(read @ self.out.T + self.bias) @ self._noise)
-        draws = torch.multinomial(self._noise, k, replacement=True)
-        return F.softplus(read @ self.out[draws].T + self.bias[draws]).sum(-1)
 
     # A vector for any text ------------------------------------------------------------------------
 
@@ -497,14 +534,7 @@ class BinaryParagraphVector(TextSystem):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, config: Any = None, **hub: Any) -> Self:
-        folder = Path(model_id)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            options = {
-                k: hub[k] for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in hub
-            }
-            folder = Path(snapshot_download(model_id, **options))
+        folder = local_folder(model_id, hub)
         values = read_json(folder / "config.json")
         if (system := values.pop("system", None)) != cls.system_name():
             raise FolderError(f"{folder / 'config.json'}: holds the system {system!r}, expected {cls.system_name()!r}")
@@ -513,7 +543,7 @@ class BinaryParagraphVector(TextSystem):
             words = (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1]
             weights = load_file(folder / "model.safetensors")
             weights["spelled"] = torch.frombuffer(bytearray("\n".join(words).encode()), dtype=torch.uint8)
-            if len(words) != len(weights["out"]):
+            if model._rows_for(len(words)) != len(weights["out"]):
                 raise RuntimeError(f"{len(words):,} words for {len(weights['out']):,} rows")
             weights |= {"documents": model.documents.data, "hashes": model.hashes}
             model.load_state_dict(weights)

@@ -1,12 +1,13 @@
-"""What Binary Paragraph Vector makes of texts, its straight-through rounding, and how a vector is inferred."""
+"""What Binary Paragraph Vector makes of texts and of words, its straight-through rounding, and how a vector is inferred."""
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -90,6 +91,88 @@ def windows(ordered: Sequence[Array], keep: Array, draws: int, window: int, *, a
         ids[i, :n], weights[i, :n] = words[places], shares
         around[i, :n] = torch.where(inside, words[near.clamp(0, len(words) - 1)], -1)
     return {"ids": ids, "weights": weights, "around": around}
+
+
+class Targets(NamedTuple):
+    """Rows of a matrix, labels 1 or -1 and weights [m], `counts` [words] of them for each word: what a logistic loss says of words."""
+
+    rows: Tensor
+    labels: Tensor
+    weights: Tensor
+    counts: Tensor
+
+
+@final
+class Draws:
+    """Numbers drawn in proportion to `weights` [V], each for two random numbers (Walker's alias method, 1977)."""
+
+    def __init__(self, weights: Array) -> None:
+        own = weights / weights.sum() * len(weights)
+        other = np.arange(len(weights))
+        small, large = list(np.flatnonzero(own < 1)), list(np.flatnonzero(own >= 1))
+        while small and large:
+            low, high = small.pop(), large[-1]
+            other[low] = high
+            own[high] -= 1 - own[low]
+            if own[high] < 1:
+                small.append(large.pop())
+        own[[*small, *large]] = 1  # what is left differs from 1 by rounding
+        self._own, self._other = torch.from_numpy(own.astype(np.float32)), torch.from_numpy(other)
+
+    def draw(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        own, other = self._own.to(device), self._other.to(device)
+        places = torch.randint(len(own), shape, device=device)
+        return torch.where(torch.rand(shape, device=device) < own[places], places, other[places])
+
+
+def against_draws(ids: Tensor, weights: Tensor, noise: Draws, negatives: int) -> Targets:
+    """Negative sampling: each of the words `ids` [words] against so many drawn; one that is the word itself counts nothing."""
+    draws = noise.draw((len(ids), negatives), ids.device)
+    labels = torch.full((len(ids), 1 + negatives), -1.0, device=ids.device)
+    labels[:, 0] = 1
+    each = weights[:, None].repeat(1, 1 + negatives)
+    each[:, 1:] *= draws != ids[:, None]
+    rows = torch.cat([ids[:, None], draws], 1)
+    return Targets(rows.flatten(), labels.flatten(), each.flatten(), torch.full_like(ids, 1 + negatives))
+
+
+@final
+class Tree:
+    """The Huffman tree of a vocabulary, by which a word costs as many logits as its rareness has bits (Morin and Bengio 2005).
+
+    counts  [V] how often each word stands there; inner nodes are the rows 0 to V - 2
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        words = len(counts)
+        # Of equal counts the earlier goes first, so that the tree follows from the counts alone.
+        left = [(count, i) for i, count in enumerate(counts)]
+        heapq.heapify(left)
+        above: dict[int, tuple[int, float]] = {}
+        for node in range(words - 1):
+            (a, first), (b, second) = heapq.heappop(left), heapq.heappop(left)
+            above[first], above[second] = (node, 1.0), (node, -1.0)
+            heapq.heappush(left, (a + b, words + node))
+        rows: list[int] = []
+        labels: list[float] = []
+        ends = [0]
+        for at in range(words):
+            while at in above:
+                node, label = above[at]
+                rows.append(node)
+                labels.append(label)
+                at = words + node
+            ends.append(len(rows))
+        self._rows, self._labels, self._ends = torch.tensor(rows), torch.tensor(labels), torch.tensor(ends)
+
+    def targets(self, ids: Tensor, weights: Tensor) -> Targets:
+        """The turns on the way to each of the words `ids` [words]: p(word) is the product of their probabilities."""
+        at = ids.cpu()
+        first, counts = self._ends[at], self._ends[at + 1] - self._ends[at]
+        owners = torch.repeat_interleave(torch.arange(len(at)), counts)
+        places = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[owners] + first[owners]
+        turns = (self._rows[places], self._labels[places], weights.cpu()[owners], counts)
+        return Targets(*(part.to(ids.device) for part in turns))
 
 
 class _StraightThrough(torch.autograd.Function):

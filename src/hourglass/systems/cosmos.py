@@ -42,6 +42,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hourglass.adapters.huggingface_loading import local_folder
 from hourglass.bottlenecks.diffusion import DiffusionConfig, LatentDiffusion, Prediction, Solver
 from hourglass.errors import ConfigError, FolderError, InputError, SourceError
 from hourglass.nn.denoiser import Denoiser
@@ -588,14 +589,7 @@ model.interpolate("a text", "another")"""
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, config: Any = None, **hub: Any) -> Self:
-        folder = Path(model_id)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            options = {
-                k: hub[k] for k in ("revision", "cache_dir", "force_download", "local_files_only", "token") if k in hub
-            }
-            folder = Path(snapshot_download(model_id, **options))
+        folder = local_folder(model_id, hub)
         values = read_json(folder / "config.json")
         if (system := values.pop("system", None)) != cls.system_name():
             raise FolderError(f"{folder / 'config.json'}: holds the system {system!r}, expected {cls.system_name()!r}")

@@ -545,6 +545,8 @@ class Text2Token(TextModel):
         """[n, V] of texts: `sparse` of their vectors."""
         return self.sparse(dense_vectors(self, texts))
 
+    weigh_queries = weigh_words
+
     @torch.no_grad()
     def sparse(self, vectors: Any, k: int = _WORDS) -> sparse.csr_matrix:
         """[n, V] of the vectors [n, d]: the probabilities of the k tokens that each names, variants of a word as one, for an index."""

@@ -18,15 +18,16 @@ import pyarrow.parquet as pq
 import torch
 from scipy.sparse import csr_matrix, vstack
 
-from hourglass.adapters.huggingface_loading import backend, loading_errors, resolve
+from hourglass.adapters.huggingface_loading import backend, compute_dtype, loading_errors, resolve
 from hourglass.adapters.huggingface_loading import encode as tokenize
 from hourglass.adapters.pretrained import load_network
+from hourglass.adapters.sentence_transformers_reading import compute_in
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError
 from hourglass.metrics.codes import pack
 from hourglass.storage.atomic import read_json
 from hourglass.storage.places import Place
-from hourglass.uses.probe.encoders import encode_documents, text_encoder
+from hourglass.uses.probe.encoders import encode_documents, encode_queries, text_encoder
 from hourglass.uses.progress import Progress
 from hourglass.waist import BitCoder, Waist, WordWeigher
 
@@ -42,6 +43,7 @@ def write_vectors(
     to: str,
     *,
     sparse: bool = False,
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32",
     text: str | None = None,
     id: str | None = None,
     limit: int | None = None,
@@ -58,7 +60,7 @@ def write_vectors(
     if sparse:
         encoder = Weigher(cast(str | WordWeigher, model))
     else:
-        encoder = SystemEncoder(model) if isinstance(model, Waist) else Encoder(str(model))
+        encoder = SystemEncoder(model) if isinstance(model, Waist) else Encoder(str(model), dtype)
     texts = open_texts(source, text=text, id=id)
     if limit is not None:
         texts = texts.limited(limit)
@@ -78,19 +80,21 @@ def write_vectors(
 class Encoder:
     """Texts to vectors [n, width] float32 by a model of sentence-transformers, long texts in windows.
 
+    dtype       that its network computes in: "float32", "bfloat16", or "auto", bfloat16 where the hardware multiplies it
     windowed    how many of the texts so far were longer than the model
     similarity  that the model is made for, "cosine" where it does not say
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, dtype: Literal["auto", "float32", "bfloat16"] = "float32") -> None:
         from sentence_transformers import SentenceTransformer
 
         if _ours(model).get("representation") == "lexical":
             raise ConfigError(f"{model}: has weights of words and no vector; write them with --sparse")
         with loading_errors(model, "model"):
             self._model = SentenceTransformer(resolve(model) if model == "minilm" else model, trust_remote_code=False)
+        compute_in(self._model, compute_dtype(dtype, self._model.device))
         self.width = int(self._model.encode(["a"], show_progress_bar=False).shape[1])
-        self._windows = _Windows(self._model.tokenizer, self._model.max_seq_length)
+        self._windows = Windows(self._model.tokenizer, self._model.max_seq_length)
         self._unit = type(self._model[-1]).__name__ == "Normalize"
         self.similarity: Literal["cosine", "dot"] = "dot" if self._model.similarity_fn_name == "dot" else "cosine"
         self.columns = {"vector": pa.list_(pa.float32(), self.width)}
@@ -126,19 +130,31 @@ class SystemEncoder:
         self._model, self._encode = model, text_encoder(model)
         self.width = int(encode_documents(self._encode, ["a"]).shape[1])
         self.columns: dict[str, pa.DataType] = {"vector": pa.list_(pa.float32(), self.width)}
-        self._coder = cast(BitCoder, model) if "codes" in model.tags else None
+        self._coder = bit_coder(model)
         if self._coder is not None and self._coder.code_bits is not None:
             self.columns["code"] = pa.binary(-(-self._coder.code_bits // 8))
 
     def arrow(self, texts: list[str]) -> list[pa.Array]:
         vectors = np.ascontiguousarray(encode_documents(self._encode, texts))
         made = [pa.FixedSizeListArray.from_arrays(vectors.ravel(), self.width)]
-        if "code" in self.columns and self._coder is not None:
-            device = next(self._model.parameters()).device
-            codes = pack(self._coder.bits_of(torch.from_numpy(vectors).to(device)).cpu().numpy())
+        if self._coder is not None:
+            codes = own_codes(self._coder, vectors)
             known = [bool(row.any()) for row in vectors]  # what the model cannot read has no code
             made.append(pa.array([c.tobytes() if k else None for c, k in zip(codes, known)], self.columns["code"]))
         return made
+
+
+def bit_coder(model: Any) -> BitCoder | None:
+    """The model where its vectors have codes."""
+    has = isinstance(model, Waist) and "codes" in model.tags and cast(BitCoder, model).code_bits is not None
+    return cast(BitCoder, model) if has else None
+
+
+def own_codes(model: BitCoder, vectors: Array) -> Array:
+    """[n, bytes] uint8, packed, of vectors [n, d] that the model has made."""
+    device = next(cast(Waist, model).parameters()).device
+    rows = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(device)
+    return pack(model.bits_of(rows).cpu().numpy())
 
 
 class Weigher:
@@ -154,9 +170,9 @@ class Weigher:
         if isinstance(model, str):
             self._model, tokenizer, longest, self._k = _lexical_model(model)
         else:
-            self._model, self._k = text_encoder(model.weigh_words), model.kept_words
+            self._model, self._k = _Sides(model), model.kept_words
             tokenizer, longest = model.tokenizer, model.config.max_tokens
-        self._windows = _Windows(tokenizer, longest)
+        self._windows = Windows(tokenizer, longest)
         self.width = int(encode_documents(self._model, ["a"]).shape[1])
         self._tokens = np.array(tokenizer.convert_ids_to_tokens(range(self.width)), object)
         self.weights = 0
@@ -172,6 +188,14 @@ class Weigher:
             return rows
         starts = np.searchsorted(owners, np.arange(len(texts) + 1))
         return vstack([rows[a:b].max(axis=0) for a, b in pairwise(starts)], "csr")
+
+    def queries(self, texts: list[str]) -> list[dict[str, float]]:
+        """{token: weight} of questions, as the model weighs these; what is longer than the model is cut."""
+        rows = encode_queries(self._model, texts)
+        return [
+            dict(zip(self._tokens[rows.indices[begin:end]], rows.data[begin:end].tolist()))
+            for begin, end in pairwise(rows.indptr)
+        ]
 
     def arrow(self, texts: list[str]) -> list[pa.Array]:
         rows = self(texts)
@@ -189,6 +213,13 @@ class Weigher:
         ]
 
 
+class _Sides:
+    """A `WordWeigher` as a `TextEncoder`."""
+
+    def __init__(self, model: WordWeigher) -> None:
+        self.encode_query, self.encode_document = model.weigh_queries, model.weigh_words
+
+
 def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
     """(encoder of documents, its tokenizer, its longest text in tokens, weights that a text keeps).
 
@@ -200,8 +231,9 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
     ours, modules = _ours(model), Path(model) / "modules.json"
     if _system(model) == Coil.system_name():
         coil = Coil.from_pretrained(model)
-        return text_encoder(coil.weigh_words), coil.tokenizer, coil.config.max_tokens, coil.kept_words
-    splade = modules.is_file() and "Splade" in modules.read_text(encoding="utf-8")
+        return _Sides(coil), coil.tokenizer, coil.config.max_tokens, coil.kept_words
+    # A model with a network for each side has the kinds of its modules in another file.
+    splade = modules.is_file() and any(kind in modules.read_text(encoding="utf-8") for kind in ("Splade", "Router"))
     if ours.get("system") == Retriever.system_name():
         retriever = Retriever.from_pretrained(model).lexical()
     elif splade or (model != "minilm" and not Path(model).is_dir()):
@@ -240,7 +272,7 @@ def _sparse_encoder(model: str) -> tuple[Any, Any, int | None, int | None]:
     return encoder, encoder.tokenizer, encoder.max_seq_length, encoder.max_active_dims
 
 
-class _Windows:
+class Windows:
     """Texts, or parts of them that a model takes.
 
     windowed   how many of the texts so far were longer than the model

@@ -272,3 +272,15 @@ def test_a_column_called_as_ours_names_documents_too():
 def test_a_fingerprint_is_of_the_first_rows():
     prints = [open_texts(texts).fingerprint() for texts in (["one", "two"], ["one", "two"], ["one", "three"])]
     assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float64(), 2), pa.large_list(pa.float64())])
+def test_lists_of_numbers_are_text_or_stay_lists(kind):
+    table = pa.table({"text": ["a", "b", "c"], "v": pa.array([[0.5, 1.0], None, [2.0, 3.0]], kind)}).slice(0, 3)
+    assert read(table)[1]["v"].to_pylist() == ["[0.5, 1.0]", None, "[2.0, 3.0]"]
+    assert read(table, vectors="v")[1]["v"].to_pylist() == [[0.5, 1.0], None, [2.0, 3.0]]
+    assert read(table.slice(2), vectors="v")[1]["v"].to_pylist() == [[2.0, 3.0]]
+    assert read([*table.to_pylist(), {"text": "d", "v": "none"}], vectors="v")[1]["v"].to_pylist()[2:] == [
+        "[2.0, 3.0]",
+        "none",
+    ]

@@ -68,10 +68,6 @@ def test_the_mean_without_its_ends():
     assert g.trimmed_mean(np.array([1.0, 3.0])) == 2.0
 
 
-def test_bits_are_of_bytes():
-    assert g.bits_per_byte(np.array([8 * math.log(2), 0.0]), ["ab", "é"]) == pytest.approx(2)
-
-
 def test_perplexity_by_a_model(causal_folder):
     from hourglass.adapters.pretrained import load_network
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from hourglass.nn import cross_entropy
-from hourglass.nn.cross_entropy import linear_cross_entropy
+from hourglass.nn.cross_entropy import focal, linear_cross_entropy
 
 
 def made(bias=True):
@@ -39,6 +39,19 @@ def test_spread_targets():
     expected = -(spread * F.linear(*given).log_softmax(1)).sum()
     assert torch.allclose(ours, expected, rtol=1e-10)
     for a, b in zip(torch.autograd.grad(ours, given), torch.autograd.grad(expected, given)):
+        assert torch.allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0, 2.5])
+def test_focal_as_autograd(gamma):
+    given, targets = made()
+    shares = torch.rand(37, 1, dtype=torch.float64)
+    ours = linear_cross_entropy(*given, targets[:, None], shares, gamma)
+    p = F.linear(*given).softmax(1)[torch.arange(37), targets]
+    expected = (shares[:, 0] * -((1 - p) ** gamma) * torch.log(p + 1e-6)).sum()
+    assert torch.allclose(ours, expected, rtol=1e-10)
+    assert torch.allclose(focal(p.log(), gamma), -((1 - p) ** gamma) * torch.log(p + 1e-6))
+    for a, b in zip(torch.autograd.grad(3 * ours, given), torch.autograd.grad(3 * expected, given)):
         assert torch.allclose(a, b, rtol=1e-8, atol=1e-10)
 
 

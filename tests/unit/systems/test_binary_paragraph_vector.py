@@ -10,7 +10,7 @@ import torch
 
 from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.systems.binary_paragraph_vector import BinaryParagraphVector, BinaryParagraphVectorConfig
-from hourglass.systems.binary_paragraph_vector_parts import kept_share, straight_through, terms, windows
+from hourglass.systems.binary_paragraph_vector_parts import Draws, Tree, kept_share, straight_through, terms, windows
 from hourglass.testing import SYSTEM_CHECKS, tiny_examples
 from hourglass.training import TrainConfig, fit
 
@@ -24,6 +24,8 @@ KINDS = {
     "dm_sum": {"model": "dm", "combine": "sum"},
     "negative": {"objective": "negative", "negatives": 5},
     "sampled": {"objective": "sampled", "negatives": 60},
+    "hierarchical": {"objective": "hierarchical"},
+    "dm_hierarchical": {"model": "dm", "objective": "hierarchical", "combine": "sum"},
     "dm_negative": {"model": "dm", "objective": "negative", "negatives": 5},
     "none": {"binarise": "none"},
     "noise": {"binarise": "noise"},
@@ -103,6 +105,33 @@ def test_negative_sampling_is_on_average_what_inference_minimises(model):
         drawn = torch.stack([system._words_loss(vectors, batch, learning=True) for _ in range(4000)])
     error = drawn.std(0) / math.sqrt(len(drawn))
     assert bool(((drawn.mean(0) - exact).abs() < 5 * error + 1e-6).all())
+
+
+def test_a_hierarchical_softmax_gives_all_words_the_probability_one():
+    system = learned(objective="hierarchical", dropout=0.0)
+    words = torch.arange(len(system.vocabulary))
+    batch = {"ids": words[:, None], "weights": torch.ones(len(words), 1)}
+    with torch.no_grad():
+        each = system._words_loss(system.documents[:1].expand(len(words), -1), batch, learning=False)
+    assert float((-each).exp().sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_tree_is_as_short_as_a_code_can_be():
+    counts = [50, 20, 10, 10, 5, 3, 1, 1]
+    turns = Tree(counts).targets(torch.arange(8), torch.ones(8)).counts
+    assert turns.tolist()[0] == 1
+    assert float((0.5 ** turns.double()).sum()) == 1  # every way ends at a word
+    mean, entropy = (np.average(x, weights=counts) for x in (turns.numpy(), -np.log2(np.array(counts) / 100)))
+    assert entropy <= mean < entropy + 0.1
+    assert len(Tree([3]).targets(torch.tensor([0]), torch.ones(1)).rows) == 0
+
+
+def test_draws_come_in_proportion():
+    weights = np.array([8.0, 4.0, 2.0, 1.0, 1.0, 0.25])
+    torch.manual_seed(0)
+    found = torch.bincount(Draws(weights).draw((200_000,), torch.device("cpu")), minlength=6).numpy()
+    expected = 200_000 * weights / weights.sum()
+    assert (np.abs(found - expected) < 5 * np.sqrt(expected)).all()
 
 
 @pytest.mark.parametrize("model", ["dbow", "dm"])

@@ -10,7 +10,8 @@ import hourglass as hg
 from corpus import documents, write_csv
 from hourglass.adapters import ray_data
 from hourglass.errors import FolderError, HourglassError, InputError, MissingExtra
-from hourglass.uses.explore import build, engines, learning
+from hourglass.uses import engines
+from hourglass.uses.explore import build, learning
 
 # Of Ray's own doings.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from hourglass.bottlenecks.sparse import kernels
 from hourglass.bottlenecks.sparse.codes import SparseCodes
-from hourglass.bottlenecks.sparse.parallel import over_rows
+from hourglass.nn.parallel import over_rows
 
 
 def squared_error(

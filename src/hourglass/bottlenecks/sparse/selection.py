@@ -16,7 +16,7 @@ from numba import njit
 from torch import Tensor
 
 from hourglass.bottlenecks.sparse.codes import SparseCodes
-from hourglass.bottlenecks.sparse.parallel import over_rows
+from hourglass.nn.parallel import over_rows
 
 _KEYS = {
     torch.bfloat16: torch.int16,

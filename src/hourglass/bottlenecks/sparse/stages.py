@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 
 from hourglass.bottlenecks.sparse import kernels
 from hourglass.bottlenecks.sparse.codes import SparseCodes
-from hourglass.bottlenecks.sparse.parallel import over_rows
 from hourglass.bottlenecks.sparse.reconstruction import as_arrays, decode, errors, sums_by_pairs
+from hourglass.nn.parallel import over_rows
 
 
 def pre_activations(x: Tensor, centre: Tensor | None, encoder: Tensor, bias: Tensor, pairs: SparseCodes) -> Tensor:

@@ -22,8 +22,8 @@ import hourglass
 from hourglass.data import TextSource
 from hourglass.errors import FolderError, SourceError
 from hourglass.storage.atomic import atomic_file, clear_leftovers
+from hourglass.uses.engines import Engine
 from hourglass.uses.explore.coding import code
-from hourglass.uses.explore.engines import Engine
 from hourglass.uses.explore.learning import MakeCoder, learn
 from hourglass.uses.explore.naming import draw_map, name, refresh_frequencies
 from hourglass.uses.explore.overview import write_report

@@ -11,8 +11,9 @@ import torch
 from hourglass.adapters.huggingface import pooled
 from hourglass.storage.memory import release_memory
 from hourglass.storage.rows import RowFile
+from hourglass.uses.engines import Advance, Engine
 from hourglass.uses.explore import windows
-from hourglass.uses.explore.engines import Advance, Engine, Part
+from hourglass.uses.explore.parts import Part
 from hourglass.uses.explore.pooling import PooledCodes, pool
 from hourglass.uses.explore.words import word_presence
 from hourglass.uses.explore.workspace import CodedDocuments, Workspace

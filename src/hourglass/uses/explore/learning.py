@@ -17,8 +17,9 @@ from hourglass.metrics.reconstruction import fvu
 from hourglass.storage.atomic import write_json
 from hourglass.storage.rows import RowFile, RowWriter
 from hourglass.training import fit
+from hourglass.uses.engines import Advance, Engine
 from hourglass.uses.explore import windows
-from hourglass.uses.explore.engines import Advance, Engine, Part
+from hourglass.uses.explore.parts import Part
 from hourglass.uses.explore.words import vocabulary
 from hourglass.uses.explore.workspace import TextCoder, Workspace
 from hourglass.uses.progress import Progress

@@ -42,12 +42,12 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.storage.atomic import atomic_file, read_json, write_json
-from hourglass.uses.explore import engines
+from hourglass.uses import engines
 from hourglass.uses.explore.cluster import ClusterOptions, Clusters, cluster
 from hourglass.uses.explore.correlate import CorrelateOptions, Correlations, correlate
 from hourglass.uses.explore.diff import Differences, DiffOptions, difference, differences
-from hourglass.uses.explore.engines import Part
 from hourglass.uses.explore.find import FindOptions, Found, find
+from hourglass.uses.explore.parts import Part
 from hourglass.uses.explore.pooling import PooledCodes
 from hourglass.uses.explore.trend import Trended, TrendOptions, trend
 from hourglass.waist import TextReader

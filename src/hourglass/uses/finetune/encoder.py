@@ -52,7 +52,7 @@ class TokenEncoder(nn.Module):
         super().__init__()
         self._has_head = head
         self.network = copy.deepcopy(network if head else body(network))
-        if getattr(self._body, "pooler", None) is not None:
+        if not head and getattr(self._body, "pooler", None) is not None:
             self._body.pooler = None  # nothing would reach it
         self._body.config.use_cache = False
         config = network.config.get_text_config()
@@ -81,10 +81,23 @@ class TokenEncoder(nn.Module):
         mask   [n, L] bool, true for what is no padding
         types  [n, L] 0 for the first text of a pair, 1 for the second; ignored where the network has no such thing
         """
+        states: Tensor = self._read(ids, mask, types).last_hidden_state
+        return states
+
+    def layers(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> tuple[Tensor, ...]:
+        """[n, L, d] states before the first layer and after each; arguments as of `forward`."""
+        made: tuple[Tensor, ...] = self._read(ids, mask, types, output_hidden_states=True).hidden_states
+        return made
+
+    def words(self, ids: Tensor) -> Tensor:
+        """[n, L, d] the tokens' own vectors, which know of no neighbour."""
+        made: Tensor = self._body.get_input_embeddings()(ids)
+        return made
+
+    def _read(self, ids: Tensor, mask: Tensor, types: Tensor | None, **options: Any) -> Any:
         more = {"token_type_ids": types} if self.has_types and types is not None else {}
         sees = attention_mask(mask, "bidirectional" if self._full else "own", next(self.parameters()).dtype)
-        states: Tensor = self._body(input_ids=ids, attention_mask=sees, **more).last_hidden_state
-        return states
+        return self._body(input_ids=ids, attention_mask=sees, **more, **options)
 
     @torch.no_grad()
     def _looks_ahead(self) -> bool:

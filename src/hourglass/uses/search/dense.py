@@ -1,4 +1,4 @@
-"""Exact search by vectors: blocks of matrix products over a file that is mapped into memory."""
+"""Exact search by vectors: products with all of a file that is mapped into memory."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
-import torch
 
-from hourglass.errors import FolderError
+from hourglass.errors import ConfigError, FolderError
 from hourglass.uses.search.encoding import compared
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.layout import rows_of_lists
-from hourglass.uses.search.postings import best_rows
+from hourglass.uses.search.scanning import products, products_of, rankings
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE = "vectors"
-_ROWS_AT_ONCE, _ROWS_OF_BLOCK = 1 << 16, 2048
-_QUERIES_AT_ONCE = 64
 _MORE = 16
-"""Documents beyond those that are wanted that are scored again one by one: products of blocks differ in the last digits."""
+"""Documents beyond those that are wanted that are scored again one by one: products of another order differ in the last digits."""
 
 
 @final
@@ -38,52 +35,25 @@ class Dense(Scorer):
     def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
         if not queries:
             return []
-        asked = self._index.encode(queries)
-        made = []
-        for start in range(0, len(asked), _QUERIES_AT_ONCE):
-            some = asked[start : start + _QUERIES_AT_ONCE]
-            for vector, rows in zip(some, self._nearest(some, depth + _MORE)):
-                made.append(Ranking.of(rows, self._products(vector, rows), depth))
-        return made
+        asked = self.asked(queries)
+        return self.ranked(asked, products(self.vectors, asked, depth + _MORE, self._index.selected)[0], depth)
 
     def score(self, query: Query, rows: Array) -> Array:
-        return self._products(self._index.encode([query])[0], rows)
+        return np.asarray(products_of(self.vectors, self.asked([query]), np.asarray(rows, np.int64)[None])[0])
 
-    def _products(self, vector: Array, rows: Array) -> Array:
-        # A row at a time in effect: the sum of one does not hang on which others are asked for.
-        return np.asarray((self._vectors[rows].astype(np.float32) * vector).sum(1))
+    def asked(self, queries: Sequence[Query]) -> Array:
+        """[n, d] float32 vectors of queries; ConfigError for one that is not of finite numbers."""
+        vectors = self._index.encode(queries)
+        if not np.isfinite(vectors).all():
+            raise ConfigError("the vector of a query holds what is no finite number")
+        return vectors
 
-    def _nearest(self, queries: Array, depth: int) -> list[Array]:
-        """Rows of the `depth` nearest of each query, in no order."""
-        selected, vectors = self._index.selected, self._vectors
-        number = len(vectors) if selected is None else len(selected)
-        asked = torch.from_numpy(queries)
-        # Numbers become float32 a block at a time, in one place that stays in the cache of the processor.
-        block = torch.empty(_ROWS_OF_BLOCK, vectors.shape[1])
-        scores = torch.empty(len(queries), min(number, _ROWS_AT_ONCE))
-        kept: list[list[tuple[Array, Array]]] = [[] for _ in queries]
-        for start in range(0, number, _ROWS_AT_ONCE):
-            stop = min(start + _ROWS_AT_ONCE, number)
-            for first in range(start, stop, _ROWS_OF_BLOCK):
-                last = min(first + _ROWS_OF_BLOCK, stop)
-                some = vectors[first:last] if selected is None else vectors[selected[first:last]]
-                rows = block[: last - first].copy_(torch.from_numpy(some))
-                torch.mm(asked, rows.T, out=scores[:, first - start : last - start])
-            for found, row in zip(kept, scores[:, : stop - start].numpy()):
-                best = best_rows(row, depth)
-                found.append((best.rows + start, best.scores))
-        nearest = []
-        for found in kept:
-            if not found:
-                nearest.append(np.zeros(0, np.int64))
-                continue
-            places, values = (np.concatenate(part) for part in zip(*found))
-            found_rows = Ranking.of(places, values, depth).rows
-            nearest.append(found_rows if selected is None else selected[found_rows])
-        return nearest
+    def ranked(self, asked: Array, rows: Array, depth: int) -> list[Ranking]:
+        """The best `depth` of documents `rows` [n, m] (-1 for none) for each of the vectors `asked` [n, d]."""
+        return rankings((rows, products_of(self.vectors, asked, rows)), depth)
 
     @cached_property
-    def _vectors(self) -> Array:
+    def vectors(self) -> Array:
         """[N, d] of the type in which the index keeps them."""
         kind, width = np.dtype(self._index.manifest["vectors"]["dtype"]), self._index.width
         path = self._index.cached("dense", self._build) / _FILE
@@ -92,8 +62,7 @@ class Dense(Scorer):
             raise FolderError(f"{path}: {path.stat().st_size:,} bytes, expected {expected:,}; remove {path.parent}")
         if not expected:
             return np.zeros((0, width), kind)
-        # "c": torch wants memory that may be written to; what is written would stay in this process.
-        return np.memmap(path, kind, "c", shape=(len(self._index), width)).view(np.ndarray)
+        return np.memmap(path, kind, "r", shape=(len(self._index), width)).view(np.ndarray)
 
     def _build(self, folder: Path) -> None:
         kind = self._index.manifest["vectors"]["dtype"]

@@ -1,21 +1,22 @@
-"""What gives an index its vectors and its codes: one encoder for documents and queries, and how it is known again."""
+"""What gives an index its vectors: one encoder for documents and queries, and how it is known again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, final
 
 import numpy as np
 
-from hourglass.bottlenecks.discrete import Hasher
-from hourglass.errors import ConfigError, nearest
+from hourglass.errors import ConfigError
 from hourglass.uses.probe.encoders import encode_documents, encode_queries, text_encoder, unit_length
 from hourglass.uses.search.stages import Array
-from hourglass.uses.vectors import Encoder
+from hourglass.uses.vectors import Encoder, bit_coder, own_codes
 
 Similarity = Literal["cosine", "dot"]
+Precision = Literal["auto", "float32", "bfloat16"]
+"""In which a network of transformers computes; "auto" is bfloat16 where the hardware multiplies it."""
 
-_SPECIMEN = "An index is known by what its encoder makes of this sentence."
+SPECIMEN = "An index is known by what its encoder makes of this sentence."
 _NUMBERS = 8
 
 
@@ -23,17 +24,22 @@ _NUMBERS = 8
 class IndexEncoder:
     """Vectors of documents and queries [n, width] float32.
 
-    model   "minilm", a folder of a trained model or of sentence-transformers, or a Hub id; or whatever `text_encoder` takes
-    opened  a name to such a model, for those that sentence-transformers does not know
-    name    what it is called
+    model      "minilm", a folder of a trained model or of sentence-transformers, or a Hub id; or whatever `text_encoder` takes
+    opened     a name to such a model, for those that sentence-transformers does not know
+    precision  of a model of sentence-transformers
+    name       what it is called
+    code_bits  of the codes that belong to its vectors; None: they have none
     """
 
-    def __init__(self, model: Any, opened: Callable[[str], Any] = lambda name: name) -> None:
+    def __init__(
+        self, model: Any, opened: Callable[[str], Any] = lambda name: name, precision: Precision = "auto"
+    ) -> None:
+        self.precision = precision
         self.similarity: Similarity = "cosine"
         self._documents: Callable[[list[str]], Array]
         found = opened(model) if isinstance(model, str) else model
         if isinstance(found, str):
-            encoder = Encoder(found)
+            encoder = Encoder(found, precision)
             self.name = found
             self._documents, self._queries = encoder, encoder.queries
             self.similarity = encoder.similarity
@@ -42,9 +48,11 @@ class IndexEncoder:
             self.name = model if isinstance(model, str) else str(getattr(model, "__name__", type(model).__name__))
             self._documents = lambda texts: _dense(encode_documents(other, texts))
             self._queries = lambda texts: _dense(encode_queries(other, texts))
-        specimen = self._documents([_SPECIMEN])[0]
+        specimen = self._documents([SPECIMEN])[0]
         self.width = len(specimen)
-        self.revision = [round(float(x), 4) for x in specimen[:_NUMBERS]]
+        self._coder = None if isinstance(found, str) else bit_coder(found)
+        self.code_bits = self._coder.code_bits if self._coder is not None else None
+        self.revision = first_numbers(specimen)
 
     def documents(self, texts: Sequence[str]) -> Array:
         return np.asarray(self._documents(list(texts)), np.float32)
@@ -52,45 +60,44 @@ class IndexEncoder:
     def queries(self, texts: Sequence[str]) -> Array:
         return np.asarray(self._queries(list(texts)), np.float32)
 
+    def own_codes(self, vectors: Array) -> Array:
+        """[n, bytes] uint8 of vectors [n, width] that it has made; ConfigError where they have no codes."""
+        if self._coder is None:
+            raise ConfigError(f"the encoder {self.name!r} has no codes of its own")
+        return own_codes(self._coder, vectors)
+
     def settings(self) -> dict[str, Any]:
         """What an index keeps of it; `revision` are the first numbers of its vector of one fixed sentence."""
-        return {"id": self.name, "width": self.width, "revision": self.revision, "similarity": self.similarity}
+        return {
+            "id": self.name,
+            "width": self.width,
+            "revision": self.revision,
+            "similarity": self.similarity,
+            "precision": self.precision,
+        }
 
     def require(self, settings: dict[str, Any], index: str) -> None:
         """ConfigError where it is not the encoder of the index whose `settings` are given."""
-        scale = max(map(abs, self.revision))
-        same = self.width == settings["width"] and np.allclose(self.revision, settings["revision"], atol=0.02 * scale)
-        if not same:
-            now = f"{self.name!r} ({self.width} numbers)"
-            if self.name == settings["id"]:
-                now = f"it gives other vectors now ({self.width} numbers): was it trained on?"
-            raise ConfigError(
-                f"{index}: made with the encoder {settings['id']!r} ({settings['width']} numbers), given is {now}; use the "
-                "same, or make a new index"
-            )
+        require_same(self.settings(), settings, index, "encoder")
 
 
-class Coder(Protocol):
-    """Binary codes of vectors."""
-
-    @property
-    def bits(self) -> int:
-        """Of each code."""
-        ...
-
-    def codes(self, vectors: Array) -> Array:
-        """[n, bytes] uint8 of vectors [n, d]: bits packed as NumPy does, the last byte filled with 0."""
-        ...
+def first_numbers(vector: Array) -> list[float]:
+    """By which a model is known: of its vector of one fixed sentence."""
+    return [round(float(x), 4) for x in vector[:_NUMBERS]]
 
 
-CODERS: dict[str, Callable[[int], Coder]] = {"sign": lambda width: Hasher(np.zeros(width, np.float32))}
-"""What makes a coder for vectors of a width."""
-
-
-def coder(name: str, width: int) -> Coder:
-    if name not in CODERS:
-        raise ConfigError(f"no code {name!r}{nearest(name, CODERS)}")
-    return CODERS[name](width)
+def require_same(now: dict[str, Any], settings: dict[str, Any], index: str, what: str) -> None:
+    """ConfigError where `now` is not the model of an index with `settings`: {"id", "width", "revision"} of both."""
+    scale = max(map(abs, now["revision"]))
+    same = now["width"] == settings["width"] and np.allclose(now["revision"], settings["revision"], atol=0.02 * scale)
+    if not same:
+        given = f"{now['id']!r} ({now['width']} numbers)"
+        if now["id"] == settings["id"]:
+            given = f"it gives other vectors now ({now['width']} numbers): was it trained on?"
+        raise ConfigError(
+            f"{index}: made with the {what} {settings['id']!r} ({settings['width']} numbers), given is {given}; use the "
+            "same, or make a new index"
+        )
 
 
 def compared(vectors: Array, similarity: str) -> Array:

@@ -11,6 +11,7 @@ Measures, and the order of equal scores, are trec_eval's (`hourglass.metrics.ran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,12 @@ from hourglass.metrics.estimates import Estimate, of_rows
 from hourglass.metrics.ranking import MEASURES, PairedDifference, measure_run, paired_bootstrap, ranking_measure
 from hourglass.storage.atomic import atomic_file
 from hourglass.uses.progress import Progress
-from hourglass.uses.search.layout import TABLE
-from hourglass.uses.search.stages import Array, Documents, Query, Stage
+from hourglass.uses.search.cascade import COSTS
+from hourglass.uses.search.stages import Array, Documents, Found, Query, Stage
 
 if TYPE_CHECKING:
     from hourglass.uses.search.index import SearchIndex
+    from hourglass.uses.search.tune import Tuned
 
 _QUERIES_AT_ONCE = 64
 _NAMES_AT_ONCE = 100_000
@@ -43,8 +45,12 @@ class Evaluation:
     values   [queries] by pipeline and measure
     runs     scores of what was found, by pipeline, query and document
     costs    milliseconds a query, by pipeline and stage, once all is loaded
+    given    documents that a stage was given, mean of the queries, likewise; 0: it retrieves
+    ran      each pipeline as it ran, by name: with the depths that were chosen for it
+    notes    what stages had to say, lines by pipeline
     unasked  queries that have a text but no judgement
     absent   judged documents that the index does not hold; they count as not found
+    tuned    pipelines that were chosen on other queries before
     """
 
     queries: list[str]
@@ -52,8 +58,12 @@ class Evaluation:
     values: dict[str, dict[str, Array]]
     runs: dict[str, dict[str, dict[str, float]]]
     costs: dict[str, dict[str, float]]
+    given: dict[str, dict[str, float]]
+    ran: dict[str, str]
+    notes: dict[str, list[str]]
     unasked: int
     absent: list[str]
+    tuned: Sequence[Tuned] = ()
 
     @property
     def baseline(self) -> str:
@@ -80,6 +90,16 @@ class Evaluation:
                     row |= {f"{measure} more": difference.difference, f"{measure} p": difference.p}
             rows.append(row | {"ms": sum(self.costs[pipeline].values())})
         return pd.DataFrame(rows)
+
+    def stages(self) -> pd.DataFrame:
+        """A row for each stage of each pipeline: documents that it was given, milliseconds a query, and a document of these."""
+        rows = [
+            {"pipeline": pipeline, "stage": stage, "documents": self.given[pipeline][stage], "ms": ms}
+            for pipeline, costs in self.costs.items()
+            for stage, ms in costs.items()
+        ]
+        made = pd.DataFrame(rows)
+        return made.assign(ms_document=made["ms"] / made["documents"].where(made["documents"] > 0))
 
     def differences(self, pipeline: str, measure: str) -> pd.DataFrame:
         """A row for each query, where a pipeline gained most against the first one first."""
@@ -124,12 +144,22 @@ class Evaluation:
                 measured[measure] = self.mean(pipeline, measure).to_dict()
                 if pipeline != self.baseline:
                     measured[measure]["against_first"] = self.against(pipeline, measure).to_dict()
-            pipelines.append({"pipeline": pipeline, "measures": measured, "ms_per_query": self.costs[pipeline]})
+            pipelines.append(
+                {
+                    "pipeline": pipeline,
+                    "ran": self.ran[pipeline],
+                    "measures": measured,
+                    "ms_per_query": self.costs[pipeline],
+                    "documents_given": self.given[pipeline],
+                    "notes": self.notes[pipeline],
+                }
+            )
         return {
             "queries": len(self.queries),
             "queries_without_judgement": self.unasked,
             "judged_documents_not_in_index": len(self.absent),
             "pipelines": pipelines,
+            "tuned": [tuned.to_dict() for tuned in self.tuned],
         }
 
     def _values(self, pipeline: str, measure: str) -> Array:
@@ -160,6 +190,46 @@ def evaluate(
         ranking_measure(measure)
     if not pipelines:
         raise ConfigError("no pipeline to evaluate; expected one or more")
+    asked, absent = askable(documents, queries, qrels)
+    runs, costs, given, values = {}, {}, {}, {}
+    with Progress(progress) as bars:
+        task = bars.start("searching", len(pipelines) * len(asked), "queries")
+        for name, pipeline in pipelines.items():
+            # What is loaded and built once is no cost of a query.
+            pipeline.run([Query(asked[0], queries[asked[0]])])
+            spent: dict[str, float] = {}
+            seen: dict[str, int] = {}
+            run = {}
+
+            def count(stage: Stage, before: Sequence[Found], _: Any, __: float, seen: dict[str, int] = seen) -> None:
+                number = sum(len(ranking) for each in before for ranking in each.rankings)
+                seen[stage.name] = seen.get(stage.name, 0) + number
+
+            for start in range(0, len(asked), _QUERIES_AT_ONCE):
+                some = [Query(query, queries[query]) for query in asked[start : start + _QUERIES_AT_ONCE]]
+                for query, found in zip(some, pipeline.run(some, spent, count)):
+                    run[query.id] = dict(zip(documents.names(found.rows), found.scores.tolist()))
+                bars.advance(task, len(some))
+            runs[name] = run
+            costs[name] = {stage: 1000 * seconds / len(asked) for stage, seconds in spent.items()}
+            given[name] = {stage: number / len(asked) for stage, number in seen.items()}
+            values[name] = measure_run(run, {query: qrels[query] for query in asked}, measures)[1]
+    return Evaluation(
+        queries=asked,
+        texts=[queries[query] for query in asked],
+        values=values,
+        runs=runs,
+        costs=costs,
+        given=given,
+        ran={name: pipeline.name for name, pipeline in pipelines.items()},
+        notes={name: pipeline.told() for name, pipeline in pipelines.items()},
+        unasked=sum(query not in qrels for query in queries),
+        absent=absent,
+    )
+
+
+def askable(documents: Documents, queries: Mapping[str, str], qrels: Qrels) -> tuple[list[str], list[str]]:
+    """(judged queries with something relevant, judged documents that are not there); SourceError as `evaluate` says."""
     asked = [query for query, judged in qrels.items() if any(grade > 0 for grade in judged.values())]
     silent = [query for query in asked if query not in queries]
     if silent:
@@ -174,43 +244,31 @@ def evaluate(
             f"none of the relevant documents is among the {len(documents):,} of the index; are index and judgements of "
             "the same set, with the same names?"
         )
-    runs, costs, values = {}, {}, {}
-    with Progress(progress) as bars:
-        task = bars.start("searching", len(pipelines) * len(asked), "queries")
-        for name, pipeline in pipelines.items():
-            # What is loaded and built once is no cost of a query.
-            pipeline.run([Query(asked[0], queries[asked[0]])])
-            spent: dict[str, float] = {}
-            run = {}
-            for start in range(0, len(asked), _QUERIES_AT_ONCE):
-                some = [Query(query, queries[query]) for query in asked[start : start + _QUERIES_AT_ONCE]]
-                for query, found in zip(some, pipeline.run(some, spent)):
-                    run[query.id] = dict(zip(documents.names(found.rows), found.scores.tolist()))
-                bars.advance(task, len(some))
-            runs[name] = run
-            costs[name] = {stage: 1000 * seconds / len(asked) for stage, seconds in spent.items()}
-            values[name] = measure_run(run, {query: qrels[query] for query in asked}, measures)[1]
-    return Evaluation(
-        queries=asked,
-        texts=[queries[query] for query in asked],
-        values=values,
-        runs=runs,
-        costs=costs,
-        unasked=sum(query not in qrels for query in queries),
-        absent=sorted(absent),
-    )
+    return asked, sorted(absent)
+
+
+def bytes_on_disk(index: SearchIndex) -> dict[str, int]:
+    """What an index takes: its documents, and what each retriever made of them, as far as it has searched."""
+    kept = {
+        place.name.rpartition("@")[0]: _bytes(place)
+        for place in sorted(index.home.cache.glob("*@*"))
+        if not place.name.startswith(f"{COSTS}-")
+    }
+    return {"documents": index.home.size(), **kept}
 
 
 def bytes_per_document(index: SearchIndex) -> dict[str, float]:
-    """What an index takes on disk: its documents, and what each retriever made of them, as far as it has searched."""
+    """The same for one document."""
     number = max(1, len(index))
-    folders = {"documents": index.folder / TABLE} | {
-        place.name.rpartition("@")[0]: place for place in sorted((index.folder / "cache").glob("*@*"))
-    }
-    return {
-        name: sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) / number
-        for name, place in folders.items()
-    }
+    return {name: size / number for name, size in bytes_on_disk(index).items()}
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a writer may have removed it meanwhile
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _absent(documents: Documents, named: set[str]) -> set[str]:

@@ -1,4 +1,5 @@
-"""Queries made wider by what a first search found: RM3 by words, CEQE by words in their context, Rocchio by vectors, BERT-QE by chunks.
+"""Queries made wider by what a first search found: RM3 by words, CEQE by words in their context, Rocchio by vectors, ColBERT-PRF by
+vectors of tokens, BERT-QE by chunks.
 
     bm25 >> RM3(index, words) >> bm25
 
@@ -12,13 +13,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, final, get_args
+from typing import Literal, Protocol, final, get_args
 
 import numpy as np
 
 from hourglass.errors import ConfigError, nearest
 from hourglass.uses.search.passages import TextScorer, passages
-from hourglass.uses.search.residuals import unit
+from hourglass.uses.search.residuals import centres, unit
 from hourglass.uses.search.stages import Array, Documents, Found, Query, Ranking, Rescorer, Stage
 from hourglass.waist import TextReader
 
@@ -149,6 +150,76 @@ class Rocchio(Stage):
             mean = self._vectors(rows).astype(np.float32).mean(0) if len(rows) else 0.0
             made.append(Found(replace(each.query, vector=self._query * vector + self._feedback * mean)))
         return made
+
+
+class FeedbackTokens(Protocol):
+    """The tokens of documents, and how rare they are."""
+
+    def of(self, rows: Array) -> tuple[Array, Array]:
+        """(numbers in the vocabulary [n], -1 of what is none, vectors [n, d]) of documents `rows`, one after another."""
+        ...
+
+    def rarity(self, ids: Array) -> Array:
+        """[n] log((N + 1) / (documents with the token + 1)) of tokens `ids` [n]."""
+        ...
+
+
+@final
+class ColbertPRF(Stage):
+    """For late interaction: the query's token vectors and what the tokens of the first documents gather around; Wang et al. 2021 (arXiv 2106.11251).
+
+    k-means of the token vectors of the first `first` documents gives `clusters` centres; the token that most vectors of a cluster
+    belong to speaks for it (the paper asks the nearest tokens of the whole index); of these the `terms` rarest are added, each with
+    the weight share x its rarity. Centres are taken to length 1. The ranking is dropped, what comes next searches with all of them.
+
+    encode  (vectors of tokens [m, d], weights [m]) of queries
+    tokens  of documents, by their rows
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Sequence[Query]], list[tuple[Array, Array]]],
+        tokens: Callable[[], FeedbackTokens],
+        *,
+        first: int = 3,
+        clusters: int = 24,
+        terms: int = 10,
+        share: float = 1.0,
+    ) -> None:
+        if min(first, clusters, terms) < 1 or share < 0:
+            raise ConfigError(
+                f"first {first}, clusters {clusters}, terms {terms}, share {share}: expected 1 or more, and a share of 0 or more"
+            )
+        self.name, self._encode, self._tokens = "colbert_prf", encode, tokens
+        self._first, self._clusters, self._terms, self._share = first, clusters, terms, share
+
+    def advance(self, found: Sequence[Found]) -> list[Found]:
+        own = self._encode([each.query for each in found])
+        made = []
+        for each, (vectors, weights) in zip(found, own):
+            rows = _required(each, self.name).rows[: self._first]
+            more, rarity = self._gathered(rows, vectors.shape[1])
+            wider = np.concatenate([vectors, more]), np.concatenate([weights, self._share * rarity]).astype(np.float32)
+            made.append(Found(replace(each.query, tokens=wider)))
+        return made
+
+    def _gathered(self, rows: Array, width: int) -> tuple[Array, Array]:
+        """(centres [n, width], the rarity of each [n]), the rarest first, of equal ones that of the smaller token."""
+        ids, vectors = self._tokens().of(rows)
+        if len(ids) and ids.min() < 0:
+            raise ConfigError(
+                f"{self.name}: the model pools tokens, of which none says how rare it is; take another model"
+            )
+        if not len(ids):
+            return np.zeros((0, width), np.float32), np.zeros(0)
+        means = unit(centres(vectors, min(self._clusters, len(ids))))
+        nearest_to = (vectors @ means.T).argmax(1)
+        used = np.unique(nearest_to)
+        spoken = np.array([np.bincount(ids[nearest_to == i]).argmax() for i in used])
+        rarity = self._tokens().rarity(spoken)
+        best = np.lexsort((spoken, -rarity))[: self._terms]
+        best = best[rarity[best] > 0]
+        return means[used[best]], rarity[best]
 
 
 @final

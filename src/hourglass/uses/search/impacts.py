@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.postings import Postings, best_rows
+from hourglass.uses.search.inverting import Inverter
+from hourglass.uses.search.postings import Postings
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 
@@ -27,29 +27,26 @@ class Impacts(Scorer):
         index.require_weights()
 
     def retrieve(self, queries: Sequence[Query], depth: int) -> list[Ranking]:
-        among = self._index.selected
-        return [
-            best_rows(self._postings.scores(terms), depth, among=among, above=0) for terms in self._index.weigh(queries)
-        ]
+        return self._postings.best(self._index.weigh(queries), depth, self._index.selected)
 
     def score(self, query: Query, rows: Array) -> Array:
-        return np.asarray(self._postings.scores(self._index.weigh([query])[0])[rows])
+        return self._postings.scores(self._index.weigh([query])[0], rows)
+
+    def summed(self, query: Query) -> tuple[dict[str, float], Postings]:
+        """(weights of the query's terms, those of documents), of which a score is the inner product."""
+        return self._index.weigh([query])[0], self._postings
 
     @cached_property
     def _postings(self) -> Postings:
         return Postings.open(self._index.cached("impacts", self._build))
 
     def _build(self, folder: Path) -> None:
-        vocabulary: dict[str, int] = {}
-        terms, values, counts = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)], [np.zeros(1, np.int64)]
+        inverter, vocabulary, documents = Inverter(folder), dict[str, int](), 0
         for batch in self._index.batches(["tokens", "weights"]):
             tokens = batch.column("tokens")
-            seen = tokens.flatten().to_pylist()
-            terms.append(np.array([vocabulary.setdefault(token, len(vocabulary)) for token in seen], np.int32))
-            values.append(batch.column("weights").flatten().to_numpy(zero_copy_only=False))
-            counts.append(np.diff(tokens.offsets.to_numpy()))
-        ends = np.cumsum(np.concatenate(counts))
-        rows = csr_matrix(
-            (np.concatenate(values), np.concatenate(terms), ends), shape=(len(self._index), len(vocabulary))
-        )
-        Postings.of(rows.tocsc(), list(vocabulary)).save(folder)
+            numbers = [vocabulary.setdefault(token, len(vocabulary)) for token in tokens.flatten().to_pylist()]
+            rows = np.repeat(documents + np.arange(len(batch)), np.diff(tokens.offsets.to_numpy()))
+            weights = batch.column("weights").flatten().to_numpy(zero_copy_only=False)
+            inverter.add(rows, np.array(numbers, np.int64), weights)
+            documents += len(batch)
+        inverter.write(documents, list(vocabulary))

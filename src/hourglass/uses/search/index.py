@@ -5,8 +5,12 @@
     index.append("more.csv"); index.update("corrected.csv"); index.delete(where="year < 2010"); index.compact()
 
     DIR/index.json       format, encoder, settings
-    DIR/documents.lance  a Lance data set: _id, text, the source's columns, and on request vector, tokens and weights, code
+    DIR/documents.lance  a Lance data set: _id, text, the source's columns, and on request vector, tokens and weights, code, and
+                         token_ids, token_centroids, token_rests
+    DIR/*.safetensors    what was learned of the first documents: the hasher of codes, the codec of token vectors
     DIR/cache            what retrievers make of one version; made again when it is missing
+
+DIR may be the URL of an object store; the cache is then on this machine (`homes.py`).
 
 Every change is one commit: after a kill at any moment the index is that of the last call that returned. One process writes at a
 time, its lock dies with it; who has the index open goes on reading the version that was opened.
@@ -15,7 +19,6 @@ time, its lock dies with it; who has the index open goes on reading the version 
 from __future__ import annotations
 
 import copy
-import os
 import re
 import shutil
 import weakref
@@ -33,16 +36,15 @@ import pyarrow.compute as pc
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import atomic_folder, clear_leftovers
 from hourglass.uses.search import writing
-from hourglass.uses.search.encoding import Coder, IndexEncoder, coder, compared
+from hourglass.uses.search.coding import CODES, Coder, index_coder
+from hourglass.uses.search.encoding import IndexEncoder, Precision, compared
+from hourglass.uses.search.homes import Store, home_of
+from hourglass.uses.search.late import TokenEncoder
 from hourglass.uses.search.layout import (
+    HASHER,
     OWN,
-    begin_reading,
-    exclusive,
     is_damage,
-    is_index,
-    lock,
     open_table,
-    read_manifest,
     reason,
     rows_of_lists,
     unreadable,
@@ -75,11 +77,12 @@ class SearchIndex:
         weigher: Callable[[str], Any] = lambda name: name,
         opened: Callable[[str], Any] = lambda name: name,
     ) -> None:
-        self.folder = Path(folder)
-        if not is_index(self.folder):
-            unfinished = " (one was begun; run the same command again)" if writing.unfinished(self.folder) else ""
+        self.home = home_of(folder)
+        self.folder = self.home.folder
+        if not self.home.is_index():
+            unfinished = " (one was begun; run the same command again)" if self.home.is_unfinished() else ""
             raise FolderError(f"{folder}: no search index{unfinished}; make one: hourglass index SOURCE --out {folder}")
-        self.manifest = read_manifest(self.folder)
+        self.manifest = self.home.manifest()
         self.selected: Array | None = None
         self._whole: SearchIndex | None = None
         self.trouble: list[str] = []
@@ -87,20 +90,21 @@ class SearchIndex:
         # What a model has made of a query once is what every stage sees: in another batch the last digits differ.
         self._encoded: dict[str, Array] = {}
         self._weighed: dict[str, dict[str, float]] = {}
+        self._token_vectors: dict[str, Array] = {}
         self._open()
 
     @classmethod
     def create(cls, source: Any, out: str | Path, **options: Any) -> Self:
         """Make an index; options as of `writing.create`. A build that was killed goes on when it is called again."""
-        trouble = writing.create(source, Path(out), **options)
+        trouble = writing.create(source, home_of(out), **options)
         made = cls(out, **{name: options[name] for name in ("encoder", "weigher", "opened") if name in options})
         made.trouble = trouble
         return made
 
     def _open(self) -> None:
         """Take up the newest version, and say so to whoever would clean it away."""
-        self._reading = weakref.finalize(self, os.close, begin_reading(self.folder))
-        self.table = open_table(self.folder)
+        self._reading = weakref.finalize(self, self.home.begin_reading())
+        self.table = open_table(self.home.table(), self.folder)
         self.version = int(self.table.version)
         with self._reading_errors():
             self._rows = int(self.table.count_rows())
@@ -136,12 +140,10 @@ class SearchIndex:
         with self._reading_errors():
             return self.table.take(np.asarray(rows, np.int64).tolist(), columns=list(columns))
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of all documents, in order."""
+    def batches(self, columns: Sequence[str], rows: int = _READ_AT_ONCE) -> Iterator[pa.RecordBatch]:
+        """Columns of all documents, in order, at most so many rows at once."""
         with self._reading_errors():
-            yield from self.table.scanner(
-                columns=list(columns), batch_size=_READ_AT_ONCE, scan_in_order=True
-            ).to_batches()
+            yield from self.table.scanner(columns=list(columns), batch_size=rows, scan_in_order=True).to_batches()
 
     def vectors(self, rows: Array) -> Array:
         """[n, d] float32 of documents `rows` [n], of length 1 where they are compared by cosine."""
@@ -240,7 +242,16 @@ class SearchIndex:
 
     def require_codes(self) -> None:
         if self.manifest["code"] is None:
-            raise ConfigError(f"{self.folder}: an index without binary codes; make one with --code sign")
+            raise ConfigError(f"{self.folder}: an index without binary codes; make one with --code {'|'.join(CODES)}")
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether there are vectors of the tokens of documents."""
+        return self.manifest.get("tokens") is not None  # older ones do not say
+
+    def require_tokens(self) -> None:
+        if not self.has_tokens:
+            raise ConfigError(f"{self.folder}: an index without vectors of tokens; make one with --tokens MODEL")
 
     @property
     def similarity(self) -> str:
@@ -267,7 +278,8 @@ class SearchIndex:
             raise ConfigError(
                 f"{self.folder}: its vectors were given, and no encoder of queries with them; make it with --encoder"
             )
-        encoder = IndexEncoder(self._given if self._given is not None else known["id"], self._opened)
+        precision: Precision = known.get("precision", "auto") if known is not None else "auto"
+        encoder = IndexEncoder(self._given if self._given is not None else known["id"], self._opened, precision)
         if known is not None:
             encoder.require(known, str(self.folder))
         elif encoder.width != self.width:
@@ -278,19 +290,58 @@ class SearchIndex:
 
     def encode(self, queries: Sequence[Query]) -> Array:
         """[n, d] float32: the vector that a query carries, else that of its text; of length 1 where compared by cosine."""
+        return compared(self._vectors_of(queries), self.similarity)
+
+    def codes(self, queries: Sequence[Query]) -> Array:
+        """[n, bytes] uint8: codes of the vectors of queries; ConfigError where the index has no codes."""
+        return self.coder.codes(self._vectors_of(queries))
+
+    def _vectors_of(self, queries: Sequence[Query]) -> Array:
+        """[n, d] float32, as the encoder gives them."""
         new = _unseen(self._encoded, (query.text for query in queries if query.vector is None))
         if new:
             self._encoded.update(zip(new, self.encoder.queries(new)))
         made = [self._encoded[query.text] if query.vector is None else query.vector for query in queries]
-        return compared(np.array(made, np.float32).reshape(-1, self.width), self.similarity)
+        return np.array(made, np.float32).reshape(-1, self.width)
+
+    def compare(self, query: Query, texts: Sequence[str]) -> Array:
+        """[n] inner products of the query's vector and those that the encoder gives for texts: a `TextScorer`."""
+        vectors = compared(self.encoder.documents(texts), self.similarity)
+        return np.asarray(vectors @ self.encode([query])[0])
+
+    def forget_queries(self) -> None:
+        """Forget what models have made of queries: a search that is timed next pays for it."""
+        for known in (self._encoded, self._weighed, self._token_vectors):
+            known.clear()
 
     def weigh(self, queries: Sequence[Query]) -> list[dict[str, float]]:
-        """Weights of terms that a query carries, else those of its text by the model of the documents' weights."""
+        """Weights of terms that a query carries, else those that the model of the documents' weights gives a query of its text."""
         new = _unseen(self._weighed, (query.text for query in queries if query.terms is None))
         if new:
-            tokens, weights = (column.to_pylist() for column in self.weigher.arrow(new))
-            self._weighed.update((text, dict(zip(*pair))) for text, *pair in zip(new, tokens, weights))
+            self._weighed.update(zip(new, self.weigher.queries(new)))
         return [self._weighed[query.text] if query.terms is None else query.terms for query in queries]
+
+    def encode_tokens(self, queries: Sequence[Query]) -> list[tuple[Array, Array]]:
+        """(vectors of tokens [m, d], weights [m]) that a query carries, else those of its text, each counting 1."""
+        new = _unseen(self._token_vectors, (query.text for query in queries if query.tokens is None))
+        if new:
+            self._token_vectors.update(zip(new, self.token_encoder.queries(new)))
+        made = []
+        for query in queries:
+            if query.tokens is not None:
+                made.append(query.tokens)
+            else:
+                vectors = self._token_vectors[query.text]
+                made.append((vectors, np.ones(len(vectors), np.float32)))
+        return made
+
+    @cached_property
+    def token_encoder(self) -> TokenEncoder:
+        """ConfigError where the index has no token vectors, or where its model is not the one that it was made with."""
+        self.require_tokens()
+        encoder = TokenEncoder(self.manifest["tokens"]["id"])
+        encoder.require(self.manifest["tokens"], str(self.folder))
+        return encoder
 
     @cached_property
     def weigher(self) -> Weigher:
@@ -302,11 +353,11 @@ class SearchIndex:
     def coder(self) -> Coder:
         """ConfigError where the index has no codes."""
         self.require_codes()
-        return coder(self.manifest["code"]["id"], self.width)
+        return index_coder(self.home.file(HASHER), self.manifest, lambda: self.encoder)
 
     def cached(self, name: str, build: Callable[[Path], None]) -> Path:
         """The folder that `build` fills from this version; kept, and those of older versions removed."""
-        place = self.folder / "cache" / f"{name}@{self.version}"
+        place = self.home.cache / f"{name}@{self.version}"
         if not place.is_dir():
             with atomic_folder(place) as part:
                 build(part)
@@ -343,7 +394,7 @@ class SearchIndex:
         return self._write(source, "update", **options)
 
     def _write(self, source: Any, how: str, **options: Any) -> int:
-        with lock(self.folder):
+        with self.home.lock():
             self._again()
             number, self.trouble = writing.add(self, source, how, **options)
             self._again()
@@ -356,7 +407,7 @@ class SearchIndex:
         """
         if bool(ids) == (where is not None):
             raise ConfigError("delete: give ids, or a condition")
-        with lock(self.folder):
+        with self.home.lock():
             self._again()
             before = len(self)
             if where is not None:
@@ -370,20 +421,26 @@ class SearchIndex:
         return before - len(self)
 
     def compact(self) -> bool:
-        """Join the files of many writings; versions that nobody reads are removed. False where somebody reads one."""
-        with lock(self.folder):
+        """Join the files of many writings; versions that nobody reads are removed. False where somebody reads one, or may.
+
+        In an object store, where that is not known, versions older than two weeks are removed.
+        """
+        with self.home.lock():
             self._again()
             with self._reading_errors():
                 self.table.optimize.compact_files()
             self._reading()  # this one reads the newest
-            with exclusive(self.folder) as alone:
+            if isinstance(self.home, Store):
+                with self._reading_errors():
+                    self.table.cleanup_old_versions()
+            with self.home.exclusive() as alone:
                 if alone:
                     with self._reading_errors():
                         self.table.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
             self._again()
             if alone:
-                clear_leftovers(self.folder / "cache")
-                for place in (self.folder / "cache").glob("*@*"):
+                clear_leftovers(self.home.cache)
+                for place in self.home.cache.glob("*@*"):
                     if int(place.name.rpartition("@")[2]) < self.version:
                         shutil.rmtree(place, ignore_errors=True)
         return alone

@@ -20,7 +20,10 @@ from hourglass.uses.search.stages import Array
 
 FORMAT = 1
 MANIFEST, TABLE = "index.json", "documents.lance"
-OWN = ("_id", "text", "vector", "tokens", "weights", "code")
+HASHER, CODEC = "hasher.safetensors", "codec.safetensors"
+LEARNED = (HASHER, CODEC)
+"""Files of what an index has learned of its own documents when it was made."""
+OWN = ("_id", "text", "vector", "tokens", "weights", "code", "token_ids", "token_centroids", "token_rests")
 """Columns that are ours, not the source's."""
 
 
@@ -28,11 +31,11 @@ def is_index(folder: Path) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
-def open_table(folder: Path) -> Any:
-    """The Lance data set of a folder."""
+def open_table(uri: str, folder: Path | str) -> Any:
+    """The Lance data set of an index."""
     lance = import_lance()
     try:
-        return lance.dataset(str(folder / TABLE))
+        return lance.dataset(uri)
     except (OSError, ValueError) as error:
         raise unreadable(folder, error) from None
 
@@ -55,13 +58,6 @@ def lock(folder: Path) -> Iterator[None]:
         raise FolderError(f"{folder}: another process is writing to it; wait for it to end") from None
 
 
-def begin_reading(folder: Path) -> int:
-    """The descriptor of a lock that keeps the versions of an index from being cleaned away until it is closed."""
-    descriptor = os.open(folder / MANIFEST, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return descriptor
-
-
 @contextmanager
 def exclusive(folder: Path) -> Iterator[bool]:
     """Whether nobody reads; who begins to waits meanwhile."""
@@ -81,11 +77,15 @@ def rows_of_lists(column: pa.Array) -> Array:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    return checked(read_json(folder / MANIFEST), folder)
+
+
+def checked(manifest: Any, folder: Path | str) -> dict[str, Any]:
+    """What an index.json holds; FolderError for one of another format."""
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
         raise FolderError(f"{folder}: an index of format {found}, expected {FORMAT}; make it again")
-    return manifest
+    return dict(manifest)
 
 
 def is_damage(error: Exception) -> bool:
@@ -93,9 +93,13 @@ def is_damage(error: Exception) -> bool:
     return "LanceError(IO)" in str(error) or "Generic" in str(error) or "Not found" in str(error)
 
 
-def unreadable(folder: Path, error: Exception) -> Exception:
+def unreadable(folder: Path | str, error: Exception) -> Exception:
     if isinstance(error, HourglassError):
         return error
+    if any(words in str(error).lower() for words in ("conflict", "concurrent writers")):
+        return FolderError(
+            f"{folder}: another process wrote to it at the same time; nothing was changed, give the command again"
+        )
     return FolderError(f"{folder}: a file of the index is missing or damaged ({reason(error)}); make the index again")
 
 

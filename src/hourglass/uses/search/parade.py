@@ -21,66 +21,54 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hourglass.errors import ConfigError, nearest
-from hourglass.uses.finetune.distillation import Teaching, checked_teaching, distilled
 from hourglass.uses.finetune.encoder import Source
-from hourglass.uses.finetune.head import Array, Head, HeadConfig
-from hourglass.uses.finetune.retriever import Pair, checked_pair
-from hourglass.uses.search.passages import passages
+from hourglass.uses.finetune.head import Array
+from hourglass.uses.finetune.ranking import RankingConfig, RankingHead
+from hourglass.uses.search.passages import Middle, passages
 from hourglass.uses.search.stages import Query
-from hourglass.waist import Batch, Losses
+from hourglass.waist import Batch
 
-_DOCUMENTS_AT_ONCE = 8
 Aggregate = Literal["avg", "max", "attn", "transformer"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParadeConfig(HeadConfig):
+class ParadeConfig(RankingConfig):
     """aggregate     of the passages' states
     size, stride  of passages, in words
-    most          passages of a document that are read: the first, the last, and some evenly spaced between
+    most          passages of a document that are read: the first, the last, and some between
+    middle        which: evenly spaced, or "random" ones, as in the paper
     layers, heads of "transformer"
-    negatives     hard negatives of each example that are read
-    distillation  weight of the loss to a teacher's scores, beside the other; 0: none
-    teaching      what is learned of the teacher, as in `hourglass.uses.finetune.distillation`
     """
 
-    max_tokens: int = 256
     aggregate: Aggregate = "transformer"
     size: int = 150
     stride: int = 100
     most: int = 16
+    middle: Middle = "even"
     layers: int = 2
     heads: int = 12
-    negatives: int = 1
-    distillation: float = 0.0
-    teaching: Teaching = "kl"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checked_teaching(self.teaching)
         if self.aggregate not in get_args(Aggregate):
             raise ConfigError(f"no aggregate {self.aggregate!r}{nearest(self.aggregate, get_args(Aggregate))}")
-        passages("", self.size, self.stride, most=self.most)
-        if min(self.layers, self.heads, self.negatives) < 1:
-            raise ConfigError(
-                f"layers {self.layers}, heads {self.heads}, negatives {self.negatives}: expected 1 or more"
-            )
-        if self.distillation < 0:
-            raise ConfigError(f"distillation {self.distillation}: expected a weight, 0 or more")
+        passages("", self.size, self.stride, most=self.most, middle=self.middle)
+        if min(self.layers, self.heads) < 1:
+            raise ConfigError(f"layers {self.layers}, heads {self.heads}: expected 1 or more")
 
 
-class Parade(Head):
+class Parade(RankingHead):
     """Examples: `Pair`, a query with its document and negatives."""
 
     Config = ParadeConfig
-    modality = "pairs of texts"
+    documents_at_once = 8
 
     config: ParadeConfig
 
@@ -97,34 +85,9 @@ class Parade(Head):
             self.over = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         self.linear = nn.Linear(width, 1)
 
-    def collate(self, examples: Sequence[Pair]) -> Batch:
-        """Tokens [n, 1 + negatives, passages, L] of each query with the passages of its documents, its own document first.
-
-        "there" [n, 1 + negatives, passages] bool: a passage, not padding. Raises SourceError for an example with too few
-        negatives, or without a teacher's scores where they are learned from.
-        """
-        wanted, taught = self.config.negatives, self.config.distillation > 0
-        for i, example in enumerate(examples):
-            checked_pair(i, example, wanted, taught)
-        asked = [example.query for example in examples for _ in range(1 + wanted)]
-        documents = [text for e in examples for text in (e.document, *e.negatives[:wanted])]
-        batch = {
-            name: tensor.unflatten(0, (len(examples), 1 + wanted))
-            for name, tensor in self._cut(asked, documents).items()
-        }
-        if taught:
-            batch["teacher"] = torch.tensor([e.teacher[: 1 + wanted] for e in examples if e.teacher is not None])
-        return batch
-
-    def loss(self, batch: Batch) -> Losses:
-        flat = {name: batch[name].flatten(0, 1) for name in ("ids", "mask", "types", "there")}
-        scores = self.linear(self.encode(flat))[:, 0].unflatten(0, batch["ids"].shape[:2])
-        own = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
-        losses = {"ranking": nn.functional.cross_entropy(scores, own)}
-        if self.config.distillation > 0:
-            taught = distilled(scores, batch["teacher"], self.config.teaching)
-            losses["distillation"] = self.config.distillation * taught
-        return losses
+    def score(self, batch: Batch) -> Tensor:
+        made: Tensor = self.linear(self.encode(batch))[:, 0]
+        return made
 
     def encode(self, batch: Batch) -> Tensor:
         """[n, d] of queries with documents: tokens [n, passages, L] to one state of each."""
@@ -148,23 +111,16 @@ class Parade(Head):
 
     def score_texts(self, query: Query, texts: Sequence[str]) -> Array:
         """[n] float32 scores of documents for a query, a `TextScorer`; of one with more than `most` passages, a part is read."""
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        made = np.empty(len(texts), np.float32)
-        with self.reading() as device:
-            for start in range(0, len(order), _DOCUMENTS_AT_ONCE):
-                some = order[start : start + _DOCUMENTS_AT_ONCE]
-                batch = self._cut([query.text] * len(some), [texts[i] for i in some])
-                state = self.encode({name: tensor.to(device) for name, tensor in batch.items()})
-                made[some] = self.linear(state)[:, 0].float().cpu().numpy()
-        return made
+        return self.scored(query.text, texts)
 
-    def _cut(self, queries: Sequence[str], documents: Sequence[str]) -> Batch:
-        """ids, mask, types [n, passages, L] and there [n, passages] of each query with the passages of its document."""
+    def pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Batch:
+        """ids, mask, types [n, passages, L] and there [n, passages] of each query with the passages of its document.
+
+        there: bool, a passage, not padding
+        """
         config = self.config
-        cut = [
-            [part.text for part in passages(text, config.size, config.stride, most=config.most)] or [""]
-            for text in documents
-        ]
+        split = partial(passages, size=config.size, stride=config.stride, most=config.most, middle=config.middle)
+        cut = [[part.text for part in split(text)] or [""] for text in documents]
         counts = torch.tensor([len(parts) for parts in cut])
         there = torch.arange(int(counts.max())) < counts[:, None]
         asked = [query for query, parts in zip(queries, cut) for _ in parts]

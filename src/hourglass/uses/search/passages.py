@@ -10,7 +10,8 @@ long documents (arXiv 2403.00784). MaxP favours long documents, which have more 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, Protocol, final, get_args
 
@@ -20,8 +21,11 @@ from hourglass.errors import ConfigError, nearest
 from hourglass.uses.search.stages import Array, Documents, Query, Ranking, Rescorer, Scorer
 
 Unit = Literal["words", "sentences"]
+Middle = Literal["even", "random"]
 Aggregate = Literal["first", "max", "sum", "mean", "top", "kernel", "decay"]
 
+_LONG = 60
+_WINDOW, _STRIDE = 40, 20
 _NOTHING = np.zeros(0, np.int64)
 _PARTS = {"words": re.compile(r"\S+"), "sentences": re.compile(r"\S.*?(?:[.!?…]+(?=\s|$)|[。！？]|\n\s*\n|$)", re.S)}
 
@@ -41,12 +45,20 @@ class TextScorer(Protocol):
 
 
 def passages(
-    text: str, size: int = 150, stride: int = 75, *, unit: Unit = "words", most: int | None = None, title: str = ""
+    text: str,
+    size: int = 150,
+    stride: int = 75,
+    *,
+    unit: Unit = "words",
+    most: int | None = None,
+    middle: Middle = "even",
+    title: str = "",
 ) -> list[Passage]:
     """Windows of `size` words or sentences, one every `stride`; the last ends with the text. A text without words has none.
 
-    most   keep so many at most: the first, the last, and some evenly spaced between
-    title  stands before each
+    most    keep so many at most: the first, the last, and some between
+    middle  which between: evenly spaced, or "random" ones, always the same of the same text
+    title   stands before each
 
     Raises ConfigError for sizes that leave something out.
     """
@@ -54,6 +66,8 @@ def passages(
         raise ConfigError(f"no unit {unit!r}{nearest(str(unit), get_args(Unit))}")
     if not 1 <= stride <= size:
         raise ConfigError(f"size {size}, stride {stride}: expected a stride of 1 or more, up to the size")
+    if middle not in get_args(Middle):
+        raise ConfigError(f"no middle {middle!r}{nearest(str(middle), get_args(Middle))}")
     if most is not None and most < 1:
         raise ConfigError(f"most {most}: expected 1 passage or more")
     spans = [match.span() for match in _PARTS[unit].finditer(text)]
@@ -62,7 +76,11 @@ def passages(
     count = 1 + max(0, -(-(len(spans) - size) // stride))
     firsts = [i * stride for i in range(count)]
     if most is not None and count > most:
-        firsts = [firsts[i] for i in np.unique(np.linspace(0, count - 1, most).round().astype(int))]
+        kept = np.linspace(0, count - 1, most).round().astype(int)
+        if middle == "random" and most > 2:
+            random = np.random.default_rng(zlib.crc32(text.encode(errors="replace")))
+            kept[1:-1] = 1 + random.choice(count - 2, most - 2, replace=False)
+        firsts = [firsts[i] for i in np.unique(kept)]
     made = []
     for first in firsts:
         start, stop = spans[first][0], spans[min(first + size, len(spans)) - 1][1]
@@ -70,14 +88,35 @@ def passages(
     return made
 
 
+def sentences(text: str) -> list[Passage]:
+    """What a person reads of a text at once: its sentences, of one of 60 words or more windows of 40, one every 20."""
+    made = []
+    for sentence in passages(text, 1, 1, unit="sentences"):
+        if sentence.text.count(" ") < _LONG:
+            made.append(sentence)
+            continue
+        made += [
+            Passage(sentence.start + part.start, sentence.start + part.stop, part.text)
+            for part in passages(sentence.text, _WINDOW, _STRIDE)
+        ]
+    return made
+
+
 def aggregated(
-    scores: Array, documents: Array, aggregate: Aggregate, *, top: int = 3, temperature: float = 1.0
+    scores: Array,
+    documents: Array,
+    aggregate: Aggregate,
+    *,
+    top: int = 3,
+    weights: Sequence[float] = (),
+    temperature: float = 1.0,
 ) -> tuple[Array, Array]:
     """(documents, one score of each) of passages' scores [n], `documents` [n] saying whose each is, in the order of the text.
 
     "first"   of the first passage here        "max"     the highest
     "sum"     of all                           "mean"    of all
     "top"     mean of the `top` highest        "decay"   sum of score / place, 1 for the first passage
+              or with `weights` their weighted sum: the first weight times the highest, and so on (Birch)
     "kernel"  temperature x log of the sum of exp(score / temperature): a soft maximum
     """
     if aggregate not in get_args(Aggregate):
@@ -105,6 +144,9 @@ def aggregated(
         summed = np.add.reduceat(np.exp((scores - np.repeat(highest, counts)) / temperature), starts)
         return named, highest + temperature * np.log(summed)
     best = np.lexsort((-scores, np.repeat(named, counts)))
+    if len(weights):
+        weighed = np.concatenate([np.asarray(weights, float), np.zeros(int(counts.max()))])[place] * scores[best]
+        return named, np.add.reduceat(weighed, starts)
     kept = np.where(place < top, scores[best], 0)
     return named, np.add.reduceat(kept, starts) / np.minimum(counts, top)
 
@@ -116,7 +158,7 @@ class ByPassages(Rescorer):
     score      of passages, for a query
     aggregate  of a document's passages, as in `aggregated`
     keep       share that the score before keeps: keep x before + (1 - keep) x now, both from 0 to 1 within the query
-               (Birch, with sentences and "top"); 0: the new score alone
+               (Birch, with sentences and "top" with weights); 0: the new score alone
 
     A document without words keeps its place below those that have some.
     """
@@ -131,7 +173,9 @@ class ByPassages(Rescorer):
         stride: int = 75,
         unit: Unit = "words",
         most: int | None = 16,
+        middle: Middle = "even",
         top: int = 3,
+        weights: Sequence[float] = (),
         temperature: float = 1.0,
         keep: float = 0.0,
         name: str = "passages",
@@ -139,9 +183,9 @@ class ByPassages(Rescorer):
         if not 0 <= keep < 1:
             raise ConfigError(f"keep {keep}: expected a share from 0 up to, not with, 1")
         self.name, self._documents, self._score, self._keep = name, documents, score, keep
-        self._cut = partial(passages, size=size, stride=stride, unit=unit, most=most)
+        self._cut = partial(passages, size=size, stride=stride, unit=unit, most=most, middle=middle)
         self._cut("")
-        self._fold = partial(aggregated, aggregate=aggregate, top=top, temperature=temperature)
+        self._fold = partial(aggregated, aggregate=aggregate, top=top, weights=weights, temperature=temperature)
         self._fold(_NOTHING, _NOTHING)  # settings that do not fit are refused now
 
     def again(self, query: Query, ranking: Ranking) -> Ranking:
@@ -160,10 +204,22 @@ class ByPassages(Rescorer):
 
 @final
 class ByText(Rescorer):
-    """Scores what has been found again, each document as a whole: by a cross-encoder, PARADE, or any other `TextScorer`."""
+    """Scores what has been found again, each document as a whole: by a cross-encoder, PARADE, or any other `TextScorer`.
 
-    def __init__(self, documents: Documents, score: TextScorer, name: str = "texts") -> None:
-        self.name, self._documents, self._score = name, documents, score
+    told  what the scorer has to say
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        score: TextScorer,
+        name: str = "texts",
+        told: Callable[[], list[str]] | None = None,
+    ) -> None:
+        self.name, self._documents, self._score, self._told = name, documents, score, told
+
+    def told(self) -> list[str]:
+        return self._told() if self._told is not None else []
 
     def again(self, query: Query, ranking: Ranking) -> Ranking:
         return Ranking.of(ranking.rows, self._score(query, self._documents.texts(ranking.rows)))

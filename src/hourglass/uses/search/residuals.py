@@ -10,13 +10,15 @@ its quantiles over all dimensions, the values are the quantiles half way between
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from sklearn.cluster import MiniBatchKMeans
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import atomic_file
@@ -25,6 +27,8 @@ Array = np.ndarray[Any, Any]
 
 BITS = (1, 2, 4, 8)
 _ROWS_AT_ONCE = 4096
+_STEPS = 4
+"""Of Lloyd's algorithm, as ColBERTv2 takes; more hardly come nearer."""
 
 
 class Compressed(NamedTuple):
@@ -55,20 +59,16 @@ class Residuals:
 
         Raises ConfigError for bits other than 1, 2, 4, 8, and for a width that these do not fill bytes of.
         """
-        if bits not in BITS:
-            raise ConfigError(f"bits {bits}: expected one of {', '.join(map(str, BITS))}")
         vectors = np.asarray(vectors, np.float32)
         n, d = vectors.shape
-        if d * bits % 8:
-            raise ConfigError(f"bits {bits} of {d} dimensions fill no bytes; expected a multiple of 8 together")
+        check_bits(bits, d)
         if not n:
             raise ConfigError("no vector to learn centroids from")
         vectors = unit(vectors)
         number = centroids or 2 ** int(np.log2(max(1, min(16 * np.sqrt(n), n / 4))))
         if number > n:
             raise ConfigError(f"centroids {number}: more than the {n} vectors of the sample")
-        means = MiniBatchKMeans(number, n_init=1, batch_size=max(1024, 2 * number), random_state=seed).fit(vectors)
-        nearest = unit(means.cluster_centers_.astype(np.float32))
+        nearest = unit(centres(vectors, number, seed, _STEPS))
         rest = np.concatenate([part - nearest[_nearest(part, nearest)] for part in _parts(vectors)])
         shares = np.arange(1, 2**bits) / 2**bits
         return cls(
@@ -105,6 +105,22 @@ class Residuals:
             return cls(**load_file(path))
         except (OSError, SafetensorError, TypeError) as error:
             raise FolderError(f"{path}: holds no centroids and cuts ({error})") from None
+
+
+def check_bits(bits: int, d: int) -> None:
+    """ConfigError where vectors of d numbers cannot be kept in so many bits a number."""
+    if bits not in BITS:
+        raise ConfigError(f"bits {bits}: expected one of {', '.join(map(str, BITS))}")
+    if d * bits % 8:
+        raise ConfigError(f"bits {bits} of {d} dimensions fill no bytes; expected a multiple of 8 together")
+
+
+def centres(vectors: Array, number: int, seed: int = 0, steps: int = 300) -> Array:
+    """[number, d] float32: k-means of vectors [n, d], from rows drawn by `seed`; of fewer different ones some come twice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it says so of rows that are alike
+        means = KMeans(number, init="random", n_init=1, max_iter=steps, random_state=seed).fit(vectors)
+    return np.asarray(means.cluster_centers_, np.float32)
 
 
 def unit(vectors: Array) -> Array:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hourglass.errors import ConfigError
 from hourglass.uses.search.cross import CutTexts
-from hourglass.uses.search.passages import Passage, passages
-from hourglass.uses.search.stages import Query, Stage
+from hourglass.uses.search.explain import Explanation, Step, explained, watched
+from hourglass.uses.search.passages import Passage, sentences
+from hourglass.uses.search.stages import Query, Ranking, Stage
 from hourglass.uses.search.words import Words
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hourglass.uses.search.index import SearchIndex
-
-_LONG = 60
-_WINDOW, _STRIDE = 40, 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,8 @@ class Hit:
 class Results:
     """Hits, the best first. `costs` are milliseconds by stage, `searched` the documents among which was looked.
 
-    notes  what a stage had to say, a line each: texts that were cut
+    notes    what stages had to say, a line each: texts that were cut, layers that were read
+    ranking  all that the pipeline ranked, of which the hits are the first; steps: its stages one by one
     """
 
     query: str
@@ -68,12 +67,27 @@ class Results:
     searched: int
     costs: dict[str, float]
     notes: list[str]
+    ranking: Ranking = field(repr=False)
+    steps: list[Step] = field(repr=False)
+    index: SearchIndex = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.hits)
 
     def __getitem__(self, place: int) -> Hit:
         return self.hits[place]
+
+    def explain(self, place: int, *, near: bool = True) -> Explanation:
+        """Why a hit is where it is, by its place from 0.
+
+        near  also its sentences that are nearest to the query, which the encoder then reads; only where a stage goes by vectors
+        """
+        return explained(self.index, self.steps, int(self.ranking.rows[place]), self.hits[place].text, near=near)
+
+    @property
+    def widened(self) -> list[tuple[str, dict[str, float]]]:
+        """(stage, weights of the query's terms after it) of the stages that changed them."""
+        return [(step.stage.name, terms) for step in self.steps if (terms := step.widened) is not None]
 
     @property
     def table(self) -> pd.DataFrame:
@@ -85,15 +99,21 @@ class Results:
             columns=None if self.hits else ["id", "score", "passage"],
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Values for JSON."""
+    def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
+        """Values for JSON; with `explain` also why each hit is there."""
+        why = {}
+        hits = [hit.to_dict() for hit in self.hits]
+        if explain:
+            why = {"widened": [{"stage": stage, "terms": terms} for stage, terms in self.widened]}
+            hits = [hit | {"why": self.explain(place).to_dict()} for place, hit in enumerate(hits)]
         return {
             "query": self.query,
             "pipeline": self.pipeline,
             "searched": self.searched,
             "ms": self.costs,
             "notes": self.notes,
-            "hits": [hit.to_dict() for hit in self.hits],
+            **why,
+            "hits": hits,
         }
 
 
@@ -107,23 +127,25 @@ def search(index: SearchIndex, query: str, pipeline: str | Stage | None, top: in
     spent: dict[str, float] = {}
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", CutTexts)
-        ranking = stage.run([Query("1", query)], spent)[0].first(top)
+        ranking, steps = watched(stage, Query("1", query), spent)
     notes = []
     for warning in warned:
         if issubclass(warning.category, CutTexts):
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    found = index.take(ranking.rows, ["_id", "text", *index.columns]).to_pylist()
+    notes += stage.told()
+    first = ranking.first(top)
+    found = index.take(first.rows, ["_id", "text", *index.columns]).to_pylist()
     terms = set(index.words(query))
     hits = []
-    for row, score in zip(found, ranking.scores.tolist()):
+    for row, score in zip(found, first.scores.tolist()):
         text = row.pop("text")
         passage, marks = best_passage(text, terms, index.words)
         hits.append(Hit(row.pop("_id"), score, text, passage, marks, row))
     searched = len(index) if index.selected is None else len(index.selected)
     costs = {name: 1000 * seconds for name, seconds in spent.items()}
-    return Results(query, stage.name, hits, searched, costs, notes)
+    return Results(query, stage.name, hits, searched, costs, notes, ranking, steps, index)
 
 
 def best_passage(text: str, terms: Collection[str], words: Words) -> tuple[Passage, list[tuple[int, int]]]:
@@ -131,7 +153,7 @@ def best_passage(text: str, terms: Collection[str], words: Words) -> tuple[Passa
     having = [(start, stop, term) for start, stop, term in words.spans(text) if term in terms]
     often = Counter(term for _, _, term in having)
     best, most = Passage(0, 0, ""), -1.0
-    for passage in _cut(text):
+    for passage in sentences(text):
         inside = {term for start, stop, term in having if passage.start <= start and stop <= passage.stop}
         value = sum(1 / often[term] + 1 for term in inside)
         if value > most:
@@ -146,17 +168,3 @@ def best_passage(text: str, terms: Collection[str], words: Words) -> tuple[Passa
         else:
             marks.append((start, stop))
     return best, marks
-
-
-def _cut(text: str) -> list[Passage]:
-    """Sentences, long ones in windows."""
-    made = []
-    for sentence in passages(text, 1, 1, unit="sentences"):
-        if sentence.text.count(" ") < _LONG:
-            made.append(sentence)
-            continue
-        made += [
-            Passage(sentence.start + part.start, sentence.start + part.stop, part.text)
-            for part in passages(sentence.text, _WINDOW, _STRIDE)
-        ]
-    return made

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
@@ -56,12 +56,14 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked: its name and text, and once a stage has expanded it, weights of terms or a vector instead of the text's own."""
+    """What is asked: its name and text, and once a stage has expanded it, weights of terms, a vector, or vectors of tokens [m, d]
+    with the weight of each [m], instead of the text's own."""
 
     id: str
     text: str
     terms: dict[str, float] | None = None
     vector: Array | None = None
+    tokens: tuple[Array, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,10 @@ class Documents(Protocol):
         ...
 
 
+Watch = Callable[["Stage", Sequence[Found], Sequence[Found], float], None]
+"""Told of every stage that is no composition: where the queries stood before it and after it, and its seconds."""
+
+
 class Stage(ABC):
     """A step of a search. `name` is what it is called in a pipeline and in tables of cost."""
 
@@ -105,13 +111,26 @@ class Stage(ABC):
         """All queries one step on, in their order."""
 
     @final
-    def run(self, queries: Sequence[Query], costs: dict[str, float] | None = None) -> list[Ranking]:
-        """The ranking of each query; with `costs`, seconds are added to it by stage."""
-        found = _advance(self, [Found(query) for query in queries], costs)
+    def run(
+        self, queries: Sequence[Query], costs: dict[str, float] | None = None, watch: Watch | None = None
+    ) -> list[Ranking]:
+        """The ranking of each query; with `costs`, seconds are added to it by stage; `watch` is told of each."""
+
+        def seen(stage: Stage, before: Sequence[Found], after: Sequence[Found], seconds: float) -> None:
+            if costs is not None:
+                costs[stage.name] = costs.get(stage.name, 0.0) + seconds
+            if watch is not None:
+                watch(stage, before, after, seconds)
+
+        found = _advance(self, [Found(query) for query in queries], seen)
         rankings = [each.ranking for each in found]
         if any(ranking is None for ranking in rankings):
             raise ConfigError(f"{self.name}: finds nothing by itself; begin with bm25, dense or another that retrieves")
         return [ranking for ranking in rankings if ranking is not None]
+
+    def told(self) -> list[str]:
+        """What it has to say of all that it has done so far, a line each."""
+        return []
 
     def __rshift__(self, then: Stage) -> Stage:
         return Chain([*parts(self, Chain), *parts(then, Chain)])
@@ -197,6 +216,9 @@ class Chain(Stage):
     def advance(self, found: Sequence[Found]) -> list[Found]:
         return _advance(self, found, None)
 
+    def told(self) -> list[str]:
+        return [line for stage in self.stages for line in stage.told()]
+
 
 @final
 class Beside(Stage):
@@ -209,26 +231,29 @@ class Beside(Stage):
     def advance(self, found: Sequence[Found]) -> list[Found]:
         return _advance(self, found, None)
 
+    def told(self) -> list[str]:
+        return [line for stage in self.stages for line in stage.told()]
+
 
 def parts(stage: Stage, kind: type[Chain] | type[Beside]) -> list[Stage]:
     """The stages of a chain, or of those side by side; else the stage alone."""
     return list(stage.stages) if isinstance(stage, kind) else [stage]
 
 
-def _advance(stage: Stage, found: Sequence[Found], costs: dict[str, float] | None) -> list[Found]:
-    """`stage.advance`, with the seconds of every stage that is no composition."""
+def _advance(stage: Stage, found: Sequence[Found], watch: Watch | None) -> list[Found]:
+    """`stage.advance`, of which `watch` is told."""
     if isinstance(stage, Chain):
         for then in stage.stages:
-            found = _advance(then, found, costs)
+            found = _advance(then, found, watch)
         return list(found)
     if isinstance(stage, Beside):
-        made = [_advance(one, found, costs) for one in stage.stages]
+        made = [_advance(one, found, watch) for one in stage.stages]
         return [
             replace(each, rankings=tuple(ranking for one in several for ranking in one.rankings))
             for each, *several in zip(found, *made)
         ]
     start = time.perf_counter()
     made_by_it = stage.advance(found)
-    if costs is not None:
-        costs[stage.name] = costs.get(stage.name, 0.0) + time.perf_counter() - start
+    if watch is not None:
+        watch(stage, found, made_by_it, time.perf_counter() - start)
     return made_by_it

@@ -4,6 +4,10 @@ import math
 from collections import Counter
 
 import numpy as np
+import torch
+from transformers import BertForMaskedLM
+
+from encoders import make_pair
 
 WORDS = ("red", "green", "blue", "stone", "apple", "river", "bird", "engine", "paris", "london", "anna", "peter")
 
@@ -46,3 +50,14 @@ def ordered(scores, depth, rows=None):
     """Rows by score, of equal ones the smaller first."""
     rows = np.arange(len(scores)) if rows is None else rows
     return rows[np.lexsort((rows, -scores[rows]))][:depth]
+
+
+def masked_model(folder):
+    """The folder of a tiny masked language model."""
+    network, tokenizer = make_pair("bert")
+    tokenizer.model_max_length = 96
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertForMaskedLM(network.config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

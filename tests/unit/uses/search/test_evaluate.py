@@ -55,6 +55,8 @@ def test_the_table_compares_with_the_first_and_tells_the_cost():
     assert np.isnan(table["ndcg@10 more"][0]) and 0 < table["ndcg@10 p"][1] <= 1
     assert table["ndcg@10 more"][1] == pytest.approx(table["ndcg@10"][1] - table["ndcg@10"][0])
     assert (table["ms"] > 0).all() and set(made.costs["counts"]) == {"counts", "% 20"}
+    stages = made.stages().set_index(["pipeline", "stage"])
+    assert stages.loc[("counts", "counts"), "documents"] == 0 and stages.loc[("counts", "% 20"), "documents"] == 20
     each = made.differences("backwards", "map@20")
     assert each["difference"].is_monotonic_decreasing and set(each["query"]) == set(QUERIES)
     assert each["difference"].mean() == pytest.approx(table["map@20 more"][1])

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("lance")
@@ -190,6 +192,40 @@ def test_vectors_may_be_given(tmp_path):
             index.append([{"id": "n", "text": "t", "embedding": bad}], progress=False)
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+@pytest.mark.parametrize("lists", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 12)])
+def test_given_vectors_of_every_arrow_type_are_those_of_the_source(tmp_path, kind, lists):
+    vectors = counting([d["text"] for d in DOCUMENTS]).astype(kind.to_pandas_dtype())
+    table = pa.table({"text": [d["text"] for d in DOCUMENTS], "embedding": pa.array(list(vectors), lists(kind))})
+    pq.write_table(table, tmp_path / "texts.parquet")
+    for number, source in enumerate((table.slice(7), str(tmp_path / "texts.parquet"))):
+        index = made(tmp_path / f"ix{number}", source, vectors="embedding", dtype="float32", similarity="dot")
+        expected = vectors[7:] if number == 0 else vectors
+        assert np.array_equal(index.vectors(np.arange(len(expected))), expected.astype(np.float32))
+        assert index.columns == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "line"),
+    [
+        (None, "row 6, column 'embedding': 'None' is no vector; expected a list of numbers"),
+        ([1.0, float("nan"), 2.0], r"row 6, column 'embedding': '\[1.0, nan, 2.0\]' is no vector"),
+        ([1.0, None, 2.0], r"row 6, column 'embedding': '\[1.0, None, 2.0\]' is no vector"),
+        ([1e300, 1.0, 1.0], r"row 6, column 'embedding': '\[1e\+300, 1.0, 1.0\]' is no vector"),
+        ([], r"row 6, column 'embedding': '\[\]' is no vector"),
+        ([1.0, 2.0], "row 6, column 'embedding': a vector of 2 numbers; expected 3"),
+    ],
+)
+def test_the_row_of_a_bad_vector_is_named(tmp_path, bad, line):
+    vectors = [[1.0, 2.0, 3.0]] * 10
+    vectors[5] = bad
+    table = pa.table({"text": ["red"] * 10, "embedding": pa.array(vectors, pa.list_(pa.float64()))})
+    for source in (table, table.to_pylist()):
+        with pytest.raises(SourceError, match=line):
+            made(tmp_path / "ix", source, vectors="embedding")
+    assert not (tmp_path / "ix").exists()
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Two tiny encoders."""
@@ -212,6 +248,17 @@ def test_another_encoder_is_refused_and_both_are_named(tmp_path, folders):
     assert folders[0] in str(error.value)
     assert folders[1] in str(error.value)
     assert len(SearchIndex(tmp_path / "ix")) == 9
+
+
+def test_the_precision_of_the_encoder_is_kept_with_the_index(tmp_path, folders):
+    made(tmp_path / "ix", DOCUMENTS[:4], encoder=folders[0], precision="float32")
+    opened = SearchIndex(tmp_path / "ix")
+    assert opened.manifest["encoder"]["precision"] == opened.encoder.precision == "float32"
+    del opened.manifest["encoder"]["precision"]  # as an index has it that was made before there was a choice
+    del opened.encoder
+    assert opened.encoder.precision == "auto"
+    with pytest.raises(ConfigError, match="'float8': expected auto, float32 or bfloat16"):
+        made(tmp_path / "other", DOCUMENTS[:4], encoder=folders[0], precision="float8")
 
 
 def test_columns_that_differ_are_told(tmp_path):
@@ -268,7 +315,7 @@ def test_a_damaged_cache_is_one_line_that_says_what_to_remove(tmp_path):
     for spec, place, file in (
         ("bm25", "bm25-1.5-0.75@1", "weights.npy"),
         ("dense", "dense@1", "vectors"),
-        ("hamming", "hamming@1", "codes"),
+        ("hamming", "codes@1", "codes"),
     ):
         before = [hit.id for hit in index.search("red", pipeline=spec).hits]
         path = tmp_path / "ix/cache" / place / file

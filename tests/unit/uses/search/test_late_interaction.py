@@ -1,13 +1,17 @@
 """Token vectors in a few bits, and documents scored by the best of their tokens."""
 
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hourglass.errors import ConfigError, FolderError
-from hourglass.uses.search.late_interaction import KeptTokens, MaxSim, keep_tokens, max_sim, open_late
-from hourglass.uses.search.residuals import BITS, Residuals, _packed, _unpacked, unit
+from hourglass.uses.search.late_interaction import KeptTokens, MaxSim, keep_tokens, lay_tokens, open_late
+from hourglass.uses.search.residuals import BITS, Compressed, Residuals, _packed, _unpacked, centres, unit
 from hourglass.uses.search.stages import Query
 
 D = 16
@@ -96,18 +100,46 @@ def test_settings_that_do_not_fit_are_named(shape, arguments, said):
         Residuals.fit(np.ones(shape), **arguments)
 
 
-@settings(max_examples=30)
-@given(st.lists(st.integers(0, 5), max_size=6), st.integers(0, 4), st.integers(0, 99))
-def test_max_sim_is_the_sum_of_the_best(counts, words, seed):
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=6), st.integers(0, 4), st.sampled_from(BITS), st.integers(0, 99), st.data())
+def test_a_score_is_the_weighed_sum_of_the_best(counts, words, bits, seed, data):
     random = np.random.default_rng(seed)
-    tokens = random.normal(size=(sum(counts), D)).astype("f4")
+    codec = Residuals.fit(clustered(64), bits, 4)
+    tokens = codec.encode(clustered(sum(counts), seed)) if sum(counts) else codec.encode(np.zeros((0, D)))
     query = random.normal(size=(words, D)).astype("f4")
-    made = max_sim(query, tokens, np.array(counts, np.int64))
-    start = 0
-    for count, score in zip(counts, made):
-        own = tokens[start : start + count]
-        assert score == pytest.approx(sum((own @ token).max() for token in query) if count else 0, abs=1e-4)
-        start += count
+    weights = random.uniform(0, 2, words).astype("f4")
+    with tempfile.TemporaryDirectory() as folder:
+        lay_tokens([(tokens, np.array(counts, np.int64))], Path(folder), codec)
+        kept = KeptTokens(Path(folder), codec)
+        rows = np.array(data.draw(st.permutations(range(len(counts)))), np.int64)
+        made, ranked = kept.scores(query, weights, rows), kept.best(query, weights, 3)
+    vectors, ends = codec.decode(tokens), np.cumsum([0, *counts])
+    expected = np.zeros(len(counts))
+    for row, (a, b) in enumerate(pairwise(ends)):
+        if b > a:
+            expected[row] = sum(weight * (vectors[a:b] @ token).max() for weight, token in zip(weights, query))
+    assert made == pytest.approx(expected[rows], abs=1e-4)
+    assert ranked.scores == pytest.approx(np.sort(expected)[::-1][:3], abs=1e-4)
+
+
+def test_pruning_takes_each_token_for_its_centroid(tmp_path, monkeypatch):
+    codec = Residuals.fit(clustered(500), 2, 16)
+    counts = np.random.default_rng(1).integers(0, 6, 200)
+    tokens = codec.encode(clustered(int(counts.sum()), 3))
+    lay_tokens([(Compressed(*(part[:7] for part in tokens)), np.array([7])), (tokens, counts)], tmp_path, codec)
+    kept, query = KeptTokens(tmp_path, codec), unit(np.random.default_rng(2).normal(size=(5, D)).astype("f4"))
+    monkeypatch.setattr("hourglass.uses.search.late_interaction._SCORED", 20)
+    found = kept.best(query, np.ones(5), 5, probe=16)
+    places, lengths = kept.places(np.arange(201))
+    near, ends = np.concatenate([tokens.nearest[:7], tokens.nearest])[places], np.cumsum(np.append(0, lengths))
+    roughly = [(codec.centroids[near[a:b]] @ query.T).max(0).sum() if b > a else -np.inf for a, b in pairwise(ends)]
+    best = np.argsort(-np.array(roughly), kind="stable")[:20]
+    scores = kept.scores(query, np.ones(5), best)
+    assert found.rows.tolist() == best[np.lexsort((best, -scores))][:5].tolist()
+
+
+def test_centres_of_rows_that_are_alike_come_without_a_word():
+    assert centres(np.ones((5, 3), np.float32), 2).tolist() == [[1, 1, 1]] * 2
 
 
 @pytest.fixture
@@ -127,13 +159,14 @@ def test_documents_come_back_by_their_words(kept):
     assert search.score(Query("q", "red river"), rows) == pytest.approx([by_row[row] for row in rows.tolist()])
 
 
-def test_a_few_centroids_find_what_all_documents_do(kept):
+def test_a_few_centroids_find_what_all_documents_do(kept, monkeypatch):
+    monkeypatch.setattr("hourglass.uses.search.late_interaction._SCORED", 8)
     query = [Query("q", "red river")]
-    few, all_of_them = MaxSim(kept, Model(), probe=1).run(query)[0], MaxSim(kept, Model(), probe=None).run(query)[0]
-    assert len(few) < len(all_of_them)
-    assert few.rows[:2].tolist() == all_of_them.rows[:2].tolist()
-    wide = MaxSim(kept, Model(), probe=99).run(query)[0]
-    assert set(wide.rows.tolist()) == set(range(len(TEXTS))) - {2}  # the one without tokens is near nothing
+    few, everything = ((MaxSim(kept, Model(), probe=probe) % 2).run(query)[0] for probe in (1, None))
+    assert few.rows.tolist() == everything.rows.tolist()
+    asked = unit(Model().encode_query(["red river"])[0].astype("f4"))
+    assert len(kept.near(asked, 1)) < len(TEXTS)
+    assert set(kept.near(asked, 99).tolist()) == set(range(len(TEXTS))) - {2}  # the one without tokens is near nothing
 
 
 def test_a_query_without_tokens_finds_everything_alike(kept):

@@ -117,6 +117,7 @@ def test_what_was_found_is_scored_again_as_a_whole():
         ({"aggregate": "mean"}, "no aggregate 'mean'"),
         ({"heads": 5, "aggregate": "transformer"}, f"heads 5: do not divide the encoder's width, {WIDTH}"),
         ({"stride": 9}, "stride"),
+        ({"middle": "odd"}, "no middle 'odd'"),
         ({"negatives": 0}, "negatives 0"),
         ({"distillation": -1.0}, "distillation -1"),
     ],

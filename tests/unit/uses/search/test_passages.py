@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hourglass.errors import ConfigError
 from hourglass.uses.search.passages import ByPassages, Folded, aggregated, passages
-from hourglass.uses.search.stages import Query
+from hourglass.uses.search.stages import Query, Ranking
 
 LONG = {"a": "red " * 30 + "blue " * 3, "b": "blue red", "c": "", "d": "green " * 12 + "blue green"}
 
@@ -43,6 +43,19 @@ def test_sentences_titles_and_a_limit():
     assert len(few) == 4 and few[0].text.startswith("0 1") and few[-1].text.endswith("98 99")
 
 
+@given(st.integers(3, 60), st.integers(1, 8))
+def test_a_limit_keeps_the_ends_and_draws_the_middle_alike_for_the_same_text(number, most):
+    text = " ".join(f"w{i}" for i in range(number))
+    whole = [p.text for p in passages(text, 2, 1)]
+    made = [p.text for p in passages(text, 2, 1, most=most, middle="random")]
+    assert made == [p.text for p in passages(text, 2, 1, most=most, middle="random")]
+    assert len(made) == min(most, len(whole)) and set(made) <= set(whole)
+    assert [whole.index(part) for part in made] == sorted(whole.index(part) for part in made)
+    assert made[0] == whole[0] and (most == 1 or made[-1] == whole[-1])
+    drawn = {tuple(p.start for p in passages(text + "." * i, 2, 1, most=4, middle="random")) for i in range(20)}
+    assert len(drawn) > 1 or number < 6
+
+
 AGGREGATES = {
     "first": lambda s: s[0],
     "max": max,
@@ -62,6 +75,34 @@ def test_aggregates_are_those_of_each_documents_passages(aggregate, given_scores
     assert named.tolist() == sorted(set(of.tolist()))
     for document, score in zip(named, made):
         assert score == pytest.approx(AGGREGATES[aggregate](scores[of == document].tolist()))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(-4, 4)), min_size=1, max_size=20))
+def test_the_best_of_each_document_are_weighed(given_scores):
+    of, scores = map(np.array, zip(*given_scores))
+    named, made = aggregated(scores, of, "top", weights=(1.0, 0.5, 0.25))
+    for document, score in zip(named, made):
+        best = sorted(scores[of == document].tolist(), reverse=True)[:3]
+        assert score == pytest.approx(sum(w * s for w, s in zip((1.0, 0.5, 0.25), best)))
+
+
+def test_birch_is_three_sentences_and_the_score_before():
+    corpus = Corpus({"a": "Blue blue. Red. Green blue. Blue.", "b": "Red red blue. Stone.", "c": "Green."})
+
+    def often(query, texts):
+        return np.array([words(text.replace(".", "")).count(query.text) for text in texts], float)
+
+    stage = ByPassages(
+        corpus,
+        often,
+        **{"unit": "sentences", "size": 1, "stride": 1, "most": None, "aggregate": "top"},
+        weights=(1.0, 0.5, 0.25),
+        keep=0.4,
+    )
+    found = stage.again(Query("q", "blue"), Ranking.of(np.arange(3), np.array([1.0, 3.0, 2.0])))
+    summed = np.array([2 + 0.5 + 0.25, 1.0, 0.0])
+    expected = 0.6 * summed / 2.75 + 0.4 * np.array([0.0, 1.0, 0.5])
+    assert dict(zip(found.rows.tolist(), found.scores.tolist())) == pytest.approx(dict(enumerate(expected)))
 
 
 def test_what_was_found_is_scored_by_its_best_passage_and_an_empty_one_stays_last():
@@ -107,6 +148,7 @@ def test_an_index_of_passages_answers_with_documents():
         ({"aggregate": "maxi"}, "no aggregate 'maxi'"),
         ({"unit": "word"}, "no unit 'word'"),
         ({"most": 0}, "expected 1 passage"),
+        ({"middle": "rand"}, "no middle 'rand'"),
         ({"keep": 1.0}, "expected a share"),
         ({"top": 0}, "top 0"),
     ],

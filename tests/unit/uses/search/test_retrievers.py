@@ -3,28 +3,27 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from transformers import BertForMaskedLM
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Router
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SparseStaticEmbedding, SpladePooling
 
 pytest.importorskip("lance")
 pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
 
-from indexes import bm25, counting, documents, ordered
+from indexes import bm25, counting, documents, masked_model, ordered
 
 from encoders import WORDS as TINY_WORDS
 from encoders import make_pair
 from hourglass.errors import ConfigError
-from hourglass.uses.search import dense
+from hourglass.uses.search import hamming
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.impacts import Impacts
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
-from hourglass.uses.search.postings import best_rows
 from hourglass.uses.search.stages import Query, Ranking
+from hourglass.uses.search.term_weights import Coil, CoilConfig
 
 DOCUMENTS = documents(400)
 TEXTS = [document["text"] for document in DOCUMENTS]
@@ -38,15 +37,7 @@ QUERIES = [
 
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory):
-    """The folder of a tiny masked language model."""
-    network, tokenizer = make_pair("bert")
-    tokenizer.model_max_length = 96
-    folder = tmp_path_factory.mktemp("masked")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertForMaskedLM(network.config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return masked_model(tmp_path_factory.mktemp("masked"))
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +82,7 @@ def test_bm25_takes_the_weights_that_a_stage_has_given(index):
     assert np.allclose(weighed, 0.5 * bm25(TEXTS, "red") + 2 * bm25(TEXTS, "stone"), atol=1e-5)
 
 
-def test_dense_is_the_cosine_of_every_document(view, monkeypatch):
-    monkeypatch.setattr(dense, "_ROWS_AT_ONCE", 96)
-    monkeypatch.setattr(dense, "_ROWS_OF_BLOCK", 64)
+def test_dense_is_the_cosine_of_every_document(view):
     vectors = counting(TEXTS)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for query, ranking in zip(QUERIES, Dense(view).retrieve(QUERIES, 20)):
@@ -107,8 +96,7 @@ def test_dense_takes_the_vector_that_a_stage_has_given(index):
     assert first.scores[0] == pytest.approx(1, abs=1e-6)
 
 
-def test_hamming_counts_bits_and_keeps_to_its_radius(view, monkeypatch):
-    monkeypatch.setattr("hourglass.metrics.codes._ROWS_AT_ONCE", 64)
+def test_hamming_counts_bits_and_keeps_to_its_radius(view):
     bits = counting(TEXTS) - 1 > 0
     codes = np.unpackbits(
         np.stack(view.take(np.arange(400), ["code"])["code"].to_numpy()).view("S2").view(np.uint8).reshape(400, 2),
@@ -126,12 +114,58 @@ def test_hamming_counts_bits_and_keeps_to_its_radius(view, monkeypatch):
     assert near.rows.tolist() == np.flatnonzero((distances <= least) & allowed).tolist()
 
 
+def best_scores(scores):
+    return np.sort(scores[scores > 0])[::-1][:10]
+
+
+@pytest.mark.parametrize("share", [16, 0])
+def test_hamming_within_a_small_radius_looks_where_the_near_ones_are(view, monkeypatch, share):
+    monkeypatch.setattr(hamming, "_SHARE", share)
+    asked = [Query(str(i), "", vector=counting([TEXTS[i]])[0]) for i in range(5)]
+    for ranking, every in zip(Hamming(view, radius=0).retrieve(asked, 3), Hamming(view).retrieve(asked, 400)):
+        same = every.scores == 0
+        assert ranking.rows.tolist() == every.rows[same][:3].tolist()
+
+
 def test_impacts_are_inner_products_of_the_models_weights(index, masked):
     rows = index.weigher(TEXTS)
     for query, ranking in zip(QUERIES, Impacts(index).retrieve(QUERIES, 10)):
         scores = (rows @ index.weigher([query.text]).T).toarray().ravel()
-        assert np.allclose(ranking.scores, np.sort(scores)[::-1][:10], rtol=1e-4)
+        assert np.allclose(ranking.scores, best_scores(scores), rtol=1e-4)
     assert set(TINY_WORDS) & set(index.take(np.array([0]), ["tokens"])["tokens"].to_pylist()[0]) is not None
+
+
+def test_a_query_is_weighed_as_unicoil_weighs_queries(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Coil(CoilConfig(max_tokens=64, dropout=0.0), make_pair("bert")).eval()
+    model.tokens_linear.bias.data.fill_(3.0)
+    model.save_pretrained(tmp_path / "unicoil")
+    folder = str(tmp_path / "unicoil")
+    index = SearchIndex.create(DOCUMENTS, tmp_path / "ix", encoder=None, sparse=folder, progress=False)
+    expected = model.similarity([query.text for query in QUERIES], TEXTS)
+    assert index.weigh([QUERIES[0]])[0]["red"] > model.weigh([QUERIES[0].text])[0]["red"], "twice there"
+    for scores, ranking in zip(expected, Impacts(index).retrieve(QUERIES, 10)):
+        assert np.allclose(ranking.scores, best_scores(scores), rtol=1e-4)
+    assert index.weigh([Query("1", "red", terms={"red": 2.0})]) == [{"red": 2.0}]
+
+
+def test_a_query_is_weighed_as_a_splade_with_a_side_of_its_own_weighs_queries(tmp_path, masked):
+    tokenizer = make_pair("bert")[1]
+    rarity = torch.linspace(0.1, 5, len(tokenizer))
+    query = SparseStaticEmbedding(tokenizer, weight=rarity, frozen=True)
+    document = [MLMTransformer(str(masked)), SpladePooling()]
+    SparseEncoder(
+        modules=[Router.for_query_document(query_modules=[query], document_modules=document)], device="cpu"
+    ).save_pretrained(str(tmp_path / "splade"))
+    folder = str(tmp_path / "splade")
+    index = SearchIndex.create(DOCUMENTS[:50], tmp_path / "ix", encoder=None, sparse=folder, progress=False)
+    number = tokenizer.convert_tokens_to_ids("red")
+    assert index.weigh([Query("1", "red")])[0] == {"red": pytest.approx(float(rarity[number]))}
+    model = SparseEncoder(folder, device="cpu")
+    asked, read = model.encode_query([QUERIES[0].text]).to_dense(), model.encode_document(TEXTS[:50]).to_dense()
+    ranking = Impacts(index).retrieve(QUERIES[:1], 10)[0]
+    assert np.allclose(ranking.scores, best_scores((read @ asked.T).cpu().numpy().ravel()), rtol=1e-4)
 
 
 def test_vectors_in_half_precision_are_found_alike(tmp_path):
@@ -141,20 +175,6 @@ def test_vectors_in_half_precision_are_found_alike(tmp_path):
     found = Dense(index).retrieve(QUERIES, 10)[0]
     asked = counting([QUERIES[0].text])[0]
     assert np.allclose(found.scores, (vectors @ (asked / np.linalg.norm(asked)))[found.rows], atol=2e-3)
-
-
-@settings(deadline=None)
-@given(
-    arrays(np.float32, st.integers(0, 3000), elements=st.sampled_from([0.0, 1.0, 2.0, 3.5])),
-    st.integers(1, 20),
-    st.sampled_from([-np.inf, 0.0, 2.0]),
-)
-def test_the_best_rows_are_those_of_a_sort(scores, depth, above):
-    rows = np.flatnonzero(scores > above) if above > -np.inf else np.arange(len(scores))
-    assert best_rows(scores, depth, above=above).rows.tolist() == ordered(scores, depth, rows).tolist()
-    some = np.arange(0, len(scores), 3)
-    rows = some[scores[some] > above] if above > -np.inf else some
-    assert best_rows(scores, depth, among=some, above=above).rows.tolist() == ordered(scores, depth, rows).tolist()
 
 
 def test_what_an_index_lacks_is_said(tmp_path):

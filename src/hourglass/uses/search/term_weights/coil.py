@@ -155,6 +155,10 @@ class Coil(Head):
         """[n, V] rows of documents, as a `WordWeigher` has them, of uniCOIL."""
         return self._rows(texts, "document")
 
+    def weigh_queries(self, texts: Sequence[str]) -> sparse.csr_matrix:
+        """The same of queries: what a token weighs is added up as often as it is there."""
+        return self._rows(texts, "query")
+
     def similarity(self, queries: Sequence[str], documents: Sequence[str]) -> Array:
         """[queries, documents] scores."""
         with self.reading():

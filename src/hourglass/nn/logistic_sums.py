@@ -1,0 +1,141 @@
+"""Sums of logistic losses over a few rows of a large matrix: what negative sampling and a hierarchical softmax learn by.
+
+    loss_i = sum over p of weights[p] x softplus(-labels[p] (hidden_i . out[rows[p]] + bias[rows[p]])),   p from ends[i] to ends[i + 1]
+
+Gathering the rows first would copy them once forward and twice backward. Here each is read where it lies, and the gradient of a row
+is added up by one thread and in one order, so that the result is the same to the bit for any number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hourglass.nn.parallel import over_rows
+
+_FAST = {"reassoc", "contract", "nsz"}
+
+
+def logistic_sums(
+    hidden: Tensor, out: Tensor, bias: Tensor, rows: Tensor, labels: Tensor, weights: Tensor, ends: Tensor
+) -> Tensor:
+    """[n] float32 losses.
+
+    hidden  [n, d] float32; out [V, d], bias [V]
+    rows    [m] int64 of `out`, labels [m] 1 or -1, weights [m] float32: those of hidden i are ends[i] to ends[i + 1]
+    ends    [n + 1] int64, from 0 to m
+    """
+    if hidden.device.type != "cpu":
+        return _gathered(hidden, out, bias, rows, labels, weights, ends)
+    made: Tensor = _LogisticSums.apply(hidden, out, bias, rows, labels, weights, ends)
+    return made
+
+
+def _gathered(
+    hidden: Tensor, out: Tensor, bias: Tensor, rows: Tensor, labels: Tensor, weights: Tensor, ends: Tensor
+) -> Tensor:
+    owners = torch.repeat_interleave(torch.arange(len(hidden), device=rows.device), ends.diff())
+    logits = (hidden[owners] * out[rows]).sum(1) + bias[rows]
+    return hidden.new_zeros(len(hidden)).index_add(0, owners, weights * F.softplus(-labels * logits))
+
+
+class _LogisticSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, out: Tensor, bias: Tensor, *read: Tensor) -> Tensor:
+        rows, labels, weights, ends = (part.numpy() for part in read)
+        arrays = hidden.contiguous().numpy(), out.contiguous().numpy(), bias.numpy()
+        logits, slopes = np.empty((2, len(rows)), np.float32)
+        losses = np.zeros(len(hidden), np.float32)
+        over_rows(_logits, len(hidden), *arrays, rows, ends, logits)
+        # In a loop of its own: beside the products it would keep them from going sixteen at a time.
+        over_rows(_losses, len(hidden), logits, labels, weights, ends, losses, slopes)
+        ctx.save_for_backward(hidden, out, read[0], read[3])
+        ctx.slopes = slopes
+        return torch.from_numpy(losses)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        hidden, out, rows, ends = (part.detach().contiguous().numpy() for part in ctx.saved_tensors)
+        owners = np.repeat(np.arange(len(hidden)), np.diff(ends))
+        slopes = ctx.slopes * gradients[0].numpy()[owners]
+        of_hidden = of_out = of_bias = None
+        if ctx.needs_input_grad[0]:
+            made = np.zeros_like(hidden)
+            over_rows(_to_hidden, len(hidden), out, rows, slopes, ends, made)
+            of_hidden = torch.from_numpy(made)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            begins, order = _by_row(rows, len(out))
+            made, sums = np.zeros_like(out), np.zeros(len(out), np.float32)
+            over_rows(_to_out, len(out), hidden, owners, slopes, begins, order, made, sums)
+            of_out, of_bias = torch.from_numpy(made), torch.from_numpy(sums)
+        return of_hidden, of_out, of_bias, None, None, None, None
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _logits(hidden: Any, out: Any, bias: Any, rows: Any, ends: Any, made: Any, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        own = hidden[i]
+        for p in range(ends[i], ends[i + 1]):
+            row, product = out[rows[p]], np.float32(0)
+            for j in range(len(own)):
+                product += own[j] * row[j]
+            made[p] = product + bias[rows[p]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _losses(logits: Any, labels: Any, weights: Any, ends: Any, losses: Any, slopes: Any, start: int, stop: int) -> None:
+    one = np.float32(1)
+    for i in range(start, stop):
+        total = np.float32(0)
+        for p in range(ends[i], ends[i + 1]):
+            # log(1 + e^-x) and its slope, without an exponential that overflows.
+            signed = labels[p] * logits[p]
+            small = np.exp(-abs(signed))
+            total += weights[p] * (max(-signed, np.float32(0)) + np.log1p(small))
+            slopes[p] = -labels[p] * weights[p] * (small if signed > 0 else one) / (one + small)
+        losses[i] = total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _to_hidden(out: Any, rows: Any, slopes: Any, ends: Any, made: Any, start: int, stop: int) -> None:
+    for i in range(start, stop):
+        own = made[i]
+        for p in range(ends[i], ends[i + 1]):
+            row, slope = out[rows[p]], slopes[p]
+            for j in range(len(own)):
+                own[j] += slope * row[j]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _to_out(
+    hidden: Any, owners: Any, slopes: Any, begins: Any, order: Any, made: Any, sums: Any, start: int, stop: int
+) -> None:
+    for v in range(start, stop):
+        row, total = made[v], np.float32(0)
+        for place in range(begins[v], begins[v + 1]):
+            p = order[place]
+            own, slope = hidden[owners[p]], slopes[p]
+            for j in range(len(row)):
+                row[j] += slope * own[j]
+            total += slope
+        sums[v] = total
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_row(rows: Any, number: int) -> Any:
+    """(begins [number + 1], order [m]): the places in `rows` of each value, in order."""
+    begins = np.zeros(number + 1, np.int64)
+    for row in rows:
+        begins[row + 1] += 1
+    for v in range(number):
+        begins[v + 1] += begins[v]
+    at, order = begins[:-1].copy(), np.empty(len(rows), np.int64)
+    for p in range(len(rows)):
+        order[at[rows[p]]] = p
+        at[rows[p]] += 1
+    return begins, order
