@@ -128,7 +128,7 @@ def test_a_damaged_graph_is_one_line_and_is_made_again_when_removed(tmp_path, sp
     before = Approximate(index).retrieve(QUERIES[:2], 5)
     folder = next((tmp_path / "ix" / "cache").glob("near-*"))
     spoil(folder / "graph.faiss")
-    with pytest.raises(FolderError, match=r"graph.faiss: missing or damaged; remove .*near-16-100@") as error:
+    with pytest.raises(FolderError, match=r"graph.faiss: missing or damaged; remove .*near-16-200@") as error:
         Approximate(index).retrieve(QUERIES[:2], 5)
     assert "\n" not in str(error.value)
     for file in folder.iterdir():
