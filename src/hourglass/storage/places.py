@@ -105,11 +105,11 @@ class Place:
             return
         if isinstance(self.files, ArrowFSWrapper):
             # Its streams cannot be given up once they are open.
-            with tempfile.TemporaryFile() as temporary:
-                yield cast(BinaryIO, temporary)
-                temporary.seek(0)
+            with tempfile.TemporaryFile() as waiting:
+                yield cast(BinaryIO, waiting)
+                waiting.seek(0)
                 with reaching(self.name), self.files.open(self.path, "wb") as stream:
-                    shutil.copyfileobj(temporary, stream)
+                    shutil.copyfileobj(waiting, stream)
             return
         with reaching(self.name):
             self.files.makedirs(self.files._parent(self.path), exist_ok=True)

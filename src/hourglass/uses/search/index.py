@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import atomic_folder, clear_leftovers
 from hourglass.uses.search import writing
-from hourglass.uses.search.encoding import Coder, IndexEncoder, coder, compared
+from hourglass.uses.search.encoding import Coder, IndexEncoder, Precision, coder, compared
 from hourglass.uses.search.homes import Store, home_of
 from hourglass.uses.search.layout import (
     OWN,
@@ -50,6 +50,8 @@ from hourglass.uses.vectors import Weigher
 
 if TYPE_CHECKING:
     from hourglass.uses.search.results import Results
+
+Kept = TypeVar("Kept")
 
 _READ_AT_ONCE = 16_384
 _QUERIES_KEPT = 10_000
@@ -85,6 +87,7 @@ class SearchIndex:
         # What a model has made of a query once is what every stage sees: in another batch the last digits differ.
         self._encoded: dict[str, Array] = {}
         self._weighed: dict[str, dict[str, float]] = {}
+        self._kept: dict[str, Any]
         self._open()
 
     @classmethod
@@ -100,6 +103,7 @@ class SearchIndex:
         self._reading = weakref.finalize(self, self.home.begin_reading())
         self.table = open_table(self.home.table(), self.folder)
         self.version = int(self.table.version)
+        self._kept = {}
         with self._reading_errors():
             self._rows = int(self.table.count_rows())
 
@@ -265,7 +269,7 @@ class SearchIndex:
             raise ConfigError(
                 f"{self.folder}: its vectors were given, and no encoder of queries with them; make it with --encoder"
             )
-        precision = known.get("precision", "auto") if known is not None else "auto"
+        precision: Precision = known.get("precision", "auto") if known is not None else "auto"
         encoder = IndexEncoder(self._given if self._given is not None else known["id"], self._opened, precision)
         if known is not None:
             encoder.require(known, str(self.folder))
@@ -313,6 +317,13 @@ class SearchIndex:
                 if int(other.name.rpartition("@")[2]) < self.version:
                     shutil.rmtree(other, ignore_errors=True)
         return place
+
+    def kept(self, name: str, build: Callable[[Path], None], read: Callable[[Path], Kept]) -> Kept:
+        """What `read` makes of the folder of `cached`: once for the version, whichever stage asks."""
+        if name not in self._kept:
+            self._kept[name] = read(self.cached(name, build))
+        made: Kept = self._kept[name]
+        return made
 
     # Searching ------------------------------------------------------------------------------------------
 

@@ -50,7 +50,9 @@ def test_the_same_rows_as_in_one_process(cluster, encoder, tmp_path, monkeypatch
     monkeypatch.setattr(writing, "_COMMITTED_AT_ONCE", 24)
     source = f"file://{write_csv(tmp_path / 'texts.csv', documents(60))}"
     made = [
-        hg.index(source, out=tmp_path / engine, text="body", encoder=encoder, code="sign", engine=engine, progress=False)
+        hg.index(
+            source, out=tmp_path / engine, text="body", encoder=encoder, code="sign", engine=engine, progress=False
+        )
         for engine in ("local", "ray")
     ]
     here, there = made
