@@ -38,7 +38,7 @@ class Impacts(Scorer):
 
     @cached_property
     def _postings(self) -> Postings:
-        return Postings.open(self._index.cached("impacts", self._build))
+        return self._index.kept("impacts", self._build, Postings.open)
 
     def _build(self, folder: Path) -> None:
         inverter, vocabulary, documents = Inverter(folder), dict[str, int](), 0

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,8 @@ from hourglass.uses.vectors import Weigher
 
 if TYPE_CHECKING:
     from hourglass.uses.search.results import Results
+
+Kept = TypeVar("Kept")
 
 _READ_AT_ONCE = 16_384
 _QUERIES_KEPT = 10_000
@@ -91,6 +93,7 @@ class SearchIndex:
         self._encoded: dict[str, Array] = {}
         self._weighed: dict[str, dict[str, float]] = {}
         self._token_vectors: dict[str, Array] = {}
+        self._kept: dict[str, Any]
         self._open()
 
     @classmethod
@@ -106,6 +109,7 @@ class SearchIndex:
         self._reading = weakref.finalize(self, self.home.begin_reading())
         self.table = open_table(self.home.table(), self.folder)
         self.version = int(self.table.version)
+        self._kept = {}
         with self._reading_errors():
             self._rows = int(self.table.count_rows())
 
@@ -365,6 +369,13 @@ class SearchIndex:
                 if int(other.name.rpartition("@")[2]) < self.version:
                     shutil.rmtree(other, ignore_errors=True)
         return place
+
+    def kept(self, name: str, build: Callable[[Path], None], read: Callable[[Path], Kept]) -> Kept:
+        """What `read` makes of the folder of `cached`: once for the version, whichever stage asks."""
+        if name not in self._kept:
+            self._kept[name] = read(self.cached(name, build))
+        made: Kept = self._kept[name]
+        return made
 
     # Searching ------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class BM25(Scorer):
     def _postings(self) -> Postings:
         if self._counts is not None:
             return self._counts.weighed(self._k1, self._b)
-        return Postings.open(self._index.cached(f"bm25-{self._k1:g}-{self._b:g}", self._build))
+        return self._index.kept(f"bm25-{self._k1:g}-{self._b:g}", self._build, Postings.open)
 
     def _build(self, folder: Path) -> None:
         inverter, vocabulary, lengths = Inverter(folder), dict[str, int](), [np.zeros(0, np.int64)]

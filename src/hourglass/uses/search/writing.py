@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -154,7 +153,7 @@ def create(
         build = _Build(building, settings)
         columns = _Columns(manifest, texts, models, building)
         try:
-            with Progress(progress) as bars, _writing_errors(building.where):
+            with Progress(progress) as bars, disk_errors(Path(building.where)):
                 build.run(texts, columns, source, workers if engine != "local" else None, bars, limit)
                 if manifest["code"] and is_learned(manifest["code"]):
                     add_learned_codes(building, manifest)
@@ -199,7 +198,7 @@ def add(
             failed.append(error)  # Lance makes a text of it
             raise
 
-    with Progress(progress) as bars, _writing_errors(index.folder):
+    with Progress(progress) as bars, disk_errors(Path(index.folder)):
         task = bars.start("adding", limit, "texts")
         reader = pa.RecordBatchReader.from_batches(index.table.schema, rows())
         try:
@@ -208,23 +207,14 @@ def add(
             else:
                 merge = index.table.merge_insert("_id").when_matched_update_all().when_not_matched_insert_all()
                 merge.execute(reader)
-        except OSError:
-            if failed:
-                raise failed[0] from None
-            raise
+        except OSError as error:
+            raise failed[0] if failed else _unwritten(index.folder, error) from None
     return written, [*texts.report.lines(), *columns.trouble]
 
 
-@contextmanager
-def _writing_errors(where: Path | str) -> Iterator[None]:
-    """What Lance could not write becomes a FolderError; a full disk one that says so."""
-    with disk_errors(Path(where)):
-        try:
-            yield
-        except OSError as error:
-            if "No space left" in str(error):
-                raise
-            raise unreadable(where, error) from None
+def _unwritten(where: Path | str, error: OSError) -> Exception:
+    """What Lance says when it cannot write, in a line; a full disk stays what it is."""
+    return error if "No space left" in str(error) else unreadable(where, error)
 
 
 @final
@@ -299,7 +289,10 @@ class _Build:
         steps = [[self._documents, self._passed], [documents, passed]]
         self._building.keep({"settings": self._settings, "steps": steps})
         mode = "append" if self._documents else "create"
-        table = import_lance().write_dataset(pa.Table.from_batches(batches), self._building.table, mode=mode)
+        try:
+            table = import_lance().write_dataset(pa.Table.from_batches(batches), self._building.table, mode=mode)
+        except OSError as error:
+            raise _unwritten(self._building.where, error) from None
         if int(table.version) != self._version + 1:
             raise FolderError(f"{self._building.where}: another process builds it at the same time; wait for it to end")
         self._documents, self._passed, self._version = documents, passed, int(table.version)

@@ -18,6 +18,7 @@ from hourglass.errors import ConfigError, FolderError, InputError, SourceError
 from hourglass.uses.search import writing
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.lexical import BM25
+from hourglass.uses.search.postings import Postings
 from hourglass.uses.search.stages import Query
 
 DOCUMENTS = documents(60)
@@ -311,19 +312,36 @@ def test_an_index_from_which_all_was_removed_finds_nothing(tmp_path):
 
 
 def test_a_damaged_cache_is_one_line_that_says_what_to_remove(tmp_path):
-    index = made(tmp_path / "ix", encoder=counting, code="sign")
+    made(tmp_path / "ix", encoder=counting, code="sign")
+
+    def found(spec):
+        return [hit.id for hit in SearchIndex(tmp_path / "ix", encoder=counting).search("red", pipeline=spec).hits]
+
     for spec, place, file in (
         ("bm25", "bm25-1.5-0.75@1", "weights.npy"),
         ("dense", "dense@1", "vectors"),
         ("hamming", "codes@1", "codes"),
     ):
-        before = [hit.id for hit in index.search("red", pipeline=spec).hits]
+        before = found(spec)
         path = tmp_path / "ix/cache" / place / file
         path.write_bytes(path.read_bytes()[:-8])
         with pytest.raises(FolderError, match=r"cache.*remove") as error:
-            index.search("red", pipeline=spec)
+            found(spec)
         assert "\n" not in str(error.value)
         for part in path.parent.iterdir():
             part.unlink()
         path.parent.rmdir()
-        assert [hit.id for hit in index.search("red", pipeline=spec).hits] == before
+        assert found(spec) == before
+
+
+def test_what_is_read_of_a_version_is_read_once(tmp_path, monkeypatch):
+    index = made(tmp_path / "ix")
+    opened = []
+    read = Postings.open
+    monkeypatch.setattr(Postings, "open", lambda folder: opened.append(folder.name) or read(folder))
+    for searched in (index, index, index.where("year > 2005")):
+        assert len(searched.search("red", pipeline="bm25 >> rm3 >> bm25")) == 10
+    assert opened == ["bm25-1.5-0.75@1"]
+    index.append([{"id": "new", "text": "red red red"}], progress=False)
+    assert index.search("red", pipeline="bm25")[0].id == "new"
+    assert opened == ["bm25-1.5-0.75@1", "bm25-1.5-0.75@2"]

@@ -13,6 +13,7 @@ pytest.importorskip("bm25s")
 pytest.importorskip("Stemmer")
 pytest.importorskip("moto.server")
 
+import lance
 from indexes import counting, documents
 
 from hourglass.errors import FolderError, SourceError
@@ -144,6 +145,23 @@ def test_a_build_that_was_stopped_goes_on_and_is_no_index_before(bucket, store, 
     assert len(read) == 100 + 1 + 20, "the encoder is tried with one sentence before it begins"
     assert contents(index) == {d["id"]: d["text"] for d in DOCUMENTS}
     assert len({key.split("/")[1] for key in keys(store)}) == 2
+
+
+def test_of_two_that_build_the_same_index_none_gets_rows_of_the_other(bucket, store, monkeypatch):
+    monkeypatch.setattr(writing, "_TEXTS_AT_ONCE", 10)
+    monkeypatch.setattr(writing, "_COMMITTED_AT_ONCE", 20)
+    read = []
+
+    def encode(texts):
+        read.extend(texts)
+        if len(read) == 41:
+            table = next(key.split("/")[1] for key in keys(store, "x.index/documents"))
+            lance.dataset(f"{bucket}/x.index/{table}").delete("_id = 'nobody'")
+        return counting(texts)
+
+    with pytest.raises(FolderError, match="another process builds it at the same time; wait for it to end"):
+        made(f"{bucket}/x.index", encoder=encode)
+    assert contents(made(f"{bucket}/x.index")) == {d["id"]: d["text"] for d in DOCUMENTS}
 
 
 def test_it_is_replaced_only_when_forced_and_bad_input_leaves_nothing(bucket, store):
