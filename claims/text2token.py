@@ -203,7 +203,7 @@ def _fit(model: Text2Token, texts: list[str], steps: int, rate: float, seed: int
     train = TrainConfig(steps=steps, batch_size=BATCH, lr=rate, weight_decay=0.01, schedule="linear", seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         for lesson in model.lessons(texts, [], Path(folder), steps):
-            fit(model, lesson.texts, replace(train, steps=lesson.steps, ema=lesson.ema), progress=False)
+            fit(model, lesson.texts, replace(train, steps=lesson.steps, **lesson.train), progress=False)
 
 
 def _mrr(encoder: Any, judged: Judged) -> np.ndarray:

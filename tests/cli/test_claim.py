@@ -47,7 +47,7 @@ def test_a_smoke_run_measures_every_part_and_keeps_nothing(name, only_with_data,
     found = json.loads(result.stdout)
     assert set(found["statement"]) - only_with_data <= set(found["verdict"])
     for part in found["verdict"].values():
-        assert part["units"] > 1
+        assert part["units"] >= 1  # a planting of which nothing is reported has no row in some parts
         assert part["low"] <= part["difference"] <= part["high"]
         assert part["verdict"] in ("holds", "does not hold", "inconclusive")
     assert kept == {path: path.read_bytes() for path in (ROOT / "claims" / "results").glob("*.json")}
