@@ -21,7 +21,8 @@ class Lesson:
     name             its folder within that of the run; "" for the last, whose folder is the run's own
     steps            optimiser steps of it
     texts, held_out  examples to learn from and to measure the losses on
-    train            settings of `TrainConfig` in place of the run's, but for those that were asked for
+    train            settings of `TrainConfig` in place of the run's
+    usual            the same, but for those of the run that were asked for
     """
 
     name: str
@@ -29,6 +30,7 @@ class Lesson:
     texts: Sequence[Any]
     held_out: Sequence[Any]
     train: Mapping[str, Any] = field(default_factory=dict)
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TextSystem(Waist):

@@ -281,8 +281,8 @@ class Cosmos(TextSystem):
             self.keep_latents(part, folder / name) if len(part) else part
             for part, name in ((texts, "latents"), (held_out, "latents-held-out"))
         )
-        train = {"schedule": "constant", "clip": 1.0, "ema": config.ema, "min_lr": 0.0}
-        yield Lesson("", steps - first, learned, measured, train)
+        usual = {"schedule": "constant", "clip": 1.0, "ema": config.ema, "min_lr": 0.0}
+        yield Lesson("", steps - first, learned, measured, usual=usual)
 
     def _measure(self, held_out: Sequence[Any]) -> None:
         if len(held_out):

@@ -21,7 +21,7 @@ import torch
 from hourglass.data import open_texts
 from hourglass.data.corpus import Corpus, keep_corpus
 from hourglass.errors import ConfigError, FolderError, nearest
-from hourglass.nn.text_system import TextSystem
+from hourglass.nn.text_system import Lesson, TextSystem
 from hourglass.storage.atomic import atomic_file
 from hourglass.training import FitResult, TrainConfig, fit
 from hourglass.training.checkpoint import is_finished
@@ -95,7 +95,7 @@ def learn(
         result = fit(
             model,
             lesson.texts,
-            replace(config, steps=lesson.steps, **{k: v for k, v in lesson.train.items() if k not in (train or {})}),
+            replace(config, **_settings(lesson, train or {})),
             out=out / lesson.name,
             eval_data=lesson.held_out if apart else None,
             callbacks=[watch],
@@ -107,6 +107,12 @@ def learn(
     with atomic_file(out / "model" / "README.md") as path:
         path.write_text(card, encoding="utf-8")
     return result
+
+
+def _settings(lesson: Lesson, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the training of a lesson, in place of those of the run, of which these were `asked` for."""
+    usual = {name: value for name, value in lesson.usual.items() if name not in asked}
+    return {"steps": lesson.steps, **usual, **lesson.train}
 
 
 class _Part(Sequence[Any]):
