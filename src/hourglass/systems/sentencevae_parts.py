@@ -33,7 +33,8 @@ Keys = list[tuple[Tensor, Tensor]]
 def by_length(lengths: Tensor, at_once: int = _SENTENCES_AT_ONCE) -> Iterator[tuple[Tensor, int]]:
     """Rows in groups of like length, and the longest of each: little is padded."""
     for rows in lengths.argsort(descending=True, stable=True).split(at_once):
-        yield rows, int(lengths[rows[0]])
+        if len(rows):  # of none split makes one part
+            yield rows, int(lengths[rows[0]])
 
 
 def shifted(ids: Tensor, end: int) -> Tensor:

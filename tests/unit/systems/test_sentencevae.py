@@ -665,6 +665,16 @@ def _weights(result):
     return {name: tensor.clone() for name, tensor in result.model.state_dict().items()}
 
 
+def test_a_batch_in_which_nothing_comes_next_still_learns_that_it_ends():
+    model = made().train()
+    batch = model.collate(["One short sentence.", "And another."])
+    losses = model.loss(batch)
+    assert float(losses["next"].detach()) == 0
+    sum(losses.values()).backward()
+    assert float(model.stop.weight.grad.abs().sum()) > 0
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
 def test_both_stages_are_learned_and_go_on_bit_for_bit(tmp_path, monkeypatch):
     whole = _learn(tmp_path / "whole", first_batch=8, first_lr=2e-3)
     states = {
