@@ -157,20 +157,24 @@ def _best(
         number = min(len(sums), stop - first)
         sums[:number] = 0
         for t in range(len(terms)):
-            last, weight, i = ends[terms[t] + 1], by[t], at[t]
-            while i < last and rows[i] < first + number:
-                sums[rows[i] - first] += weight * weights[i]
-                i += 1
-            at[t] = i
+            here, weight = at[t], by[t]
+            at[t] = here + np.searchsorted(rows[here : ends[terms[t] + 1]], first + number)
+            for i in range(here, at[t]):
+                sums[np.uintp(rows[i] - first)] += weight * weights[i]
         for look in range(0, number, _LOOK):
             part = sums[look : min(look + _LOOK, number)]
-            highest = limit
-            for i in range(len(part)):
-                highest = max(highest, part[i])
-            if highest <= limit:
+            if _highest(part) <= limit:
                 continue
             for i in range(len(part)):
                 row = first + look + i
                 if part[i] > limit and (not len(counted) or counted[row]):
                     offer(scores, found, part[i], row)
                     limit = scores[0]
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})
+def _highest(numbers: Any) -> Any:
+    found = numbers[0]
+    for i in range(len(numbers)):
+        found = max(found, numbers[i])
+    return found
