@@ -25,7 +25,7 @@ _LEAST = 1 << 20
 _QUERIES_AT_ONCE = 64
 # float32 products may be added up in any order; NaN and infinity stay what they are.
 _SUMS = {"reassoc", "contract", "nsz"}
-_TILE, _ROWS, _CODES, _LOOK = 4, 16, 2048, 64
+_TILE, _ROWS, _CODES, _LOOK = 4, 16, 1024, 64
 
 Kept = tuple[Array, Array]
 """rows [queries, n] int64, -1 for none, and their scores [queries, n] float32, in no order."""
