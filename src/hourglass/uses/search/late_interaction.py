@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, Protocol, final
 import numba
 import numpy as np
 
-from hourglass.adapters.huggingface_loading import compute_dtype, loading_errors
+from hourglass.adapters.huggingface_loading import compute_dtype, loading_errors, resolve
 from hourglass.adapters.sentence_transformers_reading import compute_in
 from hourglass.errors import ConfigError, FolderError
 from hourglass.storage.atomic import atomic_folder, read_json, write_json
@@ -66,7 +66,7 @@ def open_late(
 
     with loading_errors(model, "late-interaction model"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        opened = MultiVectorEncoder(model, device=device)
+        opened = MultiVectorEncoder(resolve(model) if model == "minilm" else model, device=device)
     compute_in(opened, compute_dtype(dtype, opened.device))
     return LateEncoder(opened)
 
