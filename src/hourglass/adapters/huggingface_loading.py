@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,17 +56,21 @@ def quiet() -> Iterator[None]:
     import huggingface_hub.utils.logging as hub
     import transformers.utils.logging as transformers
 
-    bars, level, hub_level = (
+    sentences = logging.getLogger("sentence_transformers")
+    bars, level, hub_level, sentences_level = (
         transformers.is_progress_bar_enabled(),
         transformers.get_verbosity(),
         hub.get_verbosity(),
+        sentences.level,
     )
     transformers.disable_progress_bar()
     transformers.set_verbosity_error()
     hub.set_verbosity_error()
+    sentences.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        sentences.setLevel(sentences_level)
         hub.set_verbosity(hub_level)
         transformers.set_verbosity(level)
         if bars:

@@ -229,7 +229,7 @@ def _lexical_model(model: str) -> tuple[Any, Any, int | None, int | None]:
     from hourglass.uses.search.term_weights.coil import Coil
 
     ours, modules = _ours(model), Path(model) / "modules.json"
-    if _system(model) == Coil.system_name():
+    if system_of(model) == Coil.system_name():
         coil = Coil.from_pretrained(model)
         return _Sides(coil), coil.tokenizer, coil.config.max_tokens, coil.kept_words
     # A model with a network for each side has the kinds of its modules in another file.
@@ -258,7 +258,7 @@ def _ours(model: str) -> dict[str, Any]:
     return settings
 
 
-def _system(model: str) -> str | None:
+def system_of(model: str) -> str | None:
     """The head that a folder holds; None of a network of transformers."""
     path = Path(model) / "config.json"
     return read_json(path).get("system") if path.is_file() else None

@@ -30,7 +30,7 @@ from hourglass.storage.atomic import atomic_folder, read_json, write_json
 from hourglass.uses.search.residuals import Compressed, Residuals, unit
 from hourglass.uses.search.scanning import in_parts
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
-from hourglass.uses.vectors import Windows
+from hourglass.uses.vectors import Windows, system_of
 
 _TEXTS_AT_ONCE = 256
 _SAMPLE = 4_000
@@ -59,11 +59,16 @@ def open_late(
 ) -> LateEncoder:
     """A folder or a Hub id of ColBERT's kind, or a plain encoder, which gets an untrained projection, always the same.
 
-    Raises FolderError where there is no such model.
+    Raises FolderError where there is no such model, ConfigError for a head of ours that is none.
     """
     import torch
     from sentence_transformers import MultiVectorEncoder
 
+    if (system := system_of(model)) is not None:
+        raise ConfigError(
+            f"{model}: a {system}, and no late-interaction model; name one of ColBERT's kind, or an encoder (COIL scores "
+            "again what was found: bm25 >> coil(FOLDER))"
+        )
     with loading_errors(model, "late-interaction model"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         opened = MultiVectorEncoder(resolve(model) if model == "minilm" else model, device=device)

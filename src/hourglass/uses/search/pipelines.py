@@ -36,6 +36,7 @@ from hourglass.uses.search.passages import ByPassages, ByText
 from hourglass.uses.search.prettr import Precomputed, PreTTR
 from hourglass.uses.search.spec import Make, parse
 from hourglass.uses.search.stages import Query, Stage
+from hourglass.uses.search.term_weights import Coil
 
 _SAMPLES, _SAMPLE_WORDS = 8, 8
 
@@ -48,6 +49,11 @@ def _cross(index: SearchIndex, model: str) -> Stage:
 def _parade(index: SearchIndex, model: str) -> Stage:
     with loading_errors(model, "PARADE"):
         return ByText(index, Parade.from_pretrained(model).score_texts, "parade")
+
+
+def _coil(index: SearchIndex, model: str) -> Stage:
+    with loading_errors(model, "COIL"):
+        return ByText(index, Coil.from_pretrained(model).score_texts, "coil")
 
 
 def _cedr(index: SearchIndex, model: str) -> Stage:
@@ -115,6 +121,7 @@ STAGES: dict[str, Callable[..., Stage]] = {
     "birch": _birch,
     "parade": _parade,
     "cedr": _cedr,
+    "coil": _coil,
     "duo": _duo,
     "exits": _exits,
     "prettr": _prettr,

@@ -230,6 +230,7 @@ class _Build:
         self._passed = self._documents = self._version = 0
         self._schema: pa.Schema | None = None
         if not building.has_table():
+            building.begin_again()  # what was learned before the first commit was learned for who knows which settings
             return
         kept, table = building.kept(), open_table(building.table, building.where)
         number = int(table.count_rows())
@@ -455,9 +456,9 @@ class _Columns:
                 made[_column(name)] = batch.column(name)
         if self.manifest["vectors"]:
             vectors = self._given(batch, given) if given else self._encoded(text.to_pylist())
+            made["vector"] = self._stored(vectors, batch)
             if self._coded_now():
                 made["code"] = arrow_codes(self._coder.codes(vectors))
-            made["vector"] = self._stored(vectors, batch)
         if self.manifest["sparse"]:
             weigher = self._models.weigher
             assert weigher is not None

@@ -18,6 +18,7 @@ from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.late import IndexTokens, Late
 from hourglass.uses.search.late_interaction import open_late
 from hourglass.uses.search.stages import Found, Query, Ranking
+from hourglass.uses.search.term_weights import Coil, CoilConfig
 from late_models import save_late
 
 DOCUMENTS = documents(80)
@@ -165,13 +166,40 @@ def test_what_the_model_skips_has_no_vector_and_tokens_know_their_words(index, m
     assert IndexTokens(index).rarity(red)[0] == pytest.approx(np.log(81 / (having + 1)))
 
 
-def test_a_plain_encoder_has_the_same_projection_whenever_it_is_opened(tmp_path):
+def test_a_plain_encoder_has_the_same_projection_whenever_it_is_opened(tmp_path, capsys):
     for part in make_pair():
         part.save_pretrained(tmp_path / "plain")
+    capsys.readouterr()
     index = made(tmp_path / "ix", str(tmp_path / "plain"), DOCUMENTS[:10])
     again = SearchIndex(tmp_path / "ix")
     assert np.array_equal(again.encode_tokens(QUERIES[:1])[0][0], index.encode_tokens(QUERIES[:1])[0][0])
     assert again.append([{"id": "n", "text": "red"}], progress=False) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_centroids_of_another_model_are_not_taken(tmp_path, model, monkeypatch):
+    """A build that was killed before its first commit has left them, and nothing that says of what they are."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(late.TokenColumns, "arrow", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        made(tmp_path / "ix", save_late(tmp_path, seed=1))
+    left = (tmp_path / ".ix.new" / "codec.safetensors").read_bytes()
+    made(tmp_path / "ix", model)
+    made(tmp_path / "whole", model)
+    codecs = [(tmp_path / name / "codec.safetensors").read_bytes() for name in ("ix", "whole")]
+    assert codecs[0] == codecs[1] != left
+
+
+def test_coil_scores_again_what_was_found_and_is_no_late_interaction_model(tmp_path, index):
+    coil = Coil(CoilConfig(max_tokens=64, width=8, dropout=0.0), make_pair()).eval()
+    coil.save_pretrained(tmp_path / "coil")
+    found = index.pipeline(f'bm25 % 20 >> coil("{tmp_path / "coil"}") % 5').run(QUERIES[:1])[0]
+    words = index.pipeline("bm25 % 20").run(QUERIES[:1])[0].rows
+    scores = coil.similarity([QUERIES[0].text], index.texts(words))[0]
+    assert np.allclose(found.scores, np.sort(scores)[::-1][:5], atol=1e-4)
+    with pytest.raises(ConfigError, match=r"a coil, and no late-interaction model; .*coil\(FOLDER\)"):
+        made(tmp_path / "ix", str(tmp_path / "coil"))
+    with pytest.raises(InputError, match="nowhere: no COIL that can be read"):
+        index.pipeline("bm25 >> coil(nowhere)")
 
 
 @pytest.mark.parametrize("moment", ["learning", "reading"])
