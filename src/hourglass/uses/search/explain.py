@@ -1,7 +1,7 @@
 """Why a document was found: where each stage of a pipeline put it, which terms carried it, which of its sentences are near.
 
     ranking, steps = watched(index.pipeline("bm25 | dense >> rrf"), Query("1", "polite refusals"))
-    explained(index, steps, row, text).line()      # "rank 3 by bm25, 12 by dense, 1 by rrf"
+    explained(index, steps, row, text).places      # rank 3 by bm25, 12 by dense, 1 by rrf
 
 What a stage by terms says of a document sums to its score there. `index.search(...)` keeps the steps: `found.explain(0)`.
 """
@@ -98,11 +98,6 @@ class Explanation:
 
     places: list[Place]
     near: list[Near]
-
-    def line(self) -> str:
-        """The ranks in one line."""
-        said = [f"{'none' if p.rank is None else f'{p.rank:,}'} by {p.stage}" for p in self.places]
-        return "rank " + ", ".join(said)
 
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON."""
