@@ -75,6 +75,13 @@ def test_what_is_wrong_with_one_pipeline_is_said_in_its_column_with_the_place(li
     assert "fuse them first" in html
 
 
+def test_a_pipeline_within_a_time_opens_no_other_model_either(library):
+    (column,) = library.search("refund", ["within(bm25 % 20 >> dense, 1000)"], "", 5)
+    assert column.trouble is None and len(column.results) == 5
+    (column,) = library.search("refund", ["within(bm25 >> cross(/etc), 1000)"], "", 5)
+    assert "the studio opens no model" in str(column.trouble)
+
+
 def test_a_condition_that_is_none_and_an_empty_query_are_one_line(library):
     with pytest.raises(ConfigError, match="No field named colour"):
         library.search("refund", ["bm25"], "colour = 'red'", 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +10,9 @@ from hourglass.cli.output import out
 
 
 def studio(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A workspace, or a search index.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A workspace, or a search index or its URL.")],
     index: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A search index, beside the workspace.", show_default=False)
+        str | None, typer.Option(metavar="DIR", help="A search index, beside the workspace.", show_default=False)
     ] = None,
     pipeline: Annotated[
         list[str] | None,

@@ -14,7 +14,7 @@ from hourglass import api
 from hourglass.errors import ConfigError, MissingExtra
 from hourglass.studio import server
 from hourglass.studio.views import head, style
-from hourglass.uses.search.layout import is_index
+from hourglass.uses.search.homes import home_of
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -29,7 +29,7 @@ SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "A
 class Studio:
     """A finished workspace, a search index, or both in the browser.
 
-    folder     of a workspace or of an index
+    folder     of a workspace or of an index, which may have a URL
     index      of an index, beside a workspace: the concepts of a document that is in both, by its id and its text, are shown
     pipelines  three at most with which the search page begins, by default that of the index; of the models that a stage may name,
                only the index's own and those named here are opened
@@ -85,7 +85,7 @@ def _opened(
     folder: str | Path, index: str | Path | None, searching: bool
 ) -> tuple[Workspace | None, str | Path | None]:
     """(the workspace, the folder of the index) that there are."""
-    if not is_index(Path(folder)):
+    if not home_of(folder).is_index():
         if searching and index is None:
             raise ConfigError("pipelines are of an index; name one beside the workspace")
         return api.open(folder), index

@@ -25,7 +25,7 @@ from hourglass.uses.explore.overview import snippet
 from hourglass.uses.search.evaluate import bytes_on_disk
 from hourglass.uses.search.explain import Explanation
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.pipelines import default, stages
+from hourglass.uses.search.pipelines import around, default, stages
 from hourglass.uses.search.results import Hit, Results
 from hourglass.uses.search.spec import Make, parse
 from hourglass.uses.search.stages import First, Stage
@@ -73,7 +73,7 @@ class Library:
         if len(pipelines) > SEVERAL:
             raise ConfigError(f"{len(pipelines)} pipelines; expected {SEVERAL} or fewer to look at side by side")
         for spec in pipelines:
-            parse(spec, self._stubs(self._models.add))
+            self._meet(spec, self._models.add)
         self.pipelines = list(pipelines) or [default(self.index)]
 
     def open_newest(self, folder: str | Path | None = None) -> None:
@@ -104,7 +104,7 @@ class Library:
 
     def _may(self, spec: str) -> bool:
         try:
-            parse(spec, self._stubs(self._require))
+            self._meet(spec, self._require)
         except ConfigError:
             return False
         return True
@@ -115,14 +115,15 @@ class Library:
                 f"the studio opens no model {model!r}: it was not named when the studio was started; use --pipeline there"
             )
 
-    def _stubs(self, meet: Callable[[str], Any]) -> dict[str, Make]:
-        """Stages that do nothing but tell of their models."""
+    def _meet(self, spec: str, meet: Callable[[str], Any]) -> None:
+        """Tell of the models that a pipeline would open; PipelineError for one that cannot be read."""
 
         def stub(make: Make, *given: Any, **named: Any) -> Stage:
             _meet(make, meet, given, named)
             return First(1)
 
-        return {name: partial(stub, make) for name, make in stages(self.index).items()}
+        stubs = {name: partial(stub, make) for name, make in stages(self.index).items()}
+        parse(spec, stubs, dict.fromkeys(around(self.index), lambda inner, *settings, **named: inner))
 
     def _view(self, where: str) -> SearchIndex:
         """The documents for which `where` holds; all, where it says nothing."""
@@ -133,8 +134,9 @@ class Library:
             _meet(make, self._require, given, named)
             return make(*given, **named)
 
-        make = {name: partial(made, make) for name, make in stages(self._view(where)).items()}
-        return _kept(self._stages, (where, spec), lambda: parse(spec, make))
+        view = self._view(where)
+        make = {name: partial(made, make) for name, make in stages(view).items()}
+        return _kept(self._stages, (where, spec), lambda: parse(spec, make, around(view)))
 
     # Searching ----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from hourglass.uses.search.approximate import Approximate
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
 from hourglass.uses.search.lexical import BM25
@@ -130,7 +131,7 @@ def explained(index: SearchIndex, steps: Sequence[Step], row: int, text: str, *,
     near  also its sentences that are nearest to the query, for which the encoder reads the first 64
     """
     places = [place for step in steps if (place := _place(index, step, row, text)) is not None]
-    asked = [step.before.query for step in steps if isinstance(step.stage, Dense | Hamming)]
+    asked = [step.before.query for step in steps if isinstance(step.stage, Dense | Approximate | Hamming)]
     return Explanation(places, _near(index, asked[-1], text) if near and asked else [])
 
 

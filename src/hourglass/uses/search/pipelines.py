@@ -173,10 +173,14 @@ def stages(index: SearchIndex) -> dict[str, Make]:
     return {**{name: partial(make, index) for name, make in STAGES.items()}, **JOINTS}
 
 
+def around(index: SearchIndex) -> dict[str, Make]:
+    """The stages that are set around a pipeline, made for an index: what `spec.parse` takes too."""
+    return {name: partial(make, index) for name, make in AROUND.items()}
+
+
 def pipeline(index: SearchIndex, spec: str | None = None) -> Stage:
     """What `spec` names; ConfigError with the place for what cannot be read."""
-    around = {name: partial(make, index) for name, make in AROUND.items()}
-    return parse(spec if spec is not None else default(index), stages(index), around)
+    return parse(spec if spec is not None else default(index), stages(index), around(index))
 
 
 def default(index: SearchIndex) -> str:
