@@ -41,6 +41,7 @@ T = TypeVar("T")
 _LEARNED_FROM = 1 << 17
 """Tokens at the beginning that the centroids are learned from, and so many documents at most:"""
 _LEARNED_DOCUMENTS = 4096
+_TEXTS_AT_ONCE = 64
 _DOCUMENTS_AT_ONCE = 1024
 _COLUMNS = ("token_ids", "token_centroids", "token_rests")
 
@@ -91,13 +92,14 @@ class TokenColumns:
             return read
         first: list[T] = []
         vectors: list[Array] = []
-        tokens = documents = 0
+        tokens = 0
         for batch in read:
             first.append(batch)
-            vectors += [each.vectors for each in self._encoder.documents(texts(batch))]
-            documents = len(vectors)
-            tokens = sum(map(len, vectors))
-            if tokens >= _LEARNED_FROM or documents >= _LEARNED_DOCUMENTS:
+            for some in _few(texts(batch)):
+                if tokens < _LEARNED_FROM and len(vectors) < _LEARNED_DOCUMENTS:
+                    vectors += [each.vectors for each in self._encoder.documents(some)]
+                    tokens = sum(map(len, vectors))
+            if tokens >= _LEARNED_FROM or len(vectors) >= _LEARNED_DOCUMENTS:
                 break
         if tokens:
             self._place.keep(Residuals.fit(np.concatenate(vectors), self._bits).save)
@@ -108,16 +110,20 @@ class TokenColumns:
         return read_codec(self._place)
 
     def arrow(self, texts: Sequence[str]) -> dict[str, pa.Array]:
-        read = self._encoder.documents(texts)
-        ends = np.cumsum([0, *(len(tokens.ids) for tokens in read)])
-        ids = np.concatenate([tokens.ids for tokens in read])
-        kept = self._codec.encode(np.concatenate([tokens.vectors for tokens in read]))
-        lists, width = pa.array(ends, pa.int32()), kept.rest.shape[1]
-        rests = [pa.py_buffer((ends * width).astype(np.int64)), pa.py_buffer(np.ascontiguousarray(kept.rest))]
+        ids, kept, counts = [], [], [0]
+        for some in _few(texts):
+            read = self._encoder.documents(some)
+            ids += [tokens.ids for tokens in read]
+            counts += [len(tokens.ids) for tokens in read]
+            kept.append(self._codec.encode(np.concatenate([tokens.vectors for tokens in read])))
+        nearest, rest = (np.concatenate(parts) for parts in zip(*kept))
+        ends = np.cumsum(counts)
+        lists = pa.array(ends, pa.int32())
+        rests = [pa.py_buffer((ends * rest.shape[1]).astype(np.int64)), pa.py_buffer(np.ascontiguousarray(rest))]
         made = (
-            pa.ListArray.from_arrays(lists, pa.array(ids, pa.int32())),
-            pa.ListArray.from_arrays(lists, pa.array(kept.nearest, pa.uint32())),
-            pa.Array.from_buffers(pa.large_binary(), len(read), [None, *rests]),
+            pa.ListArray.from_arrays(lists, pa.array(np.concatenate(ids), pa.int32())),
+            pa.ListArray.from_arrays(lists, pa.array(nearest, pa.uint32())),
+            pa.Array.from_buffers(pa.large_binary(), len(texts), [None, *rests]),
         )
         return dict(zip(_COLUMNS, made))
 
@@ -170,6 +176,12 @@ class IndexTokens:
         lay_tokens(read(), folder, self._codec)
         from_raw(folder, "ids", np.int32, ((folder / "ids.raw").stat().st_size // 4,))
         np.save(folder / "documents.npy", having)
+
+
+def _few(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So few at a time that their vectors have room before they are compressed."""
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        yield texts[start : start + _TEXTS_AT_ONCE]
 
 
 def read_codec(place: Place) -> Residuals:

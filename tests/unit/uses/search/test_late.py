@@ -364,3 +364,17 @@ def test_what_is_damaged_is_one_line(tmp_path, model):
     (tmp_path / "ix/codec.safetensors").unlink()
     with pytest.raises(FolderError, match=r"codec\.safetensors"):
         index.search("red", pipeline="late")
+
+
+def test_few_texts_are_read_at_a_time_and_nothing_else_changes(tmp_path, model, monkeypatch):
+    whole = made(tmp_path / "whole", model, token_bits=8)
+    monkeypatch.setattr(late, "_TEXTS_AT_ONCE", 7)
+    read = []
+    original = late.TokenEncoder.documents
+    monkeypatch.setattr(late.TokenEncoder, "documents", lambda self, t: read.append(len(t)) or original(self, t))
+    few = made(tmp_path / "few", model, token_bits=8)
+    assert max(read) == 7
+    rows = np.arange(80)
+    assert few.take(rows, ["token_ids"]) == whole.take(rows, ["token_ids"])
+    for query in QUERIES:
+        assert np.allclose(Late(few).score(query, rows), Late(whole).score(query, rows), atol=1e-3)
