@@ -87,6 +87,48 @@ def two_stage(query: Array, codes: Array, vector: Array, vectors: Array, *, radi
 
 
 @dataclass(frozen=True)
+class RadiusCurve:
+    """What a Hamming ball of each radius holds; arrays [K + 1] for radius 0 to K.
+
+    radius      bits
+    precision   mean over queries of the share of the ball that is relevant; a query whose ball is empty is left out, NaN where all are
+    recall      mean over queries of the share of what is relevant that is in the ball
+    candidates  mean number of codes in the ball
+    empty       share of the queries whose ball is empty
+    """
+
+    radius: Array
+    precision: Array
+    recall: Array
+    candidates: Array
+    empty: Array
+
+
+def radius_curve(queries: Array, codes: Array, relevant: Array) -> RadiusCurve:
+    """Of codes [q, bytes] and [n, bytes] and the mask relevant [q, n]; K is 8 x bytes. Queries without anything relevant are left out.
+
+    Precision over recall, radius by radius, is the curve that papers on hashing draw. Raises InputError where shapes do not fit or no
+    query has anything relevant.
+    """
+    distances, relevant = hamming(queries, codes), np.asarray(relevant, bool)
+    if relevant.shape != distances.shape:
+        raise InputError(f"relevant of shape {relevant.shape}: expected {distances.shape}, queries by codes")
+    asked = relevant.any(1)
+    if not asked.any():
+        raise InputError("no query has anything relevant: expected one or more")
+    bins = 8 * np.asarray(codes).shape[1] + 1
+    held, hits = np.empty((2, int(asked.sum()), bins), np.int64)
+    for row, mask, inside, good in zip(distances[asked], relevant[asked], held, hits):
+        np.cumsum(np.bincount(row, minlength=bins), out=inside)
+        np.cumsum(np.bincount(row[mask], minlength=bins), out=good)
+    full = held > 0
+    shares = np.divide(hits, held, out=np.zeros(held.shape), where=full).sum(0)
+    precision = np.divide(shares, full.sum(0), out=np.full(bins, np.nan), where=full.any(0))
+    recall = (hits / hits[:, -1:]).mean(0)
+    return RadiusCurve(np.arange(bins), precision, recall, held.mean(0), 1 - full.mean(0))
+
+
+@dataclass(frozen=True)
 class BitHealth:
     """How much of its bits a set of codes uses.
 

@@ -49,11 +49,13 @@ class _LogisticSums(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, out: Tensor, bias: Tensor, *read: Tensor) -> Tensor:
         rows, labels, weights, ends = (part.numpy() for part in read)
         arrays = hidden.contiguous().numpy(), out.contiguous().numpy(), bias.numpy()
-        logits, slopes = np.empty((2, len(rows)), np.float32)
-        losses = np.zeros(len(hidden), np.float32)
+        logits, losses = np.empty(len(rows), np.float32), np.empty(len(hidden), np.float32)
         over_rows(_logits, len(hidden), *arrays, rows, ends, logits)
-        # In a loop of its own: beside the products it would keep them from going sixteen at a time.
-        over_rows(_losses, len(hidden), logits, labels, weights, ends, losses, slopes)
+        # log(1 + e^-x) and its slope, without an exponential that overflows; by numpy, whose exponentials go sixteen at a time.
+        signed = labels * logits
+        small = np.exp(-np.abs(signed))
+        slopes = -labels * weights * np.where(signed > 0, small, np.float32(1)) / (1 + small)
+        over_rows(_sums, len(hidden), weights * (np.maximum(-signed, 0) + np.log1p(small)), ends, losses)
         ctx.save_for_backward(hidden, out, read[0], read[3])
         ctx.slopes = slopes
         return torch.from_numpy(losses)
@@ -87,18 +89,13 @@ def _logits(hidden: Any, out: Any, bias: Any, rows: Any, ends: Any, made: Any, s
             made[p] = product + bias[rows[p]]
 
 
-@numba.njit(cache=True, nogil=True)
-def _losses(logits: Any, labels: Any, weights: Any, ends: Any, losses: Any, slopes: Any, start: int, stop: int) -> None:
-    one = np.float32(1)
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _sums(each: Any, ends: Any, made: Any, start: int, stop: int) -> None:
     for i in range(start, stop):
         total = np.float32(0)
         for p in range(ends[i], ends[i + 1]):
-            # log(1 + e^-x) and its slope, without an exponential that overflows.
-            signed = labels[p] * logits[p]
-            small = np.exp(-abs(signed))
-            total += weights[p] * (max(-signed, np.float32(0)) + np.log1p(small))
-            slopes[p] = -labels[p] * weights[p] * (small if signed > 0 else one) / (one + small)
-        losses[i] = total
+            total += each[p]
+        made[i] = total
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)

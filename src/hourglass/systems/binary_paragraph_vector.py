@@ -398,7 +398,10 @@ class BinaryParagraphVector(TextSystem):
             return (
                 torch.logsumexp(hidden @ self.out.T + self.bias, 1) * weights.sum(1) - (hidden * named).sum(1) - biases
             )
-        if self.config.objective == "hierarchical" or (self.config.objective == "negative" and learning):
+        # Of a dbow document that is inferred, negative sampling is taken as it is on average: one product with all words for all of its own.
+        # With the words around each, that would be a product for each word.
+        sampled = self.config.objective == "negative" and (learning or self.around is not None)
+        if sampled or self.config.objective == "hierarchical":
             return self._logistic(hidden, batch, learning)
         read = hidden[:, None]
         if self.around is not None:
@@ -422,7 +425,11 @@ class BinaryParagraphVector(TextSystem):
         if self._tree is not None:
             targets = self._tree.targets(words, shares)
         else:
-            targets = against_draws(words, shares, self._draws, self.config.drawn)
+            if learning:
+                draws = self._draws.draw((len(words), self.config.drawn), ids.device)
+            else:  # the same for all documents, place by place
+                draws = self._fixed_draws.to(ids.device)[there.nonzero()[:, 1]]
+            targets = against_draws(words, shares, draws)
         if self.around is None:
             owners, read = there.nonzero()[:, 0], hidden
         else:
@@ -436,11 +443,21 @@ class BinaryParagraphVector(TextSystem):
 
     def _with_words(self, hidden: Tensor, around: Tensor) -> Tensor:
         assert self.around is not None
-        there = (around >= 0).to(hidden.dtype)[..., None]
-        mean = (self.around[around.clamp(min=0)] * there).sum(2) / there.sum(2).clamp(min=1)
+        there = around >= 0
+        counts = there.sum(2)
+        begins = F.pad(counts.flatten().cumsum(0), (1, 0))[:-1]
+        # A mean of rows where they lie: a copy of each would be [n, L, 2 window, across].
+        mean = F.embedding_bag(around[there], self.around, begins, mode="mean").unflatten(0, counts.shape)
         if self.config.combine == "sum":
             return hidden[:, None] + mean
         return torch.cat([hidden[:, None].expand(-1, mean.shape[1], -1), mean], -1)
+
+    @property
+    def _fixed_draws(self) -> Tensor:
+        """[draws, drawn] the words that a new document is set against."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self._draws.draw((self.config.draws, self.config.drawn), torch.device("cpu"))
 
     @property
     def _noise(self) -> Tensor:

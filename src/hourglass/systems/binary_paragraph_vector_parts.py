@@ -125,15 +125,14 @@ class Draws:
         return torch.where(torch.rand(shape, device=device) < own[places], places, other[places])
 
 
-def against_draws(ids: Tensor, weights: Tensor, noise: Draws, negatives: int) -> Targets:
-    """Negative sampling: each of the words `ids` [words] against so many drawn; one that is the word itself counts nothing."""
-    draws = noise.draw((len(ids), negatives), ids.device)
-    labels = torch.full((len(ids), 1 + negatives), -1.0, device=ids.device)
-    labels[:, 0] = 1
-    each = weights[:, None].repeat(1, 1 + negatives)
-    each[:, 1:] *= draws != ids[:, None]
+def against_draws(ids: Tensor, weights: Tensor, draws: Tensor) -> Targets:
+    """Negative sampling: each of the words `ids` [words] against its `draws` [words, k]; one that is the word itself counts nothing."""
     rows = torch.cat([ids[:, None], draws], 1)
-    return Targets(rows.flatten(), labels.flatten(), each.flatten(), torch.full_like(ids, 1 + negatives))
+    labels = torch.full(rows.shape, -1.0, device=ids.device)
+    labels[:, 0] = 1
+    each = weights[:, None].repeat(1, rows.shape[1])
+    each[:, 1:] *= draws != ids[:, None]
+    return Targets(rows.flatten(), labels.flatten(), each.flatten(), torch.full_like(ids, rows.shape[1]))
 
 
 @final

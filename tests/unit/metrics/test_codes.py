@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hourglass.errors import InputError
-from hourglass.metrics.codes import ball, bit_health, hamming, nearest_codes, pack, two_stage, unpack
+from hourglass.metrics.codes import ball, bit_health, hamming, nearest_codes, pack, radius_curve, two_stage, unpack
 
 BITS = st.integers(1, 40).flatmap(lambda k: arrays(bool, st.tuples(st.integers(1, 12), st.just(k))))
 
@@ -85,3 +85,35 @@ def test_bad_input_is_named_in_one_line(call):
     with pytest.raises(InputError) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+@given(st.integers(0, 200), st.integers(1, 5), st.integers(1, 30), st.sampled_from([4, 8, 13]))
+def test_a_radius_curve_is_what_counting_every_ball_gives(seed, q, n, bits):
+    random = np.random.default_rng(seed)
+    queries, codes = (pack(random.integers(0, 2, (rows, bits))) for rows in (q, n))
+    relevant = random.random((q, n)) < 0.4
+    relevant[0, 0] = True
+    curve = radius_curve(queries, codes, relevant)
+    assert curve.radius.tolist() == list(range(8 * codes.shape[1] + 1))
+    for radius in curve.radius:
+        precision, recall, held = [], [], []
+        for query, mask in zip(queries, relevant):
+            if mask.any():
+                inside = ball(query, codes, int(radius))
+                held.append(len(inside))
+                recall.append(mask[inside].sum() / mask.sum())
+                if len(inside):
+                    precision.append(mask[inside].mean())
+        assert curve.recall[radius] == pytest.approx(np.mean(recall))
+        assert curve.candidates[radius] == pytest.approx(np.mean(held))
+        assert curve.empty[radius] == pytest.approx(np.mean(np.array(held) == 0))
+        expected = np.mean(precision) if precision else float("nan")
+        assert curve.precision[radius] == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_radius_curve_asks_for_a_mask_of_queries_by_codes_and_something_relevant():
+    codes = pack(np.eye(8))
+    with pytest.raises(InputError, match="queries by codes"):
+        radius_curve(codes, codes, np.ones((8, 7)))
+    with pytest.raises(InputError, match="no query has anything relevant"):
+        radius_curve(codes, codes, np.zeros((8, 8)))
