@@ -4,6 +4,7 @@
     python benchmarks/sae_training.py --peer-python saelens=/opt/a/bin/python sparsify=/opt/a/bin/python
     python benchmarks/sae_training.py --rows states.npy     real rows [N, d] instead of simulated ones
     python benchmarks/sae_training.py --again               measure the cost anew; qualities, which take long, are kept
+    python benchmarks/sae_training.py --again --rates 5e-3  the same, and a rate more for everyone
     python benchmarks/sae_training.py --quick               one small width, a minute
 
 Same rows, batch 1024, k 32, one thread, the same number of steps for all; every measurement in a process of its own.
@@ -392,9 +393,12 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     for width in widths:
         for name in names:
-            if name in results[str(width)]:
+            entry = results[str(width)].get(name, {"validation_fvu_by_lr": {}, "rounds": []})
+            by_rate = entry.get("validation_fvu_by_lr", {})
+            new = [rate for rate in arguments.rates if f"{rate:g}" not in by_rate]
+            if "error" in entry or not new:
                 continue
-            tried = {rate: run(name, width, rate, arguments.steps) for rate in arguments.rates}
+            tried = {rate: run(name, width, rate, arguments.steps) for rate in new}
             broken = next((r["error"] for r in tried.values() if "error" in r), None)
             if broken:
                 results[str(width)][name] = {"error": broken}
@@ -402,25 +406,21 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 continue
             rate = min(tried, key=lambda r: tried[r]["validation_fvu"])
             chosen = tried[rate]
-            results[str(width)][name] = {
-                "lr": rate,
-                "fvu": chosen["test_fvu"],
-                "dead": chosen["test_dead"],
-                "validation_fvu_by_lr": {f"{r:g}": tried[r]["validation_fvu"] for r in tried},
-                "versions": chosen["versions"],
-                "rounds": [],
-            }
-            by_rate = "  ".join(f"{r:g}: {tried[r]['validation_fvu']:.4f}" for r in tried)
-            print(
-                f"{width:>6} {name:<20} fvu {chosen['test_fvu']:.4f}  dead {chosen['test_dead']:.3f}  ({by_rate})",
-                flush=True,
-            )
+            if chosen["validation_fvu"] < min(by_rate.values(), default=float("inf")):
+                entry |= {"lr": rate, "fvu": chosen["test_fvu"], "dead": chosen["test_dead"]}
+            by_rate |= {f"{r:g}": tried[r]["validation_fvu"] for r in tried}
+            results[str(width)][name] = {**entry, "versions": chosen["versions"]}
+            listed = "  ".join(f"{r}: {fvu:.4f}" for r, fvu in by_rate.items())
+            print(f"{width:>6} {name:<20} fvu {entry['fvu']:.4f}  dead {entry['dead']:.3f}  ({listed})", flush=True)
     for _ in range(arguments.rounds):
         for width in widths:
             for name, entry in results[str(width)].items():
                 if "error" not in entry:
                     timed = run(name, width, entry["lr"], 0)
                     entry["rounds"].append({key: timed[key] for key in ("cpu_ms", "wall_ms", "peak_mb")})
+    # With --again the command is the one that makes all of it at once.
+    arguments.widths = widths
+    arguments.rates = sorted({float(rate) for rate in results[str(widths[0])]["ours"]["validation_fvu_by_lr"]})
     ratio: dict[str, dict[str, Any]] = {}
     for width, entries in results.items():
         ratio[width] = {}
@@ -470,7 +470,9 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="a .npy file of rows [N, d] (float16 or float32)")
     parser.add_argument("--d", type=int, default=384, help="columns of simulated rows")
     parser.add_argument("--widths", type=int, nargs="+", default=DEFAULTS["widths"])
-    parser.add_argument("--rates", type=float, nargs="+", default=DEFAULTS["rates"])
+    parser.add_argument(
+        "--rates", type=float, nargs="+", help="learning rates to choose from; with --again further ones"
+    )
     parser.add_argument(
         "--steps", type=int, default=DEFAULTS["steps"], help="steps before FVU is measured; a multiple of 32"
     )
@@ -487,6 +489,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         return worker(arguments)
+    if arguments.rates is None:
+        arguments.rates = [] if arguments.again else DEFAULTS["rates"]
     if arguments.quick:
         arguments.widths, arguments.rates, arguments.steps, arguments.rounds = [2048], [3e-3], 32, 1
     with tempfile.TemporaryDirectory() as folder:

@@ -5,10 +5,16 @@ Names load on first use, so that importing the package stays light.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Threads of torch that are done wait by turning on their core for milliseconds, and hold it from the threads of our own loops. libgomp
+# reads this when torch is loaded; who has said how threads wait is not overruled.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOMES = {
     "HourglassError": "hourglass.errors",

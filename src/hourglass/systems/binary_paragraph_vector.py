@@ -252,15 +252,17 @@ class BinaryParagraphVector(TextSystem):
     def initialize(self, batches: Iterable[Batch]) -> None:
         """Words and documents, from one pass over the texts. Raises SourceError where no word is common enough."""
         found: Counter[str] = Counter()
-        seen: dict[int, None] = {}
+        numbers: dict[str, int] = {}
+        seen: dict[int, Array] = {}
         self._know([])
         for batch in batches:
             # Whole texts only while nothing is known: `collate` gives their bytes.
             for row, length in zip(batch["bytes"].cpu().numpy(), batch["length"].tolist()):
                 text = row[:length].tobytes().decode("utf-8", "surrogatepass")
                 if (number := text_hash(text)) not in seen:
-                    seen[number] = None
-                    found.update(self._terms(text))
+                    words = self._terms(text)
+                    found.update(words)
+                    seen[number] = np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int32)
         config = self.config
         kept = [(word, n) for word, n in found.items() if n >= config.min_count]
         kept = sorted(kept, key=lambda pair: (-pair[1], pair[0]))[: config.words]
@@ -274,8 +276,12 @@ class BinaryParagraphVector(TextSystem):
         self.spelled = torch.frombuffer(bytearray("\n".join(self._words).encode()), dtype=torch.uint8).to(device)
         self.hashes = torch.tensor(sorted(seen), device=device)
         self._row = {number: row for row, number in enumerate(sorted(seen))}
+        known = np.array([self._number.get(word, -1) for word in numbers], np.int32)
+        for number, row in self._row.items():
+            ids = known[seen.pop(number)]
+            self._read[row] = self._content(ids[ids >= 0])
         size = self._rows_for(len(kept))
-        self.documents.data = 0.1 * torch.randn(len(seen), config.size, device=device)
+        self.documents.data = 0.1 * torch.randn(len(self._row), config.size, device=device)
         self.out.data = 0.01 * torch.randn(size, self.out.shape[1], device=device)
         # Only of a softmax over all words a logit is a log probability; the others start at 0.
         whole = config.objective in ("full", "sampled")
@@ -328,19 +334,23 @@ class BinaryParagraphVector(TextSystem):
         if not self._words:
             return as_bytes(examples)
         rows = [self._row.get(text_hash(text), -1) for text in examples]
-        read = [self._content(text, row) for text, row in zip(examples, rows)]
+        read = [self._content_of(text, row) for text, row in zip(examples, rows)]
         batch = {"row": torch.tensor(rows), "known": torch.tensor([bool(len(words)) for words, _ in read])}
         if self.config.model == "dbow":
             return {**batch, **side_by_side(read)}
         ordered = [words for words, _ in read]
         return {**batch, **windows(ordered, self._keep, self.config.draws, self.config.window, at_random=self.training)}
 
-    def _content(self, text: str, row: int) -> tuple[Array, Array]:
-        """Words and shares of a text (dm: its words in order, no shares); of documents that are learned from read once only."""
+    def _content(self, ids: Array) -> tuple[Array, Array]:
+        """Words and their shares, of the ids of a text's words in order (dm: these, no shares)."""
+        return shares(ids, self._keep) if self.config.model == "dbow" else (ids, ids[:0])
+
+    def _content_of(self, text: str, row: int) -> tuple[Array, Array]:
+        """The same of a text; of documents that are learned from read once only."""
         found = self._read.get(row)
         if found is None:
-            ids = np.array([self._number[word] for word in self._terms(text) if word in self._number], np.int32)
-            found = shares(ids, self._keep) if self.config.model == "dbow" else (ids, ids[:0])
+            known = [self._number[word] for word in self._terms(text) if word in self._number]
+            found = self._content(np.array(known, np.int32))
             if row >= 0 and self.training:
                 self._read[row] = found
         return found
