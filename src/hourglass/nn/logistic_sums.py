@@ -8,6 +8,7 @@ is added up by one thread and in one order, so that the result is the same to th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -19,6 +20,9 @@ from torch import Tensor
 from hourglass.nn.parallel import over_rows
 
 _FAST = {"reassoc", "contract", "nsz"}
+_LOG2_E, _LOG_2 = np.float32(1 / math.log(2)), np.float32(math.log(2))
+_E = tuple(np.float32(1 / math.factorial(k)) for k in range(8))
+_A = tuple(np.float32(1 / k) for k in range(1, 12, 2))
 
 
 def logistic_sums(
@@ -75,47 +79,62 @@ def _forward(
     hidden: Any, out: Any, bias: Any, rows: Any, labels: Any, weights: Any, ends: Any,
     slopes: Any, losses: Any, of_hidden: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """The gradient of a row of `hidden` at once, while its rows of `out` are in the cache."""
+    """Losses, slopes, and the gradient of a row of `hidden` while its rows of `out` are in the cache."""
     for i in range(start, stop):
-        own, made, total = hidden[i], of_hidden[i], np.float32(0)
-        for p in range(ends[i], ends[i + 1]):
-            row, product = out[rows[p]], np.float32(0)
-            for j in range(len(own)):
-                product += own[j] * row[j]
-            slopes[p] = labels[p] * (product + bias[rows[p]])
-        # log(1 + e^-x) and its slope; in a loop of its own, which goes many at a time.
-        for p in range(ends[i], ends[i + 1]):
-            signed = slopes[p]
-            small = _exp(-abs(signed))
-            total += weights[p] * (max(-signed, np.float32(0)) + _log1p(small))
-            slopes[p] = -labels[p] * weights[p] * (small if signed > 0 else 1.0) / (1.0 + small)
-        for p in range(ends[i], ends[i + 1]):
-            row, slope = out[rows[p]], slopes[p]
-            for j in range(len(made)):
-                made[j] += slope * row[j]
-        losses[i] = total
+        first, last = ends[i], ends[i + 1]
+        _logits(hidden[i], out, bias, rows[first:last], slopes[first:last])
+        losses[i] = _losses(labels[first:last], weights[first:last], slopes[first:last])
+        _add_up(out, rows[first:last], slopes[first:last], of_hidden[i])
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _exp(x: float) -> float:
-    """e^x for x up to 0, to 1e-6 of it and 1e-27: (e^(x / 128))^128 by Taylor's series, so that loops around it are vectorised."""
-    z = max(x, -64.0) / 128
-    power = 1.0
-    for k in range(9, 0, -1):
-        power = 1 + z * power / k
-    for _ in range(7):
-        power *= power
-    return power
+def _logits(own: Any, out: Any, bias: Any, rows: Any, made: Any) -> None:
+    for p in range(len(rows)):
+        row, product = out[rows[p]], np.float32(0)
+        for j in range(len(own)):
+            product += own[j] * row[j]
+        made[p] = product + bias[rows[p]]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _log1p(x: float) -> float:
-    """log(1 + x) for x from 0 to 1, to 1e-7: 2 artanh(x / (2 + x)) by its series."""
-    s = x / (2 + x)
-    square, total = s * s, 0.0
-    for k in range(13, 0, -2):
-        total = 1.0 / k + square * total
-    return 2 * s * total
+def _losses(labels: Any, weights: Any, logits: Any) -> Any:
+    """The sum of log(1 + e^-x) by weight; slopes take the place of the logits."""
+    one, total = np.float32(1), np.float32(0)
+    for p in range(len(logits)):
+        signed = labels[p] * logits[p]
+        small = _exp(-abs(signed))
+        total += weights[p] * (max(-signed, np.float32(0)) + _log1p(small))
+        logits[p] = -labels[p] * weights[p] * (small if signed > 0 else one) / (one + small)
+    return total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _add_up(out: Any, rows: Any, slopes: Any, made: Any) -> None:
+    for p in range(len(rows)):
+        row, slope = out[rows[p]], slopes[p]
+        for j in range(len(made)):
+            made[j] += slope * row[j]
+
+
+# A call of the exponential of the C library would keep the loop around it from going many at a time.
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _exp(x: Any) -> Any:
+    """float32 e^x for x up to 0, to 4e-6 of it and 2e-35: 2^whole by its exponent, the rest by Taylor's series."""
+    y = max(x, np.float32(-80)) * _LOG2_E
+    whole = np.floor(y)
+    z = (y - whole) * _LOG_2
+    series = _E[0] + z * (_E[1] + z * (_E[2] + z * (_E[3] + z * (_E[4] + z * (_E[5] + z * (_E[6] + z * _E[7]))))))
+    return series * np.int32((np.int32(whole) + 127) << 23).view(np.float32)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _log1p(x: Any) -> Any:
+    """float32 log(1 + x) for x from 0 to 1, to 4e-7: 2 artanh(x / (2 + x)) by its series."""
+    s = x / (np.float32(2) + x)
+    q = s * s
+    return np.float32(2) * s * (_A[0] + q * (_A[1] + q * (_A[2] + q * (_A[3] + q * (_A[4] + q * _A[5])))))
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)

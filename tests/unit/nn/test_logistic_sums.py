@@ -69,3 +69,12 @@ def test_large_logits_overflow_nowhere(logit):
     loss = logistic_sums(hidden, out, torch.zeros(1), torch.zeros(1, dtype=torch.int64), one, one, torch.tensor([0, 1]))
     (slope,) = torch.autograd.grad(loss.sum(), hidden)
     assert np.allclose([loss.item(), slope.item()], [max(-logit, 0), -1.0 if logit < 0 else 0.0], atol=1e-5)
+
+
+def test_the_exponential_and_the_logarithm_are_those_of_the_library():
+    x = np.linspace(0, 80, 4001, dtype=np.float32)
+    small = np.array([module._exp(-value) for value in x], np.float64)
+    assert np.abs(small / np.exp(-x.astype(float)) - 1).max() < 4e-6
+    assert module._exp(np.float32(-1e30)) < 2e-35
+    logs = np.array([module._log1p(np.float32(value)) for value in small])
+    assert np.allclose(logs, np.log1p(small), rtol=4e-7, atol=0)
