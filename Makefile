@@ -33,6 +33,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/sae_variants.py
 	$(BIN)/python benchmarks/explore.py
 	$(BIN)/python benchmarks/noising.py
+	$(BIN)/python benchmarks/search.py --only dense hamming bm25
+	$(BIN)/python benchmarks/index.py
+	$(BIN)/python benchmarks/sentence_generation.py
 	$(BIN)/python benchmarks/states_cache.py
 	$(BIN)/python benchmarks/target_l0.py
 	$(BIN)/python benchmarks/verbs.py

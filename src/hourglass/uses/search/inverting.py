@@ -54,23 +54,40 @@ class Inverter:
         weigh  what is kept in place of the weights [n] in documents [n] of some terms, of which each has so many [terms]
         """
         self._sort()
-        runs = [tuple(np.load(file, mmap_mode="r") for file in self._files(run)) for run in range(self._runs)]
         having = np.zeros(len(vocabulary), np.int64)
-        for terms, ends, _, _ in runs:
+        for run in range(self._runs):
+            terms, ends, _, _ = self._opened(run)
             having[terms] += np.diff(ends)
         starts = np.concatenate([[0], np.cumsum(having)])
 
         def parts() -> Iterator[tuple[Array, Array]]:
             first = 0
-            while runs and first < len(vocabulary):
+            while self._runs and first < len(vocabulary):
                 beyond = int(np.searchsorted(starts, starts[first] + _AT_ONCE, "right")) - 1
                 beyond = max(first + 1, beyond)
-                rows, weights = _gathered(runs, first, beyond)
+                rows, weights = self._gathered(first, beyond)
                 yield rows, weigh(weights, rows, having[first:beyond])
                 first = beyond
 
         write_postings(self._folder, documents, vocabulary, starts, parts())
         shutil.rmtree(self._runs_folder, ignore_errors=True)
+
+    def _gathered(self, first: int, beyond: int) -> tuple[Array, Array]:
+        """(rows, weights) of the terms from `first` on to before `beyond`, by term and document."""
+        found = []
+        for run in range(self._runs):
+            terms, ends, rows, weights = self._opened(run)
+            low, high = np.searchsorted(terms, (first, beyond))
+            part = slice(ends[low], ends[high])
+            numbers = np.repeat(terms[low:high], np.diff(ends[low : high + 1]))
+            found.append((numbers, np.array(rows[part]), np.array(weights[part])))
+        terms, rows, weights = (np.concatenate(part) for part in zip(*found))
+        order = np.argsort(terms, kind="stable")  # runs are in the order of documents
+        return rows[order], weights[order]
+
+    def _opened(self, run: int) -> list[Array]:
+        """Anew each time: what stays mapped stays in memory."""
+        return [np.load(file, mmap_mode="r") for file in self._files(run)]
 
     def _files(self, run: int) -> list[Path]:
         return [self._runs_folder / f"{run}-{name}.npy" for name in ("terms", "ends", "rows", "weights")]
@@ -98,15 +115,3 @@ class Inverter:
         for file, array in zip(self._files(self._runs), made):
             np.save(file, array.astype(np.float32) if array is weights else array)
         self._runs += 1
-
-
-def _gathered(runs: Sequence[tuple[Array, ...]], first: int, beyond: int) -> tuple[Array, Array]:
-    """(rows, weights) of the terms from `first` on to before `beyond`, by term and document."""
-    found = []
-    for terms, ends, rows, weights in runs:
-        low, high = np.searchsorted(terms, (first, beyond))
-        part = slice(ends[low], ends[high])
-        found.append((np.repeat(terms[low:high], np.diff(ends[low : high + 1])), rows[part], weights[part]))
-    terms, rows, weights = (np.concatenate(part) for part in zip(*found))
-    order = np.argsort(terms, kind="stable")  # runs are in the order of documents
-    return rows[order], weights[order]
