@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 2**16
 def pack(bits: Array) -> Array:
     """Bits [n, K], bool or 0 and 1, to codes uint8 [n, ceil(K / 8)]. Raises InputError for anything else."""
     bits = np.asarray(bits)
-    if bits.ndim != 2 or not bits.shape[1] or not np.isin(bits, (0, 1)).all():
+    if bits.ndim != 2 or not bits.shape[1] or (bits.dtype != bool and not np.isin(bits, (0, 1)).all()):
         raise InputError(f"bits of shape {bits.shape}: expected [n, K] of 0 and 1")
     return np.packbits(bits.astype(bool), axis=1)
 

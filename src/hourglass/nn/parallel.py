@@ -25,10 +25,15 @@ def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
         kernel(*arguments, 0, rows)
         return
     bounds = [rows * t // threads for t in range(threads + 1)]
-    pending = [_pool(os.getpid(), threads).submit(kernel, *arguments, *bounds[t : t + 2]) for t in range(1, threads)]
+    pending = [pool(threads).submit(kernel, *arguments, *bounds[t : t + 2]) for t in range(1, threads)]
     kernel(*arguments, 0, bounds[1])
     for run in pending:
         run.result()
+
+
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that are kept: to start one takes five times as long as to hand it work. What runs in them may not ask for the same ones."""
+    return _pool(os.getpid(), threads)
 
 
 @cache

@@ -19,6 +19,7 @@ Differences from the paper:
 - a document's loss is the mean over its words, all documents weigh the same, and Adam moves them where the authors take SGD;
 - subsampling weighs words instead of leaving some out at random;
 - how DM joins code and words is our choice (`combine`); at each step it learns `draws` words of a document;
+- with negative sampling DBOW infers by the loss as it is on average, DM against draws that are the same for all documents;
 - sampled softmax draws by unigram ** 0.75 with importance weights, with the exact weight of the word itself;
 - texts that are equal are one document.
 """

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, NamedTuple, final
 
+import numba
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
@@ -162,16 +163,25 @@ class Tree:
                 labels.append(label)
                 at = words + node
             ends.append(len(rows))
-        self._rows, self._labels, self._ends = torch.tensor(rows), torch.tensor(labels), torch.tensor(ends)
+        self._rows, self._labels = np.array(rows, np.int64), np.array(labels, np.float32)
+        self._ends = np.array(ends, np.int64)
 
     def targets(self, ids: Tensor, weights: Tensor) -> Targets:
         """The turns on the way to each of the words `ids` [words]: p(word) is the product of their probabilities."""
-        at = ids.cpu()
-        first, counts = self._ends[at], self._ends[at + 1] - self._ends[at]
-        owners = torch.repeat_interleave(torch.arange(len(at)), counts)
-        places = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[owners] + first[owners]
-        turns = (self._rows[places], self._labels[places], weights.cpu()[owners], counts)
-        return Targets(*(part.to(ids.device) for part in turns))
+        words = ids.cpu().numpy()
+        counts = self._ends[words + 1] - self._ends[words]
+        made = tuple(np.empty(counts.sum(), kind) for kind in (np.int64, np.float32, np.float32))
+        _turns(words, weights.detach().cpu().numpy(), self._ends, self._rows, self._labels, *made)
+        return Targets(*(torch.from_numpy(part).to(ids.device) for part in (*made, counts)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _turns(words: Any, shares: Any, ends: Any, rows: Any, labels: Any, to_rows: Any, to_labels: Any, to: Any) -> None:
+    at = 0
+    for word, share in zip(words, shares):
+        for p in range(ends[word], ends[word + 1]):
+            to_rows[at], to_labels[at], to[at] = rows[p], labels[p], share
+            at += 1
 
 
 class _StraightThrough(torch.autograd.Function):

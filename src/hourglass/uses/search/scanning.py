@@ -6,8 +6,8 @@ holds no lock of Python. As many threads as torch has.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 import numba
@@ -16,6 +16,7 @@ import torch
 from numba import types
 from numba.extending import intrinsic, overload
 
+from hourglass.nn.parallel import pool
 from hourglass.uses.search.stages import Array, Ranking
 
 T = TypeVar("T")
@@ -35,24 +36,12 @@ def in_parts(number: int, cost: float, work: Callable[[int, int], T]) -> list[T]
     """What `work(start, stop)` makes of each part of `number` things of `cost` bytes each, threads side by side."""
     threads = int(max(1, min(torch.get_num_threads(), number * cost // _LEAST)))
     ends = [number * i // threads for i in range(threads + 1)]
-    made: dict[int, T] = {}
-    failed: list[BaseException] = []
-
-    def part(i: int) -> None:
-        try:
-            made[i] = work(ends[i], ends[i + 1])
-        except BaseException as error:
-            failed.append(error)
-
-    others = [threading.Thread(target=part, args=(i,)) for i in range(1, threads)]
-    for thread in others:
-        thread.start()
-    part(0)
-    for thread in others:
-        thread.join()
-    if failed:
-        raise failed[0]
-    return [made[i] for i in range(threads)]
+    pending = [pool(threads).submit(work, *ends[i : i + 2]) for i in range(1, threads)]
+    try:
+        first = work(*ends[:2])
+    finally:
+        wait(pending)
+    return [first, *(part.result() for part in pending)]
 
 
 def joined(parts: Sequence[Kept]) -> Kept:
