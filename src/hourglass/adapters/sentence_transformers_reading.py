@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 
-from hourglass.adapters.cpu_attention import use_cpu_attention
-
 
 def compute_in(model: Any, dtype: torch.dtype) -> None:
     """Let the network of a frozen `SentenceTransformer` compute in `dtype`; what comes after it (pooling, length 1) stays in float32.
@@ -20,6 +18,9 @@ def compute_in(model: Any, dtype: torch.dtype) -> None:
         return
     network.to(dtype)
     if dtype == torch.bfloat16:
+        # Here, since it takes seconds: who only searches words does not wait for transformers.
+        from hourglass.adapters.cpu_attention import use_cpu_attention
+
         use_cpu_attention(network)
     model[0].register_forward_hook(_in_single)
 
