@@ -57,6 +57,8 @@ RESULT = Path(__file__).parent / "results" / "search.json"
 PARTS = ("dense", "hamming", "approximate", "bm25")
 BATCHES, DEPTHS = (1, 64), (10, 100)
 QUERIES, ONE_BY_ONE, OF_A_CURVE = 64, 16, 512
+TURN = 0.3
+"""Seconds of a turn, or more: shorter ones measure how soon the system wakes a thread."""
 BITS, WIDTH = 256, 384
 WORDS, STOP, LENGTH = 200_000, 30, 100
 EFS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -154,15 +156,21 @@ Search = Callable[[Any, int], Any]
 
 
 def turns(sides: dict[str, Callable[[], Any]], queries: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians of each side, which take turns; each has searched once before."""
+    """Medians of each side, which take turns of some tenths of a second; each has searched before."""
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for work in sides.values():
+    times = {}
+    for name, work in sides.items():
         work()
+        wall = time.perf_counter()
+        work()
+        times[name] = 1 + int(TURN / (time.perf_counter() - wall))
     for turn in range(rounds):
         for name in sorted(sides, reverse=bool(turn % 2)):
+            time.sleep(0.05)  # threads of the side before still turn on their cores, waiting for more
             cpu, wall = time.process_time(), time.perf_counter()
-            sides[name]()
-            spent[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            for _ in range(times[name]):
+                sides[name]()
+            spent[name].append(((time.perf_counter() - wall) / times[name], (time.process_time() - cpu) / times[name]))
     made = {}
     for name, found in spent.items():
         wall, cpu = (statistics.median(part) for part in zip(*found))

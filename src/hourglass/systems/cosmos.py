@@ -174,9 +174,9 @@ class Cosmos(TextSystem):
     tags = frozenset({"decodes"})
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {**_ADAMW, "steps": 200, "batch_size": 16, "lr": 1e-3},
-        "base": {**_ADAMW, "steps": 15_000, "batch_size": 64, "lr": 5e-4},
+        "base": {**_ADAMW, "steps": 15_000, "batch_size": 64, "lr": 5e-4, "precision": "auto"},
         "paper": {**_ADAMW, "steps": 280_000, "batch_size": 512, "lr": 2e-4, "warmup": 0.01, "precision": "auto"},
-        "init": {**_ADAMW, "steps": 10_000, "batch_size": 64, "lr": 5e-4},
+        "init": {**_ADAMW, "steps": 10_000, "batch_size": 64, "lr": 5e-4, "precision": "auto"},
     }
     config: CosmosConfig
 

@@ -26,7 +26,7 @@ class TrainConfig:
     min_lr       where the learning rate ends, as a share of `lr`
     clip         largest norm of the gradient; None does not clip
     accumulate   micro-batches that a step is split in, to fit into memory
-    precision    "no" (float32), "bf16", "fp16" (GPU), "auto": bf16 where CUDA supports it, else "no"
+    precision    "no" (float32), "bf16", "fp16" (GPU), "auto": bf16 where the hardware multiplies it, else "no"
     ema          decay of an average of the weights, which is then what is evaluated and kept; None keeps none
     eval_every   steps between evaluations, 0: only at the end (where there is evaluation data)
     save_every   steps between checkpoints, 0: only at the end

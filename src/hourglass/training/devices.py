@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
 
+from hourglass.adapters.huggingface_loading import compute_dtype
 from hourglass.errors import ConfigError, nearest
 from hourglass.training.config import TrainConfig
 
@@ -51,7 +52,8 @@ def open_accelerator(config: TrainConfig, out: Path | None) -> Accelerator:
 def _precision(config: TrainConfig) -> str:
     if config.precision != "auto":
         return config.precision
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16" if compute_dtype("auto", device) == torch.bfloat16 else "no"
 
 
 def _check_tracker(name: str) -> None:
