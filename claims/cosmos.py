@@ -182,7 +182,7 @@ def _model(arm: str, encoder: FrozenEncoder, seed: int) -> Cosmos:
 
 
 def _train(steps: int, batch: int, seed: int, **more: Any) -> TrainConfig:
-    shared = {"betas": (0.9, 0.98), "weight_decay": 1e-5, "min_lr": 0.1, "lr": 1e-3}
+    shared = {"betas": (0.9, 0.98), "weight_decay": 1e-5, "min_lr": 0.1, "lr": 1e-3, "precision": "auto"}
     return TrainConfig(steps=steps, batch_size=batch, seed=seed, **{**shared, **more})
 
 
