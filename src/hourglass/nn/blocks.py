@@ -19,6 +19,16 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+class RMSNorm(nn.RMSNorm):
+    """The same under `torch.autocast`, where torch's own warns of the weight's format and takes a far larger epsilon."""
+
+    def __init__(self, width: int, eps: float = torch.finfo(torch.float32).eps) -> None:
+        super().__init__(width, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class SwiGLU(nn.Module):
     """w3(silu(w1 x) * w2 x), four times as wide inside."""
 
@@ -79,9 +89,9 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
         self.attention = SelfAttention(width, heads, causal)
-        self.before_attention = nn.RMSNorm(width)
+        self.before_attention = RMSNorm(width)
         self.feed = SwiGLU(width)
-        self.before_feed = nn.RMSNorm(width)
+        self.before_feed = RMSNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.before_attention(x), mask)
@@ -95,7 +105,7 @@ class Transformer(nn.Module):
     def __init__(self, width: int, heads: int, layers: int, causal: bool = False) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, heads, causal) for _ in range(layers))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [n, L, d]; mask [n, L] bool, true for what may be seen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hourglass.nn.blocks import Block, CrossAttention, Transformer
+from hourglass.nn.blocks import Block, CrossAttention, RMSNorm, Transformer
 from hourglass.nn.positions import LearnedPositions
 from hourglass.nn.time_embedding import TimeEmbedding
 
@@ -41,7 +41,7 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(Block(inner, heads) for _ in range(layers))
         self.of_time = nn.ModuleList(nn.Sequential(nn.SiLU(), nn.Linear(inner, inner)) for _ in range(layers))
         self.of_guess = nn.ModuleList(nn.Linear(latents, inner) for _ in range(layers))
-        self.norm = nn.RMSNorm(inner)
+        self.norm = RMSNorm(inner)
         self.source: SourceEncoder | None = None
         if source is not None:
             self.source = SourceEncoder(source, inner, heads, layers, source_places)

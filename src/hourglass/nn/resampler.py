@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hourglass.nn.blocks import join_heads, split_heads
+from hourglass.nn.blocks import RMSNorm, join_heads, split_heads
 
 
 class FeedForward(nn.Sequential):
@@ -34,12 +34,12 @@ class ResamplerBlock(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float = 0.1, gated: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.of_stream, self.of_other = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.of_stream, self.of_other = RMSNorm(width), RMSNorm(width)
         self.q = nn.Linear(width, width, bias=False)
         self.kv_stream = nn.Linear(width, 2 * width, bias=False)
         self.kv_other = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.of_q, self.of_k = nn.RMSNorm(width // heads), nn.RMSNorm(width // heads)
+        self.of_q, self.of_k = RMSNorm(width // heads), RMSNorm(width // heads)
         self.feed = FeedForward(width, dropout=dropout)
         self.gates = nn.Parameter(torch.zeros(2, 2)) if gated else None
 
@@ -74,9 +74,9 @@ class Resampler(nn.Module):
     def __init__(self, width: int, heads: int, layers: int, latents: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.queries = nn.Parameter(0.02 * torch.randn(latents, width))
-        self.of_queries = nn.RMSNorm(width)
+        self.of_queries = RMSNorm(width)
         self.blocks = nn.ModuleList(ResamplerBlock(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.RMSNorm(width, eps=1e-5)
+        self.norm = RMSNorm(width, eps=1e-5)
 
     def forward(self, sequence: Tensor, mask: Tensor) -> Tensor:
         """mask [n, S] bool, true for what is seen."""

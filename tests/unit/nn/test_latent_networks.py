@@ -181,3 +181,14 @@ def test_a_transformer_learns_to_copy_what_is_before():
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.3
+
+
+def test_the_norm_is_that_of_float32_in_bfloat16_too():
+    from hourglass.nn.blocks import RMSNorm
+
+    norm = RMSNorm(32)
+    norm.weight.data = torch.rand(32) + 0.5
+    x = 0.01 * torch.randn(4, 32)
+    exact = torch.nn.functional.rms_norm(x, (32,), norm.weight)
+    assert torch.equal(norm(x), exact)
+    assert torch.allclose(norm(x.bfloat16()).float(), exact, rtol=2e-2, atol=2e-2)
