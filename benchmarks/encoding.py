@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -149,7 +148,7 @@ def main() -> None:
             "document_vectors_least": round(of_texts.min().item(), 5),
             "to_sentence_transformers_mean": round(to_peer.mean().item(), 5),
         },
-        "command": " ".join(["python benchmarks/encoding.py", *sys.argv[1:]]),
+        "command": machine.command(),
         "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers", "sentence-transformers")},
         "machine": {
             **machine.describe(),
@@ -157,8 +156,6 @@ def main() -> None:
             "load_average": round(os.getloadavg()[0], 1),
         },
     }
-    if arguments.data:
-        result["command"] = result["command"].replace(str(arguments.data), "DIR")
     write_json(arguments.out, result)
     for number, run in measured.items():
         print(f"{number}: {run['ratio_wall']} x by wall {run['ratio_wall_range']}, {run['ratio_cpu']} x by CPU time")

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -290,7 +289,7 @@ def main() -> None:
         "floor": {name: one["floor_ms"] for name, one in written.items() if "floor_ms" in one},
         "missing": missing,
         "threads": options.threads,
-        "command": " ".join(["python benchmarks/latent_generation.py", *sys.argv[1:]]),
+        "command": machine.command(),
         "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers")},
         "machine": {**machine.describe(), "capability": torch.backends.cpu.get_cpu_capability()},
     }

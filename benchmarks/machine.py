@@ -1,9 +1,10 @@
-"""The machine that a benchmark ran on, in words for its result. Standard library only: peers' pythons import it, too."""
+"""The machine that a benchmark ran on, and how it was called, in words for its result. Standard library only: peers' pythons import it, too."""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 
@@ -23,3 +24,9 @@ def cpu() -> str:
         for key, prefix in (("model name", ""), ("cpu family", "family"), ("model", "model"))
         if key in values
     )
+
+
+def command() -> str:
+    """How the benchmark was called; of paths only the last part, as the rest is this machine's alone."""
+    said = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    return " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *said])

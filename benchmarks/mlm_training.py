@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -229,7 +228,7 @@ def main() -> None:
         "floor": {name: run["floor"] for name, run in measured.items()},
         "sizes": measured,
         "threads": torch.get_num_threads(),
-        "command": " ".join(["python benchmarks/mlm_training.py", *sys.argv[1:]]),
+        "command": machine.command(),
         "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers")},
         "machine": {**machine.describe(), "capability": torch.backends.cpu.get_cpu_capability()},
     }

@@ -10,7 +10,6 @@ authors' own routine (fairseq) cannot be installed beside today's versions, and 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -102,7 +101,7 @@ def main() -> None:
                 for name, speed in least.items()
             },
             "floor": {f"{name}, one copy of the ids": speed for name, speed in floor.items()},
-            "command": " ".join(["python benchmarks/noising.py", *sys.argv[1:]]),
+            "command": machine.command(),
             "versions": {p: version(p) for p in ("hourglass-ai", "numpy")},
             "machine": machine.describe(),
         },

@@ -204,7 +204,7 @@ def main() -> None:
         },
         "floor": {"multiply_adds_per_word": 3 * (1 + NEGATIVES) * arguments.width},
         "seconds": seconds,
-        "command": " ".join(["python benchmarks/paragraph_vectors.py", *sys.argv[1:]]),
+        "command": machine.command(),
         "versions": {p: version(p) for p in ("hourglass-ai", "torch", "numba", "numpy")},
         "machine": {**machine.describe(), "capability": torch.backends.cpu.get_cpu_capability()},
     }

@@ -487,7 +487,7 @@ def main() -> None:
             },
             "memory": {"bytes_a_second": round(run.bandwidth), "peak_gib": round(peak, 2)},
             "missing": run.missing,
-            "command": " ".join(["python benchmarks/search.py", *sys.argv[1:]]),
+            "command": machine.command(),
             "versions": {p: version(p) for p in ("hourglass-ai", "torch", "numpy", "numba", *installed())},
             "machine": machine.describe(),
         },

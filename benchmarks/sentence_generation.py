@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -191,7 +190,7 @@ def main() -> None:
         "floor": {name: run["floor"] for name, run in runs.items()},
         "sizes": runs,
         "threads": torch.get_num_threads(),
-        "command": " ".join(["python benchmarks/sentence_generation.py", *sys.argv[1:]]),
+        "command": machine.command(),
         "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers")},
         "machine": {**machine.describe(), "capability": torch.backends.cpu.get_cpu_capability()},
     }

@@ -240,7 +240,7 @@ def main() -> None:
                 ),
             },
             "floor": {"bounds": "peak memory at most 1.1 times, the same bytes after kills"},
-            "command": " ".join(["python benchmarks/states_cache.py", *sys.argv[1:]]),
+            "command": machine.command(),
             "versions": {p: version(p) for p in ("hourglass-ai", "torch", "numpy")},
             "machine": machine.describe(),
         },

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -159,7 +158,7 @@ def write(found: list[dict[str, Any]]) -> None:
             "ratio": {"runs": len(off), "within_5_percent": sum(o <= CLOSE for o in off), "farthest_off": max(off)},
             "floor": {"bounds": "within 5 % of the target in every run"},
             "runs": found,
-            "command": " ".join(["python benchmarks/target_l0.py", *sys.argv[1:]]),
+            "command": machine.command(),
             "versions": {p: version(p) for p in ("hourglass-ai", "torch", "transformers", "numpy")},
             "machine": machine.describe(),
         },
