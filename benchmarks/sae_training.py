@@ -13,6 +13,8 @@ cost      CPU time (user + system) of `TIMED` steps less that of `WARM` steps, p
           compilation and initialisation cancel; the libraries take turns, the median of the rounds counts
 quality   FVU on held-out rows after `--steps` steps. The learning rate is chosen per library and width from one grid,
           by the FVU on validation rows; every library that offers it warms up over 5 % and decays over the last 20 %
+equal     where a library has the lower FVU after as many steps: how many ours takes to be there, a sixth more at a time, and what
+          that costs; with --again --rounds 0 of qualities and costs that are kept
 floor     operations and bytes that a step cannot do without, and their time at the speed this machine measures; and the
           share of the measured bfloat16 rate at which ours does the operations
 """
@@ -348,12 +350,12 @@ def floor(d: int, width: int, threads: int, cpu_ms: float) -> dict[str, float]:
     }
 
 
-def kept(file: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """The qualities of an earlier result by width and library, to be timed again."""
+def kept(file: Path, timed: bool) -> dict[str, dict[str, dict[str, Any]]]:
+    """The qualities of an earlier result by width and library, and what has been timed if `timed`."""
     result = json.loads(file.read_text(encoding="utf-8"))
     entries = {width: {"ours": ours, **result["peers"][width]} for width, ours in result["ours"].items()}
     for entry in (e for of_width in entries.values() for e in of_width.values() if "error" not in e):
-        entry["rounds"] = []
+        entry["rounds"] = entry["rounds"] if timed else []
     return entries
 
 
@@ -385,7 +387,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     pythons = dict.fromkeys(LIBRARIES, sys.executable)
     pythons.update(pair.split("=", 1) for pair in arguments.peer_python)
     names = [name for name in LIBRARIES if name == "ours" or not arguments.only or name in arguments.only]
-    results = kept(arguments.out) if arguments.again else {str(width): {} for width in arguments.widths}
+    results = (
+        kept(arguments.out, not arguments.rounds) if arguments.again else {str(width): {} for width in arguments.widths}
+    )
     widths = [int(width) for width in results]
 
     def run(name: str, width: int, rate: float, steps: int) -> Any:
@@ -419,7 +423,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     timed = run(name, width, entry["lr"], 0)
                     entry["rounds"].append({key: timed[key] for key in ("cpu_ms", "wall_ms", "peak_mb")})
     # With --again the command is the one that makes all of it at once.
-    arguments.widths = widths
+    arguments.widths, arguments.rounds = widths, len(results[str(widths[0])]["ours"]["rounds"])
     arguments.rates = sorted({float(rate) for rate in results[str(widths[0])]["ours"]["validation_fvu_by_lr"]})
     ratio: dict[str, dict[str, Any]] = {}
     for width, entries in results.items():
@@ -432,6 +436,16 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for name, entry in entries.items():
             if "error" not in entry:
                 ratio[width][name] = {key: mine[key] / entry[key] for key in ("cpu_ms", "wall_ms", "peak_mb", "fvu")}
+                steps, fvu = arguments.steps, mine["fvu"]
+                while fvu > entry["fvu"] and steps < 2 * arguments.steps:
+                    steps += arguments.steps // 6
+                    fvu = run("ours", int(width), mine["lr"], steps)["test_fvu"]
+                if steps > arguments.steps:
+                    cost_of_equal = ratio[width][name]["cpu_ms"] * steps / arguments.steps
+                    ratio[width][name]["equal"] = {"steps": steps, "fvu": fvu / entry["fvu"], "cpu": cost_of_equal}
+                    print(
+                        f"{width:>6} {name:<20} after {steps} steps of ours: {ratio[width][name]['equal']}", flush=True
+                    )
                 print(
                     f"{width:>6} {name:<20} {entry['cpu_ms']:8.1f} ms CPU  {entry['wall_ms']:8.1f} ms  "
                     f"{entry['peak_mb']:6.0f} MB  fvu {entry['fvu']:.4f}   ours/theirs: "
