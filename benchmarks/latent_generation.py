@@ -45,7 +45,7 @@ from hourglass.storage.atomic import write_json
 from hourglass.systems.cosmos_parts import Autoencoder
 
 RESULT = Path(__file__).parent / "results" / "latent_generation.json"
-PEER = "x-transformers"
+PEER, BY_TOKENS = "x-transformers", "tokens with keys and values kept (transformers)"
 WORDS, TOKENS, FEATURES, LATENTS, LAYERS, HEADS, DEEP, BATCH, WRITTEN = 30_522, 64, 384, 16, 4, 6, 6, 64, 32
 STEPS = (10, 20, 50, 100, 200)
 
@@ -277,14 +277,21 @@ def main() -> None:
     missing: dict[str, str] = {}
     trained = steps(options.precision, options.rounds, missing) if "steps" in options.parts else {}
     written = writing(options.rounds) if "writing" in options.parts else {}
+    by_tokens = written.pop("tokens", None)
     result = {
         "work": f"a training step of {BATCH} texts of {TOKENS} tokens; {WRITTEN} texts of {TOKENS} tokens written at once",
-        "ours": {**{name: each["ours"] for name, each in trained.items()}, "writing": written},
-        "peers": {PEER: {name: each[PEER] for name, each in trained.items() if PEER in each}},
+        "ours": {**{name: each["ours"] for name, each in trained.items()}, **written},
+        "peers": {
+            **({PEER: {name: each[PEER] for name, each in trained.items() if PEER in each}} if trained else {}),
+            **({BY_TOKENS: by_tokens} if by_tokens else {}),
+        },
         "ratio": {
-            name: {key: round(each["ours"][key] / each[PEER][key], 3) for key in ("ms", "cpu_ms")}
-            for name, each in trained.items()
-            if PEER in each
+            **{
+                name: {key: round(each["ours"][key] / each[PEER][key], 3) for key in ("ms", "cpu_ms")}
+                for name, each in trained.items()
+                if PEER in each
+            },
+            **{name: one["times_faster_than_tokens"] for name, one in written.items() if name != "numbers"},
         },
         "floor": {name: one["floor_ms"] for name, one in written.items() if "floor_ms" in one},
         "missing": missing,
