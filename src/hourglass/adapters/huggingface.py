@@ -4,7 +4,7 @@
     reader = HuggingFaceReader("gpt2", layer=8)     # a folder or a Hub id; the raw output of block 8
     reader = HuggingFaceReader("gpt2", layer=8, site="mlp")  # what the feed-forward part of block 8 adds to that
     states = reader.read(["one text", "another"])   # TokenStates
-    states = read_sites(reader, texts, [(8, "residual"), (7, "head:2")])  # several, from one pass
+    states = reader.read_sites(texts, [(8, "residual"), (7, "head:2")])  # several, from one pass
 
 What makes it fast is bfloat16 where the hardware multiplies it, and what `huggingface_network` does with windows. Where in
 a block states can be taken, and under which names models keep it, is in `huggingface_sites`.
@@ -118,6 +118,20 @@ class HuggingFaceReader(NetworkReader):
         """
         return self._read(texts, [self._place])[0]
 
+    def read_sites(
+        self, texts: Sequence[str], places: Sequence[tuple[int | None, str]], *, aligned: bool = False
+    ) -> dict[tuple[int | None, str], TokenStates]:
+        """States at several (layer, site) from one pass, by what was asked; as if each had a reader of its own.
+
+        The pass goes as far as the reader's own layer, so open the reader at the highest. With `max_norm`, each place leaves
+        out its own tokens; `aligned`: all leave out those that any does. Raises ConfigError for a place that does not exist or
+        that the reader does not come to.
+        """
+        if not places:
+            raise ConfigError("no place to read: expected at least one (layer, site)")
+        found = [self._runs.find(layer, site) for layer, site in places]
+        return dict(zip(places, self._read(texts, found, aligned=aligned)))
+
     def _read(self, texts: Sequence[str], places: Sequence[sites.Place], *, aligned: bool = False) -> list[TokenStates]:
         """The states at each place, from one pass; `aligned`: of the tokens that no place leaves out."""
         ids, spans, offsets, borders = self._tokenize(texts)
@@ -177,20 +191,6 @@ class HuggingFaceReader(NetworkReader):
                 for start, keep, until in zip(starts, keeps, keeps[1:])
             ]
         return np.array(windows, np.int64).reshape(-1, 4)
-
-
-def read_sites(
-    reader: HuggingFaceReader, texts: Sequence[str], places: Sequence[tuple[int | None, str]], *, aligned: bool = False
-) -> dict[tuple[int | None, str], TokenStates]:
-    """States at several (layer, site) from one pass, by what was asked; as if each had a reader of its own.
-
-    The pass goes as far as the reader's own layer, so open the reader at the highest. With `max_norm`, each place leaves
-    out its own tokens; `aligned`: all leave out those that any does. Raises ConfigError for a place that does not exist or that the reader does not come to.
-    """
-    if not places:
-        raise ConfigError("no place to read: expected at least one (layer, site)")
-    found = [reader._runs.find(layer, site) for layer, site in places]
-    return dict(zip(places, reader._read(texts, found, aligned=aligned)))
 
 
 def pooled(tokens: TokenStates) -> Tensor:

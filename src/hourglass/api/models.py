@@ -25,6 +25,7 @@ from hourglass.errors import ConfigError, FolderError, InputError, nearest
 from hourglass.nn.text_system import TextSystem
 from hourglass.storage.atomic import read_json, write_json
 from hourglass.storage.rows import RowFile
+from hourglass.systems.readers import open_reader
 from hourglass.training import FitResult, TrainConfig
 from hourglass.training import fit as fit_waist
 from hourglass.training.checkpoint import is_finished
@@ -167,7 +168,9 @@ def fit_sae(
             raise ConfigError("pack and template are for dialogues: add dialogues (--dialogues)")
         texts = open_texts(source, text=text)
         texts = texts if limit is None else texts.limited(limit)
-        plain = coders.open_readers(tasks, dtype=dtype, role=role, special=bool(special), max_norm=max_norm)
+        plain = coders.open_readers(
+            tasks, open_reader, dtype=dtype, role=role, special=bool(special), max_norm=max_norm
+        )
         readers, name, reading = plain, texts.name, {}
     if activation not in ACTIVATIONS:
         raise ConfigError(f"no activation {activation!r}{nearest(activation, ACTIVATIONS)}")

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hourglass.adapters.huggingface import HuggingFaceReader, pieces, read_sites
+from hourglass.adapters.huggingface import pieces
 from hourglass.data.keeping import Kept, Unit, finished, keep_rows
 from hourglass.data.mixing import MixingBuffer
 from hourglass.data.sources import TextSource, open_texts
@@ -50,6 +50,16 @@ class DescribedReader(TextReader, Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+class SitesReader(DescribedReader, Protocol):
+    """A reader that gives states of several places from one pass."""
+
+    def width_at(self, layer: int | None, site: str) -> int: ...
+
+    def read_sites(
+        self, texts: Sequence[str], places: Sequence[Site], *, aligned: bool = False
+    ) -> Mapping[Site, TokenStates]: ...
+
+
 Site = tuple[int | None, str]
 """A place in a model: layer and site, as `HuggingFaceReader` has them."""
 
@@ -72,7 +82,7 @@ def cache_states(
 
 
 def cache_sites(
-    reader: HuggingFaceReader,
+    reader: SitesReader,
     source: Any,
     folders: Mapping[Site, Path],
     advance: Callable[[int], None] | None = None,
@@ -92,7 +102,7 @@ def cache_sites(
         kept.append(Kept(Path(folder), reader.width_at(layer, site), made_with))
 
     def read(texts: Sequence[str]) -> list[TokenStates]:
-        return list(read_sites(reader, texts, list(folders), aligned=aligned).values())
+        return list(reader.read_sites(texts, list(folders), aligned=aligned).values())
 
     return dict(zip(folders, _cache(read, source, kept, advance)))
 
@@ -110,7 +120,7 @@ class StateStream:
 
     def __init__(
         self,
-        reader: HuggingFaceReader,
+        reader: SitesReader,
         source: Any,
         places: Sequence[Site],
         folder: Path,
@@ -133,7 +143,7 @@ class StateStream:
     def _blocks(self) -> Iterator[Tensor]:
         for documents, _, parts in self._windows():
             with _naming(documents):
-                read = read_sites(self._reader, parts, self._places, aligned=True)
+                read = self._reader.read_sites(parts, self._places, aligned=True)
             yield torch.cat([tokens.states.to(torch.float16) for tokens in read.values()], 1)
             release_memory()
 

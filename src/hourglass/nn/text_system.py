@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from torch import Tensor
+
 from hourglass.data.corpus import pieces
 from hourglass.waist import Waist
 
@@ -62,6 +64,16 @@ class TextSystem(Waist):
     def pieces(self, text: str) -> Iterator[str]:
         """A text in pieces of at most `longest`."""
         return pieces(text, self.longest)
+
+    def parts(self, text: str) -> Iterator[str]:
+        """What of a text has latents of its own, in order: its pieces, unless the system has smaller ones."""
+        return self.pieces(text)
+
+    def latents_of(self, parts: Sequence[str]) -> Tensor:
+        """[n, m, d] the m latents of each part of a text; read in evaluation mode."""
+        device = next(self.parameters()).device
+        batch = {name: tensor.to(device) for name, tensor in self.collate(parts).items()}
+        return self.encode(batch)[:, None]
 
     @classmethod
     def from_checkpoint(cls, model: str, **settings: Any) -> Self:

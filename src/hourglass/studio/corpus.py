@@ -251,8 +251,11 @@ class Corpus:
             if start > at:
                 tokens.append(Token(shown[at:start], ()))
             fires = tuple((int(indices[i]), min(1.0, float(scaled[i]))) for i in here[:ON_TOKEN])
+            if tokens and end <= at:  # of the same characters as the one before
+                tokens[-1] = Token(tokens[-1].text, _strongest(tokens[-1].fires + fires))
+                continue
             tokens.append(Token(shown[max(at, start) : end], fires))
-            at = max(at, end)
+            at = end
         tokens.append(Token(shown[at:], ()))
         unnamed = len(np.unique(indices[kept & ~named[indices]]))
         return Reading(tokens, self._most_telling(best), len(text) - len(shown), unnamed)
@@ -266,3 +269,11 @@ class Corpus:
             for f, s in strength.items()
         }
         return [(f, self.label(f), min(1.0, strength[f])) for f in sorted(strength, key=lambda f: -worth[f])]
+
+
+def _strongest(fires: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """What fires on several states of the same characters, each once."""
+    best: dict[int, float] = {}
+    for feature, strength in fires:
+        best[feature] = max(best.get(feature, 0.0), strength)
+    return tuple(sorted(best.items(), key=lambda item: -item[1])[:ON_TOKEN])

@@ -7,8 +7,13 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 
-from hourglass.errors import ConfigError, nearest
+from huggingface_hub import hf_hub_download
+
+from hourglass.adapters.huggingface_loading import loading_errors
+from hourglass.errors import ConfigError, FolderError, nearest
+from hourglass.storage.atomic import read_json
 from hourglass.waist import Waist
 
 ENTRY_POINTS = "hourglass.systems"
@@ -35,6 +40,30 @@ def get(name: str) -> type[Waist]:
     if name not in systems:
         raise ConfigError(f"no system {name!r}{nearest(name, systems)}")
     return systems[name]
+
+
+def load(folder: str | Path) -> Waist:
+    """A trained model from its folder or Hub id, whatever its system; FolderError, in one line, where there is none."""
+    config = Path(folder) / "config.json"
+    if not Path(folder).is_dir():
+        with loading_errors(str(folder), "model"):
+            config = Path(hf_hub_download(str(folder), "config.json"))
+    elif not config.is_file():
+        inside = Path(folder) / "model"
+        hint = f"name {inside}" if (inside / "config.json").is_file() else "a run has it in its folder model/"
+        raise FolderError(f"{folder}: no trained model (no config.json); {hint}")
+    values = read_json(config)
+    name = values.get("system") or values.get("hourglass", {}).get("system")
+    if name is None:
+        raise FolderError(f"{config}: names no system of Hourglass; expected the folder of a model that it has trained")
+    return get(str(name)).from_pretrained(str(folder))
+
+
+def held_by(folder: str | Path) -> type[Waist] | None:
+    """The system that a folder holds, where it is one of ours that transformers does not open; else None."""
+    path = Path(folder) / "config.json"
+    name = read_json(path).get("system") if path.is_file() else None
+    return None if name is None else discover().get(str(name))
 
 
 def _own() -> Iterator[type[Waist]]:

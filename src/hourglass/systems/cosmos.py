@@ -461,6 +461,11 @@ class Cosmos(TextSystem):
                 parts.append(self._latents({k: v.to(self._device) for k, v in batch.items()}))
             return torch.cat(parts)
 
+    def latents_of(self, parts: Sequence[str]) -> Tensor:
+        """[n, N, width], normalised by place and number where the diffusion has measured them: what is alike in all latents of a
+        place says nothing of a text."""
+        return self.diffusion.normalised(self.latents(parts))
+
     def accuracy(self, texts: Sequence[str], written: Tensor | None = None) -> float:
         """Share of the tokens of texts that come back, special ones included; or that are in `written` [n, max_tokens]."""
         with self._evaluated():

@@ -12,7 +12,7 @@ How it works:
 
 Differences from the paper:
 - The default reader is all-MiniLM-L6-v2 and the autoencoder is trained on the corpus at hand (the paper: Llama 3.3 70B
-  and a ready autoencoder of width 65,536). Any Hugging Face encoder or causal model can be the reader, and `sae` a ready one.
+  and a ready autoencoder of width 65,536). Any Hugging Face encoder or causal model can be the reader, or the latents of a system of ours, and `sae` a ready one.
 - Special and template tokens are never pooled (the reference implementation pools them).
 - Names come from contrastive n-grams; a language model's take their place where they score better (`relabel`). The held-out
   score and the cut at 0.75 are kept.
@@ -38,10 +38,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.bottlenecks.sparse import SparseAutoencoder, SparseCodes, Transcoder
 from hourglass.bottlenecks.sparse.coder import SparseCoder
 from hourglass.errors import ConfigError, SourceError
+from hourglass.systems.readers import Reader, open_reader
 from hourglass.uses.explore.cluster import ClusterOptions
 from hourglass.uses.explore.correlate import CorrelateOptions
 from hourglass.uses.explore.diff import DiffOptions
@@ -80,7 +80,7 @@ PAPER_TREND = TrendOptions(
 class InterpretableEmbeddingsConfig(WaistConfig):
     """Reader and autoencoder.
 
-    encoder, layer, site, role, dtype  the reader: see `HuggingFaceReader`
+    encoder, layer, site, role, dtype  the reader: see `HuggingFaceReader`; of a trained system's folder, its latents
     width, k, activation         the autoencoder: features, active features a token, "topk" or "batchtopk"
     sae                          settings of an autoencoder or transcoder ("system") that was trained before, in place of
                                  these three
@@ -116,9 +116,9 @@ _CODERS: dict[str, type[SparseCoder]] = {cls.system_name(): cls for cls in (Spar
 
 
 @lru_cache(maxsize=1)
-def _reader(encoder: str, layer: int | None, site: str, dtype: Any, role: Any) -> HuggingFaceReader:
+def _reader(encoder: str, layer: int | None, site: str, dtype: Any, role: Any) -> Reader:
     """The reader of these settings; it is frozen, so all coders in a row that ask for the same one share it."""
-    return HuggingFaceReader(encoder, layer=layer, site=site, dtype=dtype, role=role)
+    return open_reader(encoder, layer=layer, site=site, dtype=dtype, role=role)
 
 
 class InterpretableEmbeddings(Waist):

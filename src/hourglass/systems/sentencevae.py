@@ -374,6 +374,10 @@ class SentenceVAE(TextSystem):
         start = int(torch.randint(size - most + 1, ()))
         return Passage(passage.sentences[start : start + most], ends=start + most == size)
 
+    def parts(self, text: str) -> Iterator[str]:
+        """The sentences, which a text is made of without a gap."""
+        return iter(self.cutter.parts([text])[0])
+
     # Sentences to vectors and back ----------------------------------------------------------------
 
     def encode(self, batch: Batch) -> Tensor:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
-from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.bottlenecks.sparse import (
     Crosscoder,
     CrosscoderConfig,
@@ -28,7 +27,7 @@ from hourglass.bottlenecks.sparse import (
     TranscoderConfig,
 )
 from hourglass.bottlenecks.sparse.coder import SparseCoder, SparseCoderConfig
-from hourglass.data.states import StateStream, cache_sites, cache_states
+from hourglass.data.states import SitesReader, StateStream, cache_sites, cache_states
 from hourglass.errors import ConfigError
 from hourglass.metrics.autoencoders import measure_sae, measure_transcoder
 from hourglass.storage.rows import DiskArray, RowFile, SideBySide
@@ -149,16 +148,21 @@ def _plan(
     return tasks if len(tasks) > 1 else [Task("", tasks[0].reads, tasks[0].target, skip)]
 
 
-def open_readers(tasks: Sequence[Task], **settings: Any) -> dict[str, HuggingFaceReader]:
-    """A reader for each model, as deep as its places need; ConfigError where one of these does not exist."""
+def open_readers(
+    tasks: Sequence[Task], open_reader: Callable[..., SitesReader], **settings: Any
+) -> dict[str, SitesReader]:
+    """A reader for each model, as deep as its places need; ConfigError where one of these does not exist.
+
+    open_reader  makes one of a model's name, a layer, a site and the settings
+    """
     places = _places(tasks)
-    readers = {}
+    readers: dict[str, SitesReader] = {}
     for model in dict.fromkeys(place.model for place in places):
         own = [place for place in places if place.model == model]
         if len(own) == 1:
-            readers[model] = HuggingFaceReader(model, layer=own[0].layer, site=own[0].site, **settings)
+            readers[model] = open_reader(model, layer=own[0].layer, site=own[0].site, **settings)
             continue
-        readers[model] = HuggingFaceReader(model, layer=_deepest([place.layer for place in own]), **settings)
+        readers[model] = open_reader(model, layer=_deepest([place.layer for place in own]), **settings)
         for place in own:
             readers[model].width_at(place.layer, place.site)
     return readers
@@ -166,7 +170,7 @@ def open_readers(tasks: Sequence[Task], **settings: Any) -> dict[str, HuggingFac
 
 def cache(
     tasks: Sequence[Task],
-    readers: Mapping[str, HuggingFaceReader],
+    readers: Mapping[str, SitesReader],
     texts: Any,
     folder: Path,
     advance: Callable[[str], Callable[[int], None]],
@@ -223,7 +227,7 @@ def hold_out(config: SparseCoderConfig, rows: Any) -> tuple[Any, Any]:
     return Subset(rows, range(len(rows) - kept)), rows[len(rows) - kept :]
 
 
-def stream(task: Task, readers: Mapping[str, HuggingFaceReader], texts: Any, folder: Path, seed: int) -> StateStream:
+def stream(task: Task, readers: Mapping[str, SitesReader], texts: Any, folder: Path, seed: int) -> StateStream:
     """What the task's coder learns from, never kept: read again where a run goes on. ConfigError for several models."""
     if len(readers) > 1:
         raise ConfigError("stream: one model at a time; leave it out to keep the states of several")

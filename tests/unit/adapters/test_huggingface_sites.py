@@ -18,7 +18,7 @@ from transformers import (
     XLNetConfig,
 )
 
-from hourglass.adapters.huggingface import HuggingFaceReader, read_sites
+from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.errors import ConfigError
 
 TEXTS = ["the quick brown fox", "", "one two three", "fox " * 90]
@@ -105,7 +105,7 @@ def folders(models_folder, tmp_path_factory):
 @pytest.mark.parametrize("name", PROJECTIONS)
 def test_a_block_is_the_sum_of_its_parts(folders, name):
     reader = HuggingFaceReader(folders(name), layer=2, dtype="float32")
-    read = read_sites(reader, TEXTS, PLACES)
+    read = reader.read_sites(TEXTS, PLACES)
     before, after, attention, mlp, heads, head = (read[place].states for place in PLACES)
     part = reader._runs.module.get_submodule
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_a_block_is_the_sum_of_its_parts(folders, name):
 @pytest.mark.parametrize("name", PROJECTIONS)
 def test_what_goes_into_the_feed_forward_part(folders, name):
     reader = HuggingFaceReader(folders(name), layer=2, dtype="float32")
-    read = read_sites(reader, TEXTS, [(1, "residual"), (2, "attention"), (2, "mlp_in"), (2, "mlp")])
+    read = reader.read_sites(TEXTS, [(1, "residual"), (2, "attention"), (2, "mlp_in"), (2, "mlp")])
     before, attention, given, mlp = (tokens.states for tokens in read.values())
     path, after_attention = (NORMS[name][0], True) if name in NORMS else NORMS_BEFORE[name]
     with torch.no_grad():
@@ -140,14 +140,14 @@ def test_one_site_is_the_same_as_among_several(folders, name, site):
     several = HuggingFaceReader(folders(name), layer=3, dtype="float32")
     read = one.read(TEXTS)
     assert read.states.shape[1] == one.width
-    assert torch.equal(read.states, read_sites(several, TEXTS, [(3, "mlp"), (-2, site)])[-2, site].states)
-    assert torch.equal(several.read(TEXTS).states, read_sites(several, TEXTS, [(3, "residual")])[3, "residual"].states)
+    assert torch.equal(read.states, several.read_sites(TEXTS, [(3, "mlp"), (-2, site)])[-2, site].states)
+    assert torch.equal(several.read(TEXTS).states, several.read_sites(TEXTS, [(3, "residual")])[3, "residual"].states)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_the_last_state_and_any_layer_from_one_pass(folders, name):
     reader = HuggingFaceReader(folders(name), dtype="float32")
-    read = read_sites(reader, TEXTS, [(None, "residual"), (0, "residual"), (2, "residual")])
+    read = reader.read_sites(TEXTS, [(None, "residual"), (0, "residual"), (2, "residual")])
     for layer in (None, 0, 2):
         alone = HuggingFaceReader(folders(name), layer=layer, dtype="float32").read(TEXTS)
         assert torch.equal(read[layer, "residual"].states, alone.states)
@@ -156,7 +156,7 @@ def test_the_last_state_and_any_layer_from_one_pass(folders, name):
 def test_reading_leaves_nothing_in_the_network(folders):
     reader = HuggingFaceReader(folders("gpt2"), layer=2, site="mlp", dtype="float32")
     expected = copy.deepcopy(reader).read(TEXTS).states
-    read_sites(reader, TEXTS, PLACES)
+    reader.read_sites(TEXTS, PLACES)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in reader._runs.module.modules())
     assert torch.equal(reader.read(TEXTS).states, expected)
 
@@ -192,6 +192,6 @@ def test_a_block_of_unknown_parts_is_refused_with_their_names(folders):
 def test_places_beyond_the_readers_layer_are_refused(folders, place):
     reader = HuggingFaceReader(folders("bert"), layer=2, dtype="float32")
     with pytest.raises(ConfigError, match=r"the reader stops at layer 2|the model has 3 blocks"):
-        read_sites(reader, TEXTS, [(1, "mlp"), place])
+        reader.read_sites(TEXTS, [(1, "mlp"), place])
     with pytest.raises(ConfigError, match="at least one"):
-        read_sites(reader, TEXTS, [])
+        reader.read_sites(TEXTS, [])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer
 
-from hourglass.adapters.huggingface import HuggingFaceReader, read_sites
+from hourglass.adapters.huggingface import HuggingFaceReader
 from hourglass.adapters.huggingface_frames import rows
 from hourglass.adapters.norms import within_norm
 from hourglass.errors import ConfigError, StatesError
@@ -130,7 +130,7 @@ def test_sinks_are_left_out_of_their_text(sink):
     assert "two" not in left
     assert {"one", "three"} <= set(left)
     assert int(read.offsets[-1]) == len(read.states) == len(read.spans)
-    both = read_sites(sink, [text], [(0, "residual"), (1, "mlp")])
+    both = sink.read_sites([text], [(0, "residual"), (1, "mlp")])
     assert len(both[0, "residual"].states) < len(both[1, "mlp"].states)  # each place by its own norms
 
 
@@ -148,7 +148,7 @@ def test_numbers_that_are_not_finite_are_named(sink, bad, site):
     with pytest.raises(
         StatesError, match=f"^layer 1, site '{site}': text 2 gives numbers that are not finite"
     ) as error:
-        read_sites(sink, ["the fox", "one", "one two three", "three"], [(1, site)])
+        sink.read_sites(["the fox", "one", "one two three", "three"], [(1, site)])
     assert error.value.text == 2
     assert "\n" not in str(error.value)
 

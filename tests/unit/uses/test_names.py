@@ -3,11 +3,23 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.errors import InputError
 from hourglass.uses.explore.diff import Selected
 from hourglass.uses.explore.hypotheses import Evidence, from_names
-from hourglass.uses.explore.labels import CLEAR, _Name, clarity, quoted, says_nothing, trimmed
+from hourglass.uses.explore.labels import (
+    CLEAR,
+    TokenSample,
+    _Name,
+    clarity,
+    mark,
+    name_features,
+    quoted,
+    says_nothing,
+    trimmed,
+)
 from workspaces import WIDTH, make_workspace
 
 
@@ -46,6 +58,39 @@ def test_signs_are_set_apart_in_a_name():
     assert _Name([".", "1 .", "near “in”", "a number", "order"], 0.9, 40).label == "“.”, “1 .”, near “in”, a number"
     assert quoted("covid-19") == "covid-19"
     assert quoted("-ing") == "-ing"
+
+
+def test_states_of_the_same_characters_are_marked_once():
+    spans = np.array([[0, 4], [0, 4], [4, 9], [4, 9], [9, 12]])
+    assert mark("one two six.", spans, np.array([0, 1, 3]), np.array([0.2, 0.9, 0.4])) == (
+        ["one ", "two s", "ix."],
+        [0.9, 0.4, 0.0],
+    )
+
+
+def test_what_fires_on_a_sentence_is_named_by_the_sentence():
+    """Two sentences a text, two latents of each; feature 1 fires on those about gardens, whatever word they end with, 2 on all."""
+    rng = np.random.default_rng(0)
+    fillers = [f"thing{i}" for i in range(40)]
+    texts, spans, values = [], [], []
+    for _ in range(100):
+        garden = bool(rng.random() < 0.3)
+        about = "they walk the garden with" if garden else "they walk the harbour with"
+        first = f"{about} {rng.choice(fillers)}. "
+        second = f"he had seen {rng.choice(fillers)}."
+        texts.append(first + second)
+        spans += [(0, len(first))] * 2 + [(len(first), len(first + second))] * 2
+        values += [[0, garden, 1], [0, garden / 2, 1], [0, 0, 1], [0, 0, 1]]
+    codes = SparseCodes.from_dense(torch.tensor(values, dtype=torch.float32))
+    sample = TokenSample(texts, [str(i) for i in range(100)], np.arange(101) * 4, np.array(spans, np.int32), codes)
+    names, examples = name_features(sample, np.array([0, 1, 1], np.float32))
+    assert names["label"][1] is not None
+    assert "garden" in names["label"][1]
+    assert names["contexts"][1] == sum("garden" in text for text in texts)  # sentences, not latents
+    assert names["label"].isna()[2]  # it fires everywhere
+    shown = examples[examples["feature"] == 1]
+    assert all(pieces == [pieces[0]] and "garden" in pieces[0] for pieces in shown["pieces"])
+    assert all(strengths == [1.0] for strengths in shown["strengths"][:1])
 
 
 def made(names, kinds, differences, scores):

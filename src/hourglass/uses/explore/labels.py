@@ -55,6 +55,7 @@ SHAPE_SCORE = 0.85
 TELLING = 0.25
 """A word in more than this share of the documents tells nothing by being nearby."""
 
+_LOOKED_AT = 1000
 _GAIN = 0.03  # balanced accuracy that a further term must add, and one of form alone more than another
 
 # Some of the list's words are about something: a bill, a fire, what is empty, whoever says please.
@@ -120,6 +121,8 @@ def name_features(sample: TokenSample, p90: Array, seed: int = 0) -> tuple[pd.Da
     a feature (label or None, score or NaN, terms, contexts) and one row an example (feature, rank, document,
     value, pieces, strengths).
     """
+    if wide := _is_wide(sample):
+        sample = _parted(sample)
     words = _Words(sample)
     by_feature = _ByFeature(sample.codes)
     random = np.random.default_rng(seed)
@@ -134,18 +137,49 @@ def name_features(sample: TokenSample, p90: Array, seed: int = 0) -> tuple[pd.Da
         if len(firing) < FEWEST:
             names.append(_Name([], np.nan, len(firing)))
             continue
-        picked = firing[random.permutation(len(firing))[:CONTEXTS]]
-        split = _Split(words, picked, _silent(picked, tokens, words, shuffled, random))
-        tried = [_by_words(words, split, len(firing))]
-        if tried[-1].label is None:
-            tried.append(_by_topic(words, words.token_document[firing], random))
-        if tried[-1].label is None:
-            tried.append(_by_shape(words, split, len(firing)))
-        names.append(tried[-1] if tried[-1].label else max(tried, key=lambda n: n.score if n.score == n.score else -1))
+        fired_in = words.token_document[firing]
+        names.append(
+            _by_topic(words, fired_in, random) if wide else _best(words, firing, tokens, shuffled, fired_in, random)
+        )
     table = pd.DataFrame([(n.label, n.score, n.terms, n.contexts, n.common) for n in names], columns=_COLUMNS)
     table.index.name = "feature"
     columns = ["feature", "rank", "document", "value", "pieces", "strengths"]
     return table, pd.DataFrame(examples, columns=columns)
+
+
+def _best(
+    words: _Words, firing: Array, active: Array, shuffled: Array, fired_in: Array, random: np.random.Generator
+) -> _Name:
+    """The first that holds of a name by words, by topic and by shape; where none does, what came nearest."""
+    picked = firing[random.permutation(len(firing))[:CONTEXTS]]
+    split = _Split(words, picked, _silent(picked, active, words, shuffled, random))
+    tried = [_by_words(words, split, len(firing))]
+    if tried[-1].label is None:
+        tried.append(_by_topic(words, fired_in, random))
+    if tried[-1].label is None:
+        tried.append(_by_shape(words, split, len(firing)))
+    return tried[-1] if tried[-1].label else max(tried, key=lambda n: n.score if n.score == n.score else -1)
+
+
+def _is_wide(sample: TokenSample) -> bool:
+    """Whether what fires stands for several words together, as the latents of a sentence do: the word it ends with is then not
+    what it fires on."""
+    owner = np.repeat(np.arange(len(sample.texts)), np.diff(sample.offsets))
+    some = np.linspace(0, len(owner) - 1, min(len(owner), _LOOKED_AT)).astype(int)
+    spaced = [len(sample.texts[owner[i]][slice(*sample.spans[i])].split()) > 1 for i in some]
+    return bool(np.mean(spaced) > 0.5) if spaced else False
+
+
+def _parted(sample: TokenSample) -> TokenSample:
+    """The same with every stretch of a text that has states of its own as a text."""
+    owner = np.repeat(np.arange(len(sample.texts)), np.diff(sample.offsets))
+    keys = np.column_stack([owner, sample.spans])
+    first = np.flatnonzero(np.append(True, (keys[1:] != keys[:-1]).any(1)))
+    texts = [sample.texts[d][start:end] for d, start, end in keys[first]]
+    lengths = np.array([len(text) for text in texts])
+    offsets = np.append(first, len(keys))
+    whole = np.column_stack([np.zeros_like(lengths), lengths]).repeat(np.diff(offsets), axis=0)
+    return TokenSample(texts, [sample.ids[d] for d in owner[first]], offsets, whole, sample.codes)
 
 
 _COLUMNS = ["label", "score", "terms", "contexts", "common"]
@@ -549,11 +583,15 @@ def mark(text: str, spans: Array, active: Array, strength: Array) -> tuple[list[
     at = int(spans[0, 0])
     for position, value in zip(active, strength, strict=True):
         start, end = int(spans[position, 0]), int(spans[position, 1])
+        much = round(min(1.0, float(value)), 2)
+        if pieces and end <= at:  # of the same characters as the one before: bytes of one, or latents of a sentence
+            strengths[-1] = max(strengths[-1], much)
+            continue
         if start > at:
             pieces.append(text[at:start])
             strengths.append(0.0)
-        pieces.append(text[start:end])
-        strengths.append(round(min(1.0, float(value)), 2))
+        pieces.append(text[max(at, start) : end])
+        strengths.append(much)
         at = end
     if at < spans[-1, 1]:
         pieces.append(text[at : int(spans[-1, 1])])
