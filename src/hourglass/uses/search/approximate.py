@@ -20,7 +20,7 @@ from hourglass.storage.atomic import read_json, write_json
 from hourglass.uses.progress import Progress
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.scanning import in_parts
+from hourglass.uses.search.scanning import Kept, best_of, in_order, in_parts
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE, _SETTINGS = "graph.faiss", "graph.json"
@@ -61,7 +61,7 @@ class Approximate(Scorer):
         if not queries or left <= max(_EXACT, depth) or left * _SHARE < number:
             return self._exact.retrieve(queries, depth)
         asked = self._exact.asked(queries)
-        found = self._exact.ranked(asked, self._walk(asked, depth), depth)
+        found = [ranking for part in self._walk(asked, depth) for ranking in in_order(part)]
         # A walk that ended before it had met enough.
         short = [i for i, ranking in enumerate(found) if len(ranking) < depth]
         for i, ranking in zip(short, self._exact.retrieve([queries[i] for i in short], depth)):
@@ -71,25 +71,27 @@ class Approximate(Scorer):
     def score(self, query: Query, rows: Array) -> Array:
         return self._exact.score(query, rows)
 
-    def _walk(self, asked: Array, depth: int) -> Array:
-        """[n, m] rows near each of `asked` [n, d], -1 where there are no more: a few beyond those that are wanted."""
+    def _walk(self, asked: Array, depth: int) -> list[Kept]:
+        """The best `depth` near each of `asked` [n, d], in parts: of a few more, by the vectors that the index keeps."""
         settings, ef = self._faiss.SearchParametersHNSW(), self._ef
         if (selected := self._index.selected) is not None:
             settings.sel = self._selector
             ef = ef * len(self._index) // len(selected)  # as many of those that count
         settings.efSearch = max(ef, depth)
         graph, number = self._graph, min(settings.efSearch, depth + _MORE + depth // 8)
+        vectors = self._exact.vectors
 
-        def part(start: int, stop: int) -> Array:
+        def part(start: int, stop: int) -> Kept:
             # Threads of OpenMP would wait for one another by spinning; the number is of the calling thread alone.
             before = self._faiss.omp_get_max_threads()
             self._faiss.omp_set_num_threads(1)
             try:
-                return np.asarray(graph.search(asked[start:stop], number, params=settings)[1], np.int64)
+                rows = np.asarray(graph.search(asked[start:stop], number, params=settings)[1], np.int64)
             finally:
                 self._faiss.omp_set_num_threads(before)
+            return best_of(vectors, asked[start:stop], rows, depth)
 
-        return np.concatenate(in_parts(len(asked), _COST, part))
+        return in_parts(len(asked), _COST, part)
 
     @cached_property
     def _selector(self) -> Any:

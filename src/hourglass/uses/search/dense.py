@@ -36,7 +36,8 @@ class Dense(Scorer):
         if not queries:
             return []
         asked = self.asked(queries)
-        return self.ranked(asked, products(self.vectors, asked, depth + _MORE, self._index.selected)[0], depth)
+        rows = products(self.vectors, asked, depth + _MORE, self._index.selected)[0]
+        return rankings((rows, products_of(self.vectors, asked, rows)), depth)
 
     def score(self, query: Query, rows: Array) -> Array:
         return np.asarray(products_of(self.vectors, self.asked([query]), np.asarray(rows, np.int64)[None])[0])
@@ -47,10 +48,6 @@ class Dense(Scorer):
         if not np.isfinite(vectors).all():
             raise ConfigError("the vector of a query holds what is no finite number")
         return vectors
-
-    def ranked(self, asked: Array, rows: Array, depth: int) -> list[Ranking]:
-        """The best `depth` of documents `rows` [n, m] (-1 for none) for each of the vectors `asked` [n, d]."""
-        return rankings((rows, products_of(self.vectors, asked, rows)), depth)
 
     @cached_property
     def vectors(self) -> Array:

@@ -58,9 +58,16 @@ def room(queries: int, depth: int, above: float = -np.inf) -> Kept:
 def rankings(kept: Kept, depth: int) -> list[Ranking]:
     """The first `depth` for each query; as `Ranking.of`, for all at once."""
     rows, scores = kept
-    order = np.lexsort((rows, -scores, rows < 0))[:, :depth]
-    rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
-    return [Ranking(r[:n], s[:n]) for r, s, n in zip(rows, scores, (rows >= 0).sum(1))]
+    made = room(len(rows), min(depth, rows.shape[1]))
+    if made[0].size:
+        _order(rows, scores, *made)
+    return in_order(made)
+
+
+def in_order(kept: Kept) -> list[Ranking]:
+    """Of what is in order already, for each query."""
+    rows, scores = kept
+    return [Ranking(r[:n], s[:n]) for r, s, n in zip(rows, scores, (rows >= 0).sum(1).tolist())]
 
 
 def products(vectors: Array, queries: Array, depth: int, selected: Array | None = None) -> Kept:
@@ -104,6 +111,16 @@ def products_of(vectors: Array, queries: Array, rows: Array) -> Array:
         _products_of(numbers, asked[start:stop], rows[start:stop], made[start:stop])
 
     in_parts(len(rows), 8 * rows.shape[1] * vectors.shape[1], part)
+    return made
+
+
+def best_of(vectors: Array, queries: Array, rows: Array, depth: int) -> Kept:
+    """The `depth` highest of `products_of` the same, in order; by the calling thread alone."""
+    made = room(len(rows), min(depth, rows.shape[1]))
+    if made[0].size:
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        _products_of(_numbers(vectors), np.ascontiguousarray(queries, np.float32), rows, scores)
+        _order(rows, scores, *made)
     return made
 
 
@@ -172,6 +189,23 @@ def offer(scores: Any, rows: Any, score: Any, row: Any) -> None:
         scores[at], rows[at] = scores[child], rows[child]
         at = child
     scores[at], rows[at] = score, row
+
+
+@numba.njit(cache=True, nogil=True)
+def _order(rows: Any, scores: Any, to_rows: Any, to_scores: Any) -> None:
+    """The best of rows [queries, n] that are not -1 to the heaps `to_rows`, `to_scores` [queries, depth], which come to stand in order."""
+    for q in range(len(rows)):
+        kept, heap = to_rows[q], to_scores[q]
+        for i in range(rows.shape[1]):
+            row, score = rows[q, i], scores[q, i]
+            if row >= 0 and (score > heap[0] or (score == heap[0] and row < kept[0])):
+                offer(heap, kept, score, row)
+        for last in range(
+            len(heap) - 1, 0, -1
+        ):  # the least goes to the end, and the one that stood there finds its place
+            score, row, least, of = heap[last], kept[last], heap[0], kept[0]
+            offer(heap[:last], kept[:last], score, row)
+            heap[last], kept[last] = least, of
 
 
 def _wide(number: Any) -> Any:

@@ -16,7 +16,7 @@ from hourglass.metrics.codes import as_words, hamming
 from hourglass.uses.search import scanning
 from hourglass.uses.search.buckets import Buckets
 from hourglass.uses.search.postings import Postings
-from hourglass.uses.search.scanning import bits, in_parts, products, products_of, rankings
+from hourglass.uses.search.scanning import best_of, bits, in_order, in_parts, products, products_of, rankings
 
 
 @pytest.fixture(params=[1, 3], autouse=True)
@@ -86,6 +86,20 @@ def test_a_product_does_not_hang_on_the_others(threads):
     for q in range(4):
         for i in range(40):
             assert made[q, i] == products_of(vectors, asked[q : q + 1], rows[q : q + 1, i : i + 1])[0, 0]
+
+
+@given(SIZES, DEPTHS, SEEDS, st.sampled_from([1, 5]))
+@few
+def test_the_best_of_some_rows_are_those_of_a_sort(number, depth, seed, queries):
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-3, 4, (number, 5)).astype(np.float16)
+    asked = rng.integers(-3, 4, (queries, 5)).astype(np.float32)
+    rows = np.stack([rng.permutation(number) for _ in range(queries)]).reshape(queries, number)
+    rows[rng.random(rows.shape) < 0.3] = -1
+    for query, some, ranking in zip(asked, rows, in_order(best_of(vectors, asked, rows, depth)), strict=True):
+        expected = vectors.astype(np.float32) @ query
+        assert ranking.rows.tolist() == ordered(expected, depth, np.sort(some[some >= 0])).tolist()
+        assert np.array_equal(ranking.scores, expected[ranking.rows])
 
 
 @given(SIZES, DEPTHS, SEEDS, st.sampled_from([1, 3, 65]), st.sampled_from([2, 8, 9, 32]), st.sampled_from([0, 3, 256]))
