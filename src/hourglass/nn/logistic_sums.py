@@ -15,10 +15,15 @@ import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from torch import Tensor
 
 from hourglass.nn.parallel import over_rows
 
+_ROWS_AT_ONCE, _AHEAD, _LINE = 16, 8, 16
 _FAST = {"reassoc", "contract", "nsz"}
 _LOG2_E, _LOG_2 = np.float32(1 / math.log(2)), np.float32(math.log(2))
 _E = tuple(np.float32(1 / math.factorial(k)) for k in range(8))
@@ -53,7 +58,7 @@ class _LogisticSums(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, out: Tensor, bias: Tensor, *read: Tensor) -> Tensor:
         rows, labels, weights, ends = (part.numpy() for part in read)
         arrays = hidden.contiguous().numpy(), out.contiguous().numpy(), bias.numpy()
-        slopes, losses, of_hidden = (np.zeros(shape, np.float32) for shape in (len(rows), len(hidden), hidden.shape))
+        slopes, losses, of_hidden = (np.empty(shape, np.float32) for shape in (len(rows), len(hidden), hidden.shape))
         over_rows(_forward, len(hidden), *arrays, rows, labels, weights, ends, slopes, losses, of_hidden)
         ctx.save_for_backward(hidden, out, read[0], read[3])
         ctx.slopes, ctx.of_hidden = slopes, of_hidden
@@ -68,10 +73,13 @@ class _LogisticSums(torch.autograd.Function):
             owners = np.repeat(np.arange(len(hidden)), np.diff(ends))
             slopes = ctx.slopes * gradients[0].numpy()[owners]
             begins, order = _by_row(rows, len(out))
-            made, sums = np.zeros_like(out), np.zeros(len(out), np.float32)
+            made, sums = np.empty_like(out), np.empty(len(out), np.float32)
             over_rows(_to_out, len(out), hidden, owners, slopes, begins, order, made, sums)
             of_out, of_bias = torch.from_numpy(made), torch.from_numpy(sums)
         return of_hidden, of_out, of_bias, None, None, None, None
+
+
+# Rows by unsigned numbers: where one might count from the end, each access would ask whether it does.
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
@@ -79,41 +87,40 @@ def _forward(
     hidden: Any, out: Any, bias: Any, rows: Any, labels: Any, weights: Any, ends: Any,
     slopes: Any, losses: Any, of_hidden: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Losses, slopes, and the gradient of a row of `hidden` while its rows of `out` are in the cache."""
-    for i in range(start, stop):
-        first, last = ends[i], ends[i + 1]
-        _logits(hidden[i], out, bias, rows[first:last], slopes[first:last])
-        losses[i] = _losses(labels[first:last], weights[first:last], slopes[first:last])
-        _add_up(out, rows[first:last], slopes[first:last], of_hidden[i])
+    """Losses, slopes, and the gradient of `hidden` while its rows of `out` are in the cache."""
+    each = np.zeros(1, np.float32)
+    for begin in range(start, stop, _ROWS_AT_ONCE):  # a few together, so that exponentials are taken many at a time
+        end = min(stop, begin + _ROWS_AT_ONCE)
+        first, last = ends[begin], ends[end]
+        if len(each) < last - first:
+            each = np.zeros(2 * (last - first), np.float32)
+        for i in range(np.uint64(begin), np.uint64(end)):
+            for p in range(np.uint64(ends[i]), np.uint64(ends[i + 1])):
+                row, product = np.uint64(rows[p]), np.float32(0)
+                for j in range(hidden.shape[1]):
+                    product += hidden[i, j] * out[row, j]
+                slopes[p] = product + bias[row]
+        _losses(labels[first:last], weights[first:last], slopes[first:last], each)
+        for i in range(np.uint64(begin), np.uint64(end)):
+            total = np.float32(0)
+            of_hidden[i] = 0
+            for p in range(np.uint64(ends[i]), np.uint64(ends[i + 1])):
+                row, slope = np.uint64(rows[p]), slopes[p]
+                total += each[p - np.uint64(first)]
+                for j in range(hidden.shape[1]):
+                    of_hidden[i, j] += slope * out[row, j]
+            losses[i] = total
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _logits(own: Any, out: Any, bias: Any, rows: Any, made: Any) -> None:
-    for p in range(len(rows)):
-        row, product = out[rows[p]], np.float32(0)
-        for j in range(len(own)):
-            product += own[j] * row[j]
-        made[p] = product + bias[rows[p]]
-
-
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _losses(labels: Any, weights: Any, logits: Any) -> Any:
-    """The sum of log(1 + e^-x) by weight; slopes take the place of the logits."""
-    one, total = np.float32(1), np.float32(0)
+def _losses(labels: Any, weights: Any, logits: Any, made: Any) -> None:
+    """log(1 + e^-x) by weight; slopes take the place of the logits."""
+    one = np.float32(1)
     for p in range(len(logits)):
         signed = labels[p] * logits[p]
         small = _exp(-abs(signed))
-        total += weights[p] * (max(-signed, np.float32(0)) + _log1p(small))
+        made[p] = weights[p] * (max(-signed, np.float32(0)) + _log1p(small))
         logits[p] = -labels[p] * weights[p] * (small if signed > 0 else one) / (one + small)
-    return total
-
-
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_up(out: Any, rows: Any, slopes: Any, made: Any) -> None:
-    for p in range(len(rows)):
-        row, slope = out[rows[p]], slopes[p]
-        for j in range(len(made)):
-            made[j] += slope * row[j]
 
 
 # A call of the exponential of the C library would keep the loop around it from going many at a time.
@@ -137,17 +144,42 @@ def _log1p(x: Any) -> Any:
     return np.float32(2) * s * (_A[0] + q * (_A[1] + q * (_A[2] + q * (_A[3] + q * (_A[4] + q * _A[5])))))
 
 
+def _fetch_row(context: Any, matrix: Any, row: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        of = context.make_array(signature.args[0])(context, builder, arguments[0])
+        width = builder.extract_value(of.shape, 1)
+        begin = builder.gep(of.data, [builder.mul(arguments[1], width)])
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        with cgutils.for_range_slice(builder, width.type(0), width, width.type(_LINE)) as (at, _):
+            # To be read, and to stay in every cache.
+            place = builder.bitcast(builder.gep(begin, [at]), byte)
+            builder.call(fetch, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(matrix, row), generate
+
+
+fetch_row: Any = intrinsic(_fetch_row)
+"""Tells the processor that row `row` of a matrix [n, d] of float32 will be read."""
+
+
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def _to_out(
     hidden: Any, owners: Any, slopes: Any, begins: Any, order: Any, made: Any, sums: Any, start: int, stop: int
 ) -> None:
-    for v in range(start, stop):
-        row, total = made[v], np.float32(0)
-        for place in range(begins[v], begins[v + 1]):
-            p = order[place]
-            own, slope = hidden[owners[p]], slopes[p]
-            for j in range(len(row)):
-                row[j] += slope * own[j]
+    for v in range(np.uint64(start), np.uint64(stop)):
+        total = np.float32(0)
+        made[v] = 0
+        for place in range(np.uint64(begins[v]), np.uint64(begins[v + 1])):
+            ahead = place + np.uint64(_AHEAD)
+            if ahead < len(order):
+                fetch_row(hidden, owners[order[ahead]])
+            p = np.uint64(order[place])
+            own, slope = np.uint64(owners[p]), slopes[p]
+            for j in range(made.shape[1]):
+                made[v, j] += slope * hidden[own, j]
             total += slope
         sums[v] = total
 

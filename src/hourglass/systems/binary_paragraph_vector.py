@@ -45,6 +45,7 @@ from hourglass.adapters.huggingface_loading import local_folder
 from hourglass.errors import ConfigError, FolderError, SourceError
 from hourglass.nn.logistic_sums import logistic_sums
 from hourglass.nn.text_system import TextSystem
+from hourglass.nn.window_means import window_means
 from hourglass.storage.atomic import read_json
 from hourglass.systems.binary_paragraph_vector_parts import (
     Array,
@@ -441,24 +442,20 @@ class BinaryParagraphVector(TextSystem):
             else:  # the same for all documents, place by place
                 draws = self._fixed_draws.to(ids.device)[there.nonzero()[:, 1]]
             targets = against_draws(words, shares, draws)
+        # What is read for a place where there is no word has no targets.
+        counts = torch.zeros_like(ids).masked_scatter(there, targets.counts)
         if self.around is None:
-            owners, read = there.nonzero()[:, 0], hidden
+            read, counts = hidden, counts.sum(1)
         else:
-            owners = torch.arange(len(words), device=ids.device)
-            read = self._with_words(hidden, batch["around"])[there]
-        counts = targets.counts.new_zeros(len(read)).index_add(0, owners, targets.counts)
+            read, counts = self._with_words(hidden, batch["around"]).flatten(0, 1), counts.flatten()
         ends = F.pad(counts.cumsum(0), (1, 0))
         out, bias = (self.out, self.bias) if learning else (self.out.detach(), self.bias.detach())
         losses = logistic_sums(read.float(), out, bias, *targets[:3], ends)
-        return losses if self.around is None else losses.new_zeros(len(ids)).index_add(0, there.nonzero()[:, 0], losses)
+        return losses.view(len(ids), -1).sum(1)
 
     def _with_words(self, hidden: Tensor, around: Tensor) -> Tensor:
         assert self.around is not None
-        there = around >= 0
-        counts = there.sum(2)
-        begins = F.pad(counts.flatten().cumsum(0), (1, 0))[:-1]
-        # A mean of rows where they lie: a copy of each would be [n, L, 2 window, across].
-        mean = F.embedding_bag(around[there], self.around, begins, mode="mean").unflatten(0, counts.shape)
+        mean = window_means(self.around, around.flatten(0, 1)).unflatten(0, around.shape[:2])
         if self.config.combine == "sum":
             return hidden[:, None] + mean
         return torch.cat([hidden[:, None].expand(-1, mean.shape[1], -1), mean], -1)

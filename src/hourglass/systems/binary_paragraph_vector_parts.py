@@ -72,26 +72,49 @@ def windows(ordered: Sequence[Array], keep: Array, draws: int, window: int, *, a
 
     at_random  drawn as subsampling keeps them, of equal weight; otherwise evenly spaced, weighed by it
     """
-    chance = torch.from_numpy(keep).float()
-    ids = torch.zeros(len(ordered), draws, dtype=torch.int64)
-    weights = torch.zeros(ids.shape)
-    around = torch.full((*ids.shape, 2 * window), -1)
-    steps = torch.tensor([*range(-window, 0), *range(1, window + 1)])
-    for i, of_text in enumerate(ordered):
-        if not len(of_text):
+    n = len(ordered)
+    words = np.concatenate([*ordered, np.zeros(0, np.int32)]).astype(np.int64)
+    ends = np.append(0, np.cumsum([len(of_text) for of_text in ordered]))
+    # In the order of the text, so that neighbours are read together: as far apart as random numbers in order are.
+    apart = torch.empty(n, draws + 1 if at_random else 1, dtype=torch.float64).exponential_().cumsum(1)
+    random = apart[:, :-1] / apart[:, -1:]
+    made = np.zeros((n, draws), np.int64), np.zeros((n, draws), np.float32), np.full((n, draws, 2 * window), -1)
+    _windows(words, ends, keep, random.numpy(), window, *made)
+    return {name: torch.from_numpy(part) for name, part in zip(("ids", "weights", "around"), made)}
+
+
+@numba.njit(cache=True, nogil=True)
+def _windows(
+    words: Any, ends: Any, keep: Any, random: Any, window: int, ids: Any, weights: Any, around: Any
+) -> None:  # fmt: skip
+    draws = ids.shape[1]
+    for i in range(len(ids)):
+        text = words[ends[i] : ends[i + 1]]
+        if len(text) == 0:
             continue
-        words = torch.from_numpy(of_text.astype(np.int64))
-        if at_random:
-            places = torch.multinomial(chance[words], draws, replacement=True)
-            shares = torch.full((draws,), 1 / draws)
-        else:
-            places = torch.linspace(0, len(words) - 1, min(draws, len(words))).round().long()
-            shares = chance[words[places]] / chance[words[places]].sum()
-        n, near = len(places), places[:, None] + steps
-        inside = (near >= 0) & (near < len(words))
-        ids[i, :n], weights[i, :n] = words[places], shares
-        around[i, :n] = torch.where(inside, words[near.clamp(0, len(words) - 1)], -1)
-    return {"ids": ids, "weights": weights, "around": around}
+        total = 0.0
+        for word in text:
+            total += keep[word]
+        number = draws if random.shape[1] else min(draws, len(text))
+        below, place, shares = keep[text[0]], 0, 0.0
+        for d in range(number):
+            if random.shape[1]:
+                while below <= random[i, d] * total and place + 1 < len(text):
+                    place += 1
+                    below += keep[text[place]]
+            elif number > 1:
+                place = int(np.round(d * (len(text) - 1) / (number - 1)))
+            ids[i, d] = text[place]
+            share = 1.0 if random.shape[1] else keep[text[place]]
+            weights[i, d] = share
+            shares += share
+            for step in range(window):
+                if place - window + step >= 0:
+                    around[i, d, step] = text[place - window + step]
+                if place + 1 + step < len(text):
+                    around[i, d, window + step] = text[place + 1 + step]
+        for d in range(number):
+            weights[i, d] /= shares
 
 
 class Targets(NamedTuple):
