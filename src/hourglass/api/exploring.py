@@ -54,7 +54,7 @@ def explore(
     text      column that holds the text; guessed where it is plain
     by        column whose groups the report compares
     id        column that names a document (default: "id" where there is one, else the row number)
-    encoder   "minilm" (the default), a model folder or a Hub id; layer: None for the last, else its number; site: of the
+    encoder   "minilm" (the default), a model folder or a Hub id; of a folder with a system of ours its latents; layer: None for the last, else its number; site: of the
               layer, as in `HuggingFaceReader` ("residual")
     sae       a trained sparse autoencoder or transcoder that is used as it is (whatever `load_sae` reads) instead of one
               that learns here; one of `fit_sae` knows its encoder, layer and site

@@ -25,7 +25,10 @@ def explore(
     ] = None,
     out_dir: Annotated[str, typer.Option("--out", help="Folder of the workspace.")] = "hourglass-explore",
     encoder: Annotated[
-        str | None, typer.Option(help="'minilm', a model folder or a Hub id (default: that of --sae, else minilm).")
+        str | None,
+        typer.Option(
+            help="'minilm', a model folder or a Hub id (default: that of --sae, else minilm); of a trained cosmos or sentencevae, its latents."
+        ),
     ] = None,
     layer: Annotated[int | None, typer.Option(help="Layer of the encoder (default: the last).")] = None,
     site: Annotated[

@@ -71,10 +71,10 @@ class _LogisticSums(torch.autograd.Function):
         of_out = of_bias = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             owners = np.repeat(np.arange(len(hidden)), np.diff(ends))
-            slopes = ctx.slopes * gradients[0].numpy()[owners]
+            shares = gradients[0].contiguous().numpy()
             begins, order = _by_row(rows, len(out))
             made, sums = np.empty_like(out), np.empty(len(out), np.float32)
-            over_rows(_to_out, len(out), hidden, owners, slopes, begins, order, made, sums)
+            over_rows(_to_out, len(out), hidden, owners, shares, ctx.slopes, begins, order, made, sums)
             of_out, of_bias = torch.from_numpy(made), torch.from_numpy(sums)
         return of_hidden, of_out, of_bias, None, None, None, None
 
@@ -167,8 +167,9 @@ fetch_row: Any = intrinsic(_fetch_row)
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def _to_out(
-    hidden: Any, owners: Any, slopes: Any, begins: Any, order: Any, made: Any, sums: Any, start: int, stop: int
-) -> None:
+    hidden: Any, owners: Any, shares: Any, slopes: Any, begins: Any, order: Any, made: Any, sums: Any,
+    start: int, stop: int,
+) -> None:  # fmt: skip
     for v in range(np.uint64(start), np.uint64(stop)):
         total = np.float32(0)
         made[v] = 0
@@ -177,7 +178,8 @@ def _to_out(
             if ahead < len(order):
                 fetch_row(hidden, owners[order[ahead]])
             p = np.uint64(order[place])
-            own, slope = np.uint64(owners[p]), slopes[p]
+            own = np.uint64(owners[p])
+            slope = slopes[p] * shares[own]
             for j in range(made.shape[1]):
                 made[v, j] += slope * hidden[own, j]
             total += slope

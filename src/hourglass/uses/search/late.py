@@ -58,6 +58,9 @@ class TokenEncoder:
         specimen = self.documents([SPECIMEN])[0].vectors
         self.width, self._revision = specimen.shape[1], first_numbers(specimen.mean(0))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenEncoder, (self.name,)  # to another process it goes by name
+
     def documents(self, texts: Sequence[str]) -> list[Tokens]:
         return self._model.tokens(texts)
 

@@ -114,10 +114,6 @@ def create(
     import_lance()
     Words(stem, stop_words)
     workers = engines.engine(engine)
-    if tokens is not None and engine != "local":
-        raise ConfigError(
-            f"tokens with engine {engine!r}: vectors of tokens are made on one machine; use the engine local"
-        )
     home.require_free(force)
     texts = _opened(source, text, id, limit, vectors)
     models = _Models(encoder, opened, precision, sparse, weigher, tokens)
@@ -258,15 +254,16 @@ class _Build:
         waiting: list[pa.RecordBatch] = []
         since, passed = time.monotonic(), self._passed
 
-        def read() -> Iterator[pa.RecordBatch]:
+        def read() -> Iterator[_Read]:
             for batch in texts.batches(_TEXTS_AT_ONCE, skip=self._passed):
                 _require_unique(batch, texts, source)
-                yield batch
+                yield batch, texts.report.rows
 
         def advance(number: int) -> None:
             bars.advance(task, number)
 
-        made = _here(read(), texts, columns) if workers is None else self._there(read(), texts, columns, workers)
+        learned = columns.learned(read())
+        made = _here(learned, columns) if workers is None else self._there(learned, columns, workers)
         for batches, passed in made:
             waiting += [columns.shaped(batch) for batch in batches]
             advance(sum(map(len, batches)))
@@ -278,10 +275,10 @@ class _Build:
             self._commit(waiting, passed)
 
     def _there(
-        self, batches: Iterator[pa.RecordBatch], texts: TextSource, columns: _Columns, workers: Engine
+        self, read: Iterator[_Read], columns: _Columns, workers: Engine
     ) -> Iterator[tuple[list[pa.RecordBatch], int]]:
         """What workers make of the texts, which are put where they can read them first."""
-        blocks = list(_blocks(batches, texts, columns, self._building))
+        blocks = list(_blocks(read, columns, self._building))
         for block, made in zip(blocks, workers(_Work(columns), blocks, lambda number: None)):
             yield made, block.passed
 
@@ -299,12 +296,9 @@ class _Build:
         self._documents, self._passed, self._version = documents, passed, int(table.version)
 
 
-def _here(
-    batches: Iterator[pa.RecordBatch], texts: TextSource, columns: _Columns
-) -> Iterator[tuple[list[pa.RecordBatch], int]]:
+def _here(read: Iterator[_Read], columns: _Columns) -> Iterator[tuple[list[pa.RecordBatch], int]]:
     """(rows that were made, rows of the source passed by then)."""
-    read = ((batch, texts.report.rows) for batch in batches)
-    for batch, passed in columns.learned(read):
+    for batch, passed in read:
         yield [columns.made(batch)], passed
 
 
@@ -325,9 +319,7 @@ class _Block:
         return f"documents {self.documents[0] + 1:,} to {self.documents[1]:,}"
 
 
-def _blocks(
-    batches: Iterator[pa.RecordBatch], texts: TextSource, columns: _Columns, building: Building
-) -> Iterator[_Block]:
+def _blocks(read: Iterator[_Read], columns: _Columns, building: Building) -> Iterator[_Block]:
     """Files of texts, batches kept as they came: what is encoded together is the same for one machine and for many."""
     waiting: list[pa.RecordBatch] = []
     number = documents = passed = 0
@@ -342,14 +334,14 @@ def _blocks(
         documents += sum(map(len, waiting))
         return _Block(place.name, (before, documents), passed)
 
-    for batch in batches:
+    for batch, rows in read:
         columns.check(batch)
         full = sum(map(len, waiting)) >= _DOCUMENTS_OF_A_BLOCK or sum(b.nbytes for b in waiting) >= _BYTES_AT_ONCE
         if waiting and (full or batch.schema != waiting[0].schema):
             yield block()
             waiting = []
         waiting.append(batch)
-        passed = texts.report.rows
+        passed = rows
     if waiting:
         yield block()
 

@@ -15,6 +15,7 @@ from corpus import documents, write_csv
 from encoders import make_pair
 from hourglass.errors import InputError, SourceError
 from hourglass.uses.search import writing
+from late_models import save_late
 
 # Of Ray's own doings.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
@@ -64,6 +65,21 @@ def test_the_same_rows_as_in_one_process(cluster, encoder, tmp_path, monkeypatch
         "index.json",
     ]
     found = [index.search("penalty in the match", pipeline="bm25 | dense >> rrf").hits for index in made]
+    assert [(hit.id, hit.score) for hit in found[0]] == [(hit.id, hit.score) for hit in found[1]]
+
+
+def test_tokens_are_those_of_one_process(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_TEXTS_AT_ONCE", 8)
+    monkeypatch.setattr(writing, "_DOCUMENTS_OF_A_BLOCK", 16)
+    model = str(save_late(tmp_path / "model"))
+    texts = [row["body"] for row in documents(40)]
+    here, there = (
+        hg.index(texts, out=tmp_path / engine, encoder=None, tokens=model, token_bits=4, engine=engine, progress=False)
+        for engine in ("local", "ray")
+    )
+    assert table(here).equals(table(there))
+    assert here.manifest == there.manifest
+    found = [index.search("penalty in the match", pipeline="late").hits for index in (here, there)]
     assert [(hit.id, hit.score) for hit in found[0]] == [(hit.id, hit.score) for hit in found[1]]
 
 
