@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hourglass.adapters.attending import attend
 from hourglass.nn.positions import rotated
 
 
@@ -58,9 +59,7 @@ class SelfAttention(nn.Module):
         sees = None if mask is None else mask[:, None, None, :]
         if self.causal and sees is not None:
             sees = sees & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        seen = F.scaled_dot_product_attention(
-            rotated(q), rotated(k), v, attn_mask=sees, is_causal=self.causal and sees is None
-        )
+        seen = attend(rotated(q), rotated(k), v, sees, causal=self.causal and sees is None)
         made: Tensor = self.out(join_heads(seen))
         return made
 
@@ -78,7 +77,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, other: Tensor, mask: Tensor) -> Tensor:
         """x [n, L, d]; other [n, S, seen]; mask [n, S] bool, true for what may be seen, one place of each row at least."""
         k, v = (split_heads(part, self.heads) for part in self.kv(other).chunk(2, dim=-1))
-        seen = F.scaled_dot_product_attention(split_heads(self.q(x), self.heads), k, v, attn_mask=mask[:, None, None])
+        seen = attend(split_heads(self.q(x), self.heads), k, v, mask[:, None, None])
         made: Tensor = self.out(join_heads(seen))
         return made
 

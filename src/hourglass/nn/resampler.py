@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hourglass.adapters.attending import attend
 from hourglass.nn.blocks import RMSNorm, join_heads, split_heads
 
 
@@ -58,7 +59,7 @@ class ResamplerBlock(nn.Module):
         sees = None
         if other_mask is not None:  # the stream sees all of itself
             sees = F.pad(other_mask, (0, stream.shape[1]), value=True)[:, None, None]
-        made: Tensor = self.out(join_heads(F.scaled_dot_product_attention(self.of_q(q), self.of_k(k), v, sees)))
+        made: Tensor = self.out(join_heads(attend(self.of_q(q), self.of_k(k), v, sees)))
         return made
 
     def _scaled(self, x: Tensor, part: int, gate: Tensor | None) -> Tensor:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from hourglass.adapters import huggingface_loading as loading
+from hourglass.adapters.cpu_attention import use_cpu_attention
 from hourglass.adapters.pretrained import (
     Head,
     body,
@@ -106,6 +107,7 @@ class TextModel(TextSystem):
         super().__init__(config)
         self.tokenizer = train_tokenizer([], _BYTES, "bpe") if tokenizer is None else tokenizer
         self.network = build_network(config.network, self.head, self.tokenizer) if network is None else network
+        use_cpu_attention(self.network)
         if self.tokenizer.pad_token_id is None:
             # Padding is masked wherever it is looked at; any token can stand for it.
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hourglass.adapters.attending import attend
 from hourglass.adapters.pretrained import body
 from hourglass.adapters.sentence_transformers_files import save_sparse
 from hourglass.bottlenecks.masking import choose_words, corrupt
@@ -276,7 +277,7 @@ class _DecoderLayer(nn.Module):
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.query(query), self.key(context), self.value(context))
         )
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None]).transpose(1, 2).flatten(2)
+        seen = attend(q, k, v, visible[:, None]).transpose(1, 2).flatten(2)
         made = self.norm(query + self.mixed(seen))
         last: Tensor = self.last_norm(made + self.narrow(F.gelu(self.wide(made))))
         return last

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hourglass.adapters.attending import attend
 from hourglass.adapters.vector_decoder import cache_bytes
 from hourglass.errors import ConfigError
 from hourglass.training.randomness import number
@@ -79,9 +80,7 @@ class _Layer(nn.Module):
                 kept[:, :, place] = new[:, :, 0]
             keys, values = (kept[:, :, : place + 1] for kept in cache)
         rate = self.rate if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            asks, keys, values, attn_mask=sees, dropout_p=rate, is_causal=sees is None and cache is None
-        )
+        mixed = attend(asks, keys, values, sees, causal=sees is None and cache is None, dropout=rate)
         mixed = self.out(mixed.transpose(1, 2).reshape(rows, length, width))
         states = self.norms[0](states + self.dropout(mixed))
         if added is not None:
