@@ -34,6 +34,7 @@ from hourglass.training import Callback, TrainConfig, fit
 
 PUBLIC_DATA = False
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+SEEDS_APART = True
 PRETRAINED = {"smoke": 200, "laptop": 12_000, "full": 40_000}
 TUNED = {"smoke": 40, "laptop": 2000, "full": 8000}
 HELD_OUT = {"smoke": 40, "laptop": 500, "full": 2000}

@@ -7,9 +7,11 @@ follows from the interval of the paired differences, not from a reader's mood.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,12 +21,14 @@ from typing import Any
 
 import numpy as np
 
+import hourglass
 from hourglass.errors import InputError, nearest
 from hourglass.metrics.ranking import bootstrap_interval
-from hourglass.storage.atomic import write_json
+from hourglass.storage.atomic import read_json, write_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+UNFINISHED = HERE / "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,9 @@ def verdict(rows: Sequence[Row], margin: float) -> dict[str, Any]:
 def run(name: str, data: Path | None, budget: str, command: str) -> dict[str, Any]:
     """Measure the claim of paper `name` and keep the result as JSON; InputError names the claims there are.
 
-    A claim that has no use for public data sets says so (PUBLIC_DATA = False) and is measured without.
+    A claim that has no use for public data sets says so (PUBLIC_DATA = False) and is measured without. One that measures each
+    seed by itself says so too (SEEDS_APART = True): after a kill the same call goes on with the seed that it was at, if no code has
+    changed.
     """
     known = [path.stem for path in HERE.glob("*.py") if path.stem not in ("base", "__init__")]
     if name not in known:
@@ -91,7 +97,10 @@ def run(name: str, data: Path | None, budget: str, command: str) -> dict[str, An
     if not getattr(module, "PUBLIC_DATA", True):
         data, command = None, command.removesuffix(" --data DIR")
     seeds = module.SEEDS[budget]
-    rows: list[Row] = module.measure(data, seeds, budget)
+    suffix = ".data" if data else ""
+    apart = getattr(module, "SEEDS_APART", False) and budget != "smoke"
+    kept = UNFINISHED / f"{name}{suffix}.{budget}"
+    rows = _seed_by_seed(module.measure, data, seeds, budget, kept) if apart else module.measure(data, seeds, budget)
     parts = {}
     for part, claim in claims.items():
         inside = [row for row in rows if row.part == part]
@@ -111,9 +120,26 @@ def run(name: str, data: Path | None, budget: str, command: str) -> dict[str, An
         "machine": f"{platform.machine()}, {_cores()} cores, Python {sys.version.split()[0]}",
     }
     if budget != "smoke":
-        suffix = ".data" if data else ""
         write_json(RESULTS / f"{name}{suffix}.json", json.loads(json.dumps(result)))
+        shutil.rmtree(kept, ignore_errors=True)
     return result
+
+
+def _seed_by_seed(measure: Measure, data: Path | None, seeds: Sequence[int], budget: str, folder: Path) -> list[Row]:
+    """The rows of all seeds; those of one are kept as soon as they are there, with what they were measured by."""
+    code = hashlib.sha256()
+    for path in sorted([*HERE.rglob("*.py"), *Path(hourglass.__file__).parent.rglob("*.py")]):
+        code.update(path.read_bytes())
+    rows: list[Row] = []
+    for seed in seeds:
+        path = folder / f"{seed}.json"
+        found = read_json(path) if path.is_file() else {}
+        if found.get("code") != code.hexdigest():
+            found = {"code": code.hexdigest(), "rows": [asdict(row) for row in measure(data, (seed,), budget)]}
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, json.loads(json.dumps(found)))
+        rows += [Row(**row) for row in found["rows"]]
+    return rows
 
 
 def _cores() -> int:

@@ -67,6 +67,7 @@ from hourglass.uses.search.term_weights.rows import as_matrix, bm25_weights, fre
 Array = np.ndarray[Any, Any]
 
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+SEEDS_APART = True
 
 
 @dataclass(frozen=True)

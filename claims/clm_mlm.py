@@ -47,6 +47,7 @@ from hourglass.uses.probe.retrieval import retrieval
 
 PUBLIC_DATA = False
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+SEEDS_APART = True
 
 
 @dataclass(frozen=True)

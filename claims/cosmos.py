@@ -50,6 +50,7 @@ from hourglass.uses.probe.encoders import dense_vectors
 
 PUBLIC_DATA = False
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+SEEDS_APART = True
 SIGMAS = (0.5, 0.75, 1.0)
 LATENTS, WIDTH, TOKENS, WORDS, GROUPS = 4, 128, 32, 2000, 10
 ARMS: dict[str, dict[str, Any]] = {

@@ -37,6 +37,7 @@ from hourglass.uses.probe.retrieval import retrieval
 
 PUBLIC_DATA = False
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+SEEDS_APART = True
 LEARNED = {"smoke": 150, "laptop": 12_000, "full": 12_000}
 QUERIES = {"smoke": 40, "laptop": 800, "full": 800}
 OTHERS = {"smoke": 40, "laptop": 4000, "full": 4000}

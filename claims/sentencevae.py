@@ -51,6 +51,7 @@ from hourglass.training import TrainConfig, fit
 from hourglass.uses.writing import kv_bytes_of_tokens, score_tokens, write_tokens
 
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+SEEDS_APART = True
 
 
 @dataclass(frozen=True)

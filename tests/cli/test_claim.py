@@ -68,6 +68,28 @@ def test_the_claim_of_fast_falls_when_its_flow_is_the_baselines(monkeypatch):
     assert found["verdict"]["masked_states"]["mean_ours"] < 2  # blocks are not what masks give
 
 
+def test_seeds_that_are_there_are_not_measured_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from claims import base
+
+    def measure(data, seeds, budget):
+        asked.extend(seeds)
+        if 2 in seeds and len(asked) == 3:
+            raise KeyboardInterrupt
+        return [base.Row(part="a", unit="0", seed=seeds[0], ours=1.0, baseline=float(seeds[0]))]
+
+    asked = []
+    with pytest.raises(KeyboardInterrupt):
+        base._seed_by_seed(measure, None, (0, 1, 2), "laptop", tmp_path)
+    rows = base._seed_by_seed(measure, None, (0, 1, 2), "laptop", tmp_path)
+    assert asked == [0, 1, 2, 2]
+    assert [row.baseline for row in rows] == [0.0, 1.0, 2.0]
+    kept = tmp_path / "1.json"
+    kept.write_text(kept.read_text().replace('"code": "', '"code": "other'))  # by other code
+    base._seed_by_seed(measure, None, (0, 1, 2), "laptop", tmp_path)
+    assert asked[4:] == [1]
+
+
 def test_packages_of_the_chat_reader_stay_apart(monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
     from claims.readers.chat import SPLITS, chat_corpus
