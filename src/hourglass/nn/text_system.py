@@ -85,10 +85,13 @@ class TextSystem(Waist):
         tokens. One that needs nothing gives itself."""
         return self
 
-    def lessons(self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int) -> Iterator[Lesson]:
+    def lessons(
+        self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int, progress: bool = False
+    ) -> Iterator[Lesson]:
         """The trainings that make up one of `steps` steps, each asked for when the one before it is done.
 
-        A system that makes something of the texts first keeps it in `folder`: the same call after a stop finds it there.
+        A system that makes something of the texts first keeps it in `folder`: the same call after a stop finds it there;
+        `progress` shows how far it is.
         """
         yield Lesson("", steps, texts, held_out)
 

@@ -233,7 +233,9 @@ class CLMMLM(TextModel):
         """Texts as the examples of a model with `packed`, kept in `folder` (`data.packing`)."""
         return keep_packed(texts, self.tokenizer, self.config.max_tokens, folder)
 
-    def lessons(self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int) -> Iterator[Lesson]:
+    def lessons(
+        self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int, progress: bool = False
+    ) -> Iterator[Lesson]:
         """One; a lesson for each phase with `decay_before_switch`. Packed rows are kept in `folder`."""
         examples: tuple[Sequence[Any], Sequence[Any]] = (texts, held_out)
         if self.config.packed:

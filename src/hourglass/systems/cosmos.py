@@ -30,6 +30,7 @@ Differences from the paper:
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,12 +49,27 @@ from hourglass.errors import ConfigError, FolderError, InputError, SourceError
 from hourglass.nn.denoiser import Denoiser
 from hourglass.nn.text_system import Lesson, TextSystem
 from hourglass.storage.atomic import read_json
-from hourglass.systems.cosmos_parts import Autoencoder, FrozenEncoder, Latent, Read, digest, keep_latents, noised, roles
+from hourglass.systems.cosmos_parts import (
+    Autoencoder,
+    FrozenEncoder,
+    Latent,
+    Read,
+    digest,
+    keep_latents,
+    keep_states,
+    noised,
+    roles,
+)
+from hourglass.training.checkpoint import is_finished
+from hourglass.uses.progress import Progress
 from hourglass.waist import Batch, Losses, WaistConfig
 
 Stage = Literal["autoencoder", "diffusion"]
 
 _AT_ONCE = 64
+_LOOKED_AT = 256
+_MOST_BYTES = 4 << 30
+"""Of a corpus's features on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,40 +279,58 @@ class Cosmos(TextSystem):
             self.autoencoder.eval()
         return self
 
-    def lessons(self, texts: Sequence[Any], held_out: Sequence[Any], folder: Path, steps: int) -> Iterator[Lesson]:
+    def lessons(
+        self, texts: Sequence[Any], held_out: Sequence[Any], folder: Path, steps: int, progress: bool = False
+    ) -> Iterator[Lesson]:
         """The autoencoder, in the folder "autoencoder" of the run, then the diffusion, on latents that are kept beside it."""
         config = self.config
         first = 0 if self._has_autoencoder else config.autoencoder_steps or max(1, steps // 3)
         if first > steps:
             raise ConfigError(f"steps {steps}: expected autoencoder_steps, {first}, and more for the diffusion")
-        if first == steps:
-            yield Lesson("", steps, texts, held_out)
-            self._measure(held_out)
-            return
         if first:
-            yield Lesson("autoencoder", first, texts, held_out)
+            own = "" if first == steps else "autoencoder"
+            yield Lesson(own, first, self._kept_states(texts, folder, folder / own, progress), held_out)
+            shutil.rmtree(folder / "states", ignore_errors=True)
         self._measure(held_out)
+        if first == steps:
+            return
         self.begin("diffusion")
         learned, measured = (
-            self.keep_latents(part, folder / name) if len(part) else part
+            self.keep_latents(part, folder / name, progress) if len(part) else part
             for part, name in ((texts, "latents"), (held_out, "latents-held-out"))
         )
         usual = {"schedule": "constant", "clip": 1.0, "ema": config.ema, "min_lr": 0.0}
         yield Lesson("", steps - first, learned, measured, usual=usual)
+
+    def _kept_states(self, texts: Sequence[Any], folder: Path, learned: Path, progress: bool) -> Sequence[Any]:
+        """What the frozen encoder makes of the texts, on disk while the autoencoder learns, so that each is read once and not in
+        every pass; the texts themselves where that is too much, or where the autoencoder, in `learned`, is trained."""
+        if self.config.source:
+            texts = _Firsts(texts)
+        some = [texts[i] for i in np.linspace(0, len(texts) - 1, min(len(texts), _LOOKED_AT)).astype(int)]
+        tokens = sum(map(len, self.encoder.rows(some))) / len(some) * len(texts)
+        if is_finished(learned) or 2 * tokens * self.encoder.width > _MOST_BYTES:
+            return texts
+        with self._evaluated(), Progress(progress) as bars:
+            known, advance = digest(self.encoder.state_dict()), bars.counting("Reading texts", len(texts), "texts")
+            return keep_states(texts, folder / "states", self.encoder.width, known, _AT_ONCE, self.read, advance)
 
     def _measure(self, held_out: Sequence[Any]) -> None:
         if len(held_out):
             texts = [text for text, _ in held_out] if self.config.source else held_out
             self._found = {"token accuracy": f"{self.accuracy(texts):.4f} on held-out texts, read and written again"}
 
-    def keep_latents(self, texts: Sequence[Any], folder: Path) -> Sequence[Latent]:
+    def keep_latents(self, texts: Sequence[Any], folder: Path, progress: bool = False) -> Sequence[Latent]:
         """Latents of texts, or of pairs of a text and its source, as examples of the diffusion, kept in `folder`."""
 
         def encode(part: Sequence[Any]) -> Tensor:
             return self.latents([text for text, _ in part] if self.config.source else part).flatten(1)
 
         known = digest(self.autoencoder_state())
-        return keep_latents(texts, folder, self.width, known, self.config.source is not None, _AT_ONCE, encode)
+        paired = self.config.source is not None
+        with Progress(progress) as bars:
+            advance = bars.counting("Making latents", len(texts), "texts")
+            return keep_latents(texts, folder, self.width, known, paired, _AT_ONCE, encode, advance)
 
     def autoencoder_state(self) -> dict[str, Tensor]:
         """All that makes the latents and reads them, the encoder included."""
@@ -607,6 +641,20 @@ model.interpolate("a text", "another")"""
         except (OSError, RuntimeError, SafetensorError) as error:
             raise FolderError(f"{folder}: cannot be read: {str(error).splitlines()[-1].strip()}") from None
         return model.eval()
+
+
+class _Firsts(Sequence[str]):
+    """The texts of pairs of a text and its source."""
+
+    def __init__(self, pairs: Sequence[Any]) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._pairs[index]
+        return [text for text, _ in found] if isinstance(index, slice) else found[0]
 
 
 def _texts(given: Sequence[Any]) -> list[str]:

@@ -277,6 +277,57 @@ class Latent:
     source: str | None = None
 
 
+class States(Sequence[Read]):
+    """What the frozen encoder makes of a corpus on disk, in half precision: a row a token, its id where other files have spans."""
+
+    def __init__(self, rows: RowFile, texts: int) -> None:
+        self._rows = rows
+        self._ends = np.searchsorted(rows.documents, np.arange(texts + 1))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.__getitems__(list(range(*index.indices(len(self)))))
+        return self.__getitems__([int(index)])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Read]:
+        begins, ends = self._ends[indices], self._ends[1:][indices]
+        places = np.concatenate([np.arange(0), *(np.arange(a, b) for a, b in zip(begins, ends))])
+        cuts = np.cumsum(ends - begins)[:-1]
+        ids, states = self._rows.spans[places, 0].astype(np.int64), self._rows.rows[places]
+        return [Read(*pair) for pair in zip(np.split(ids, cuts), np.split(states, cuts))]
+
+
+def keep_states(
+    texts: Sequence[Any],
+    folder: Path,
+    width: int,
+    made_with: str,
+    at_once: int,
+    read: Callable[[Sequence[Any]], list[Read]],
+    advance: Callable[[int], None] | None = None,
+) -> States:
+    """What `read` makes of texts, a few at a time, kept in `folder`; as `keep_latents`."""
+
+    def unit(start: int) -> Unit:
+        part = texts[start : start + at_once]
+
+        def append(writers: Mapping[int, RowWriter], done: int) -> None:
+            found = read(part)
+            ids = np.concatenate([one.ids for one in found]).astype(np.int32)
+            places = np.repeat(np.arange(start, start + len(part)), [len(one.ids) for one in found])
+            states = torch.from_numpy(np.concatenate([one.states for one in found]))
+            for writer in writers.values():
+                writer.append(states, places, np.column_stack([ids, ids]), done)
+
+        return Unit(len(part), append)
+
+    kept = Kept(folder, width, {"encoder": made_with, "texts": len(texts)})
+    return States(keep_rows(map(unit, range(0, len(texts), at_once)), [kept], advance)[0], len(texts))
+
+
 class Latents(Sequence[Latent]):
     """Latents of a corpus on disk, in half precision."""
 
@@ -304,6 +355,7 @@ def keep_latents(
     paired: bool,
     at_once: int,
     encode: Callable[[Sequence[Any]], Tensor],
+    advance: Callable[[int], None] | None = None,
 ) -> Latents:
     """Latents [n, width] of texts, or of pairs of a text and its source, made by `encode` a few at a time and kept in `folder`.
 
@@ -323,7 +375,7 @@ def keep_latents(
         return Unit(len(part), append)
 
     kept = Kept(folder, width, {"autoencoder": made_with, "texts": len(texts)})
-    return Latents(keep_rows(map(unit, range(0, len(texts), at_once)), [kept])[0], texts, paired)
+    return Latents(keep_rows(map(unit, range(0, len(texts), at_once)), [kept], advance)[0], texts, paired)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -295,7 +295,9 @@ class SentenceVAE(TextSystem):
             for layer in (*layers[: config.tune_layers], *layers[-config.tune_layers :]):
                 layer.requires_grad_(True)
 
-    def lessons(self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int) -> Iterator[Lesson]:
+    def lessons(
+        self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int, progress: bool = False
+    ) -> Iterator[Lesson]:
         """Stage 1 on sentences, stage 2 on passages; both kinds are kept in `folder`."""
         config = self.config
         first = config.first_steps(steps)

@@ -409,7 +409,9 @@ class Text2Token(TextModel):
 
     # Stages ---------------------------------------------------------------------------------------
 
-    def lessons(self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int) -> Iterator[Lesson]:
+    def lessons(
+        self, texts: Sequence[str], held_out: Sequence[str], folder: Path, steps: int, progress: bool = False
+    ) -> Iterator[Lesson]:
         """A lesson for each of the stages; statistics.safetensors and the derived targets are kept in `folder`."""
         config = self.config
         stages = config.stages

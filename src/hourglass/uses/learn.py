@@ -91,7 +91,7 @@ def learn(
     began = time.perf_counter()
     made = 0
     learned = _Part(corpus, held_out, len(corpus))
-    for lesson in model.lessons(learned, apart, out, config.steps):
+    for lesson in model.lessons(learned, apart, out, config.steps, progress):
         result = fit(
             model,
             lesson.texts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -42,6 +43,17 @@ class Progress:
         """Begin a stage of `total` units (None: length unknown)."""
         self._bars.start()
         return self._bars.add_task(what, total=total, unit=unit)
+
+    def counting(self, what: str, total: int | None, unit: str = "") -> Callable[[int], None]:
+        """Begin a stage when its first units come."""
+        begun: list[TaskID] = []
+
+        def count(units: int) -> None:
+            if not begun:
+                begun.append(self.start(what, total, unit))
+            self.advance(begun[0], units)
+
+        return count
 
     def advance(self, task: TaskID, units: int) -> None:
         self._bars.advance(task, units)
