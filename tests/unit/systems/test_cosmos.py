@@ -44,6 +44,35 @@ def rewriter():
     return in_both(PAIRS, source="original")
 
 
+# What is kept on disk -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_frozen_encoder_reads_each_text_once(tmp_path, monkeypatch, paired):
+    texts = PAIRS if paired else TEXTS
+    model = made(source="original" if paired else None, autoencoder_steps=4)
+    lessons = model.lessons(texts, [], tmp_path, 6)
+    lesson = next(lessons)
+    assert (lesson.name, lesson.steps, len(lesson.texts)) == ("autoencoder", 4, len(texts))
+    whole = model.read(TEXTS)
+    for kept in (
+        lesson.texts[:],
+        [lesson.texts[i] for i in range(len(TEXTS))],
+        lesson.texts.__getitems__([*range(len(TEXTS))]),
+    ):
+        assert all(np.array_equal(a.ids, b.ids) and np.array_equal(a.states, b.states) for a, b in zip(kept, whole))
+    kept, plain = model.collate(lesson.texts[:3]), model.collate(TEXTS[:3])
+    assert torch.equal(kept["mask"], plain["mask"])
+    assert torch.equal(kept["ids"][kept["mask"]], plain["ids"][plain["mask"]])
+    fit(model, lesson.texts, BRIEF, progress=False)
+    last = next(lessons)
+    assert (last.name, last.steps) == ("", 2)
+    assert not (tmp_path / "states").exists()
+    monkeypatch.setattr("hourglass.systems.cosmos._MOST_BYTES", 100)
+    assert next(model.lessons(texts, [], tmp_path / "large", 6)).texts[0] == TEXTS[0]
+    assert not (tmp_path / "large").exists()
+
+
 # The autoencoder ----------------------------------------------------------------------------------
 
 
