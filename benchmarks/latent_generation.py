@@ -1,6 +1,6 @@
 """Texts through a latent: what a step of COSMOS's two networks costs against x-transformers, and what writing costs against a model of tokens.
 
-    python benchmarks/latent_generation.py [--parts steps writing] [--precision fp32 bf16] [--rounds 5] [--threads 2] [--out FILE]
+    python benchmarks/latent_generation.py [--parts steps writing] [--precision fp32 bf16] [--texts 32] [--rounds 5] [--threads 2] [--out FILE]
 
 Sizes are those of the preset base: texts of 64 tokens of 30,522, features of 384 numbers, 16 latents of 384, 4 layers each of resampler and
 decoder, a denoiser of 6 layers. Weights and data are new: they do not matter here.
@@ -10,7 +10,7 @@ steps     one training step, forward, backward and AdamW, of a batch of 64.
                         other sequence and at themselves, in two attentions where ours has one (as near as it comes), and its head
           denoiser      16 noised latents to clean ones; x-transformers: a `ContinuousTransformerWrapper` with RMSNorm, RoPE, SwiGLU and
                         U-Net skips; time and first guess go in once, beside the latents, where ours adds them before each block
-writing   32 texts of 64 tokens at once: ours in so many steps (solvers "euler" and "dpm++", which cost the same a step), against a model of
+writing   32 texts (--texts) of 64 tokens at once: ours in so many steps (solvers "euler" and "dpm++", which cost the same a step), against a model of
           tokens in Llama's style with as many numbers as denoiser and decoder, which keeps its keys and values (transformers'
           `LlamaForCausalLM.generate`) and writes one token of each text at a time
 floor     multiply-adds of products of matrices alone, at the rate that a product of 4,096 x 1,024 by 1,024 x 1,024 has here
@@ -46,7 +46,7 @@ from hourglass.systems.cosmos_parts import Autoencoder
 
 RESULT = Path(__file__).parent / "results" / "latent_generation.json"
 PEER, BY_TOKENS = "x-transformers", "tokens with keys and values kept (transformers)"
-WORDS, TOKENS, FEATURES, LATENTS, LAYERS, HEADS, DEEP, BATCH, WRITTEN = 30_522, 64, 384, 16, 4, 6, 6, 64, 32
+WORDS, TOKENS, FEATURES, LATENTS, LAYERS, HEADS, DEEP, BATCH = 30_522, 64, 384, 16, 4, 6, 6, 64
 STEPS = (10, 20, 50, 100, 200)
 
 Step = Callable[[], Any]
@@ -211,8 +211,8 @@ def steps(precisions: list[str], rounds: int, missing: dict[str, str]) -> dict[s
     return found
 
 
-def writing(rounds: int) -> dict[str, Any]:
-    """32 texts of 64 tokens."""
+def writing(rounds: int, texts: int) -> dict[str, Any]:
+    """So many texts of 64 tokens."""
     coder, drawn = autoencoder().eval(), diffusion().eval()
     drawn.measured.fill_(1)
     blank = torch.randn(FEATURES)
@@ -224,12 +224,12 @@ def writing(rounds: int) -> dict[str, Any]:
         tie_word_embeddings=True, bos_token_id=0, eos_token_id=None, pad_token_id=1,
     )  # fmt: skip
     network = LlamaForCausalLM(config).eval()
-    begin = torch.zeros(WRITTEN, 1, dtype=torch.int64)
+    begin = torch.zeros(texts, 1, dtype=torch.int64)
 
     def ours(count: int) -> Step:
         def write() -> None:
             with torch.no_grad():
-                coder.written_of(drawn.sample(WRITTEN, seed=0, steps=count), blank)
+                coder.written_of(drawn.sample(texts, seed=0, steps=count), blank)
 
         return write
 
@@ -242,11 +242,9 @@ def writing(rounds: int) -> dict[str, Any]:
 
     figures = turns({**{f"{count} steps": ours(count) for count in STEPS}, "tokens": by_tokens}, rounds)
     fast = rate()
-    once = WRITTEN * LATENTS * sum(p.numel() for p in drawn.network.parameters() if p.ndim == 2)
+    once = texts * LATENTS * sum(p.numel() for p in drawn.network.parameters() if p.ndim == 2)
     last = (
-        WRITTEN
-        * TOKENS
-        * sum(p.numel() for p in (*coder.decoder.parameters(), *coder.head.parameters()) if p.ndim == 2)
+        texts * TOKENS * sum(p.numel() for p in (*coder.decoder.parameters(), *coder.head.parameters()) if p.ndim == 2)
     )
     for count in STEPS:
         one = figures[f"{count} steps"]
@@ -268,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=("steps", "writing"), default=["steps", "writing"])
     parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    parser.add_argument("--texts", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -276,10 +275,10 @@ def main() -> None:
     torch.manual_seed(0)
     missing: dict[str, str] = {}
     trained = steps(options.precision, options.rounds, missing) if "steps" in options.parts else {}
-    written = writing(options.rounds) if "writing" in options.parts else {}
+    written = writing(options.rounds, options.texts) if "writing" in options.parts else {}
     by_tokens = written.pop("tokens", None)
     result = {
-        "work": f"a training step of {BATCH} texts of {TOKENS} tokens; {WRITTEN} texts of {TOKENS} tokens written at once",
+        "work": f"a training step of {BATCH} texts of {TOKENS} tokens; {options.texts} texts of {TOKENS} tokens written at once",
         "ours": {**{name: each["ours"] for name, each in trained.items()}, **written},
         "peers": {
             **({PEER: {name: each[PEER] for name, each in trained.items() if PEER in each}} if trained else {}),
