@@ -211,7 +211,9 @@ class _Run:
     def close(self) -> None:
         """Leave the model as it came: without wrappers."""
         self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
-        vars(self.model).pop("forward", None)
+        # By this mark accelerate passes over a model the next time, which would then learn in float32.
+        for name in ("forward", "_is_accelerate_prepared"):
+            vars(self.model).pop(name, None)
         for tracker in self.accelerator.trackers:
             tracker.finish()
 

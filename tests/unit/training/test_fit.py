@@ -153,6 +153,13 @@ def test_bfloat16_leaves_no_wrapper():
     assert losses(fit(build(), ROWS, BRIEF)) == losses(plain)
 
 
+def test_a_model_learns_in_bfloat16_every_time():
+    half = replace(BRIEF, precision="bf16")
+    model, twin = fit(build(), ROWS, half).model, build()
+    twin.load_state_dict(model.state_dict())
+    assert losses(fit(model, ROWS, half)) == losses(fit(twin, ROWS, half))
+
+
 # Going on ---------------------------------------------------------------------------------------------
 
 
