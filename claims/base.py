@@ -126,8 +126,8 @@ def run(name: str, data: Path | None, budget: str, command: str) -> dict[str, An
 
 
 def _seed_by_seed(measure: Measure, data: Path | None, seeds: Sequence[int], budget: str, folder: Path) -> list[Row]:
-    """The rows of all seeds; those of one are kept as soon as they are there, with what they were measured by."""
-    code = hashlib.sha256()
+    """The rows of all seeds; those of one are kept as soon as they are there, with what they were measured by and on."""
+    code = hashlib.sha256(str(data).encode())
     for path in sorted([*HERE.rglob("*.py"), *Path(hourglass.__file__).parent.rglob("*.py")]):
         code.update(path.read_bytes())
     rows: list[Row] = []

@@ -51,6 +51,7 @@ from hourglass.nn.text_system import Lesson, TextSystem
 from hourglass.storage.atomic import read_json
 from hourglass.systems.cosmos_parts import (
     Autoencoder,
+    Firsts,
     FrozenEncoder,
     Latent,
     Read,
@@ -306,7 +307,7 @@ class Cosmos(TextSystem):
         """What the frozen encoder makes of the texts, on disk while the autoencoder learns, so that each is read once and not in
         every pass; the texts themselves where that is too much, or where the autoencoder, in `learned`, is trained."""
         if self.config.source:
-            texts = _Firsts(texts)
+            texts = Firsts(texts)
         some = [texts[i] for i in np.linspace(0, len(texts) - 1, min(len(texts), _LOOKED_AT)).astype(int)]
         tokens = sum(map(len, self.encoder.rows(some))) / len(some) * len(texts)
         if is_finished(learned) or 2 * tokens * self.encoder.width > _MOST_BYTES:
@@ -641,20 +642,6 @@ model.interpolate("a text", "another")"""
         except (OSError, RuntimeError, SafetensorError) as error:
             raise FolderError(f"{folder}: cannot be read: {str(error).splitlines()[-1].strip()}") from None
         return model.eval()
-
-
-class _Firsts(Sequence[str]):
-    """The texts of pairs of a text and its source."""
-
-    def __init__(self, pairs: Sequence[Any]) -> None:
-        self._pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def __getitem__(self, index: Any) -> Any:
-        found = self._pairs[index]
-        return [text for text, _ in found] if isinstance(index, slice) else found[0]
 
 
 def _texts(given: Sequence[Any]) -> list[str]:

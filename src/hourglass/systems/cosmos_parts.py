@@ -261,6 +261,20 @@ def noised(states: Tensor, kept: float) -> Tensor:
 # Examples -------------------------------------------------------------------------------------------------
 
 
+class Firsts(Sequence[str]):
+    """The texts of pairs of a text and its source."""
+
+    def __init__(self, pairs: Sequence[Any]) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._pairs[index]
+        return [text for text, _ in found] if isinstance(index, slice) else found[0]
+
+
 @dataclass(frozen=True)
 class Read:
     """A text that the frozen encoder has read: ids [L] and states [L, width], special tokens included."""
@@ -311,21 +325,16 @@ def keep_states(
 ) -> States:
     """What `read` makes of texts, a few at a time, kept in `folder`; as `keep_latents`."""
 
-    def unit(start: int) -> Unit:
-        part = texts[start : start + at_once]
+    def rows(part: Sequence[Any]) -> tuple[Tensor, list[int], Array]:
+        found = read(part)
+        ids = np.concatenate([one.ids for one in found]).astype(np.int32)
+        states = torch.from_numpy(np.concatenate([one.states for one in found]))
+        return states, [len(one.ids) for one in found], np.column_stack([ids, ids])
 
-        def append(writers: Mapping[int, RowWriter], done: int) -> None:
-            found = read(part)
-            ids = np.concatenate([one.ids for one in found]).astype(np.int32)
-            places = np.repeat(np.arange(start, start + len(part)), [len(one.ids) for one in found])
-            states = torch.from_numpy(np.concatenate([one.states for one in found]))
-            for writer in writers.values():
-                writer.append(states, places, np.column_stack([ids, ids]), done)
-
-        return Unit(len(part), append)
-
-    kept = Kept(folder, width, {"encoder": made_with, "texts": len(texts)})
-    return States(keep_rows(map(unit, range(0, len(texts), at_once)), [kept], advance)[0], len(texts))
+    return States(
+        _keep(texts, Kept(folder, width, {"encoder": made_with, "texts": len(texts)}), at_once, rows, advance),
+        len(texts),
+    )
 
 
 class Latents(Sequence[Latent]):
@@ -363,19 +372,33 @@ def keep_latents(
                texts is refused (FolderError)
     """
 
+    def rows(part: Sequence[Any]) -> tuple[Tensor, list[int], Array]:
+        return encode(part).float().cpu(), [1] * len(part), np.zeros((len(part), 2), np.int32)
+
+    kept = Kept(folder, width, {"autoencoder": made_with, "texts": len(texts)})
+    return Latents(_keep(texts, kept, at_once, rows, advance), texts, paired)
+
+
+def _keep(
+    texts: Sequence[Any],
+    kept: Kept,
+    at_once: int,
+    rows: Callable[[Sequence[Any]], tuple[Tensor, list[int], Array]],
+    advance: Callable[[int], None] | None,
+) -> RowFile:
+    """What `rows` makes of texts, a few at a time, on disk: the rows of all, how many each text has, and two numbers of each row."""
+
     def unit(start: int) -> Unit:
         part = texts[start : start + at_once]
 
         def append(writers: Mapping[int, RowWriter], done: int) -> None:
-            rows = encode(part).float().cpu()
-            places = np.arange(start, start + len(part))
+            made, counts, numbers = rows(part)
             for writer in writers.values():
-                writer.append(rows, places, np.zeros((len(part), 2), np.int32), done)
+                writer.append(made, np.repeat(np.arange(start, start + len(part)), counts), numbers, done)
 
         return Unit(len(part), append)
 
-    kept = Kept(folder, width, {"autoencoder": made_with, "texts": len(texts)})
-    return Latents(keep_rows(map(unit, range(0, len(texts), at_once)), [kept], advance)[0], texts, paired)
+    return keep_rows(map(unit, range(0, len(texts), at_once)), [kept], advance)[0]
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
