@@ -3,13 +3,16 @@
     hourglass claim explore_cluster                 # docstrings of the installed packages
     hourglass claim explore_cluster --data DIR      # sets of two axes each, from labelled public sets
 
-Everything below up to `measure` was written before anything was measured.
+Everything below up to `measure` was written before anything was measured; `requests` and `interests`, whose texts have both
+axes by nature, after the other three had been measured and before they were.
 
 Each set has two known axes that have nothing to do with each other, and as many texts of every combination:
     news_question  a piece of a news story (bbc_news, five topics) followed by a question (trec_questions: for a person, a
                    place, a number, a description)
     news_comment   a piece of a news story followed by a comment (paradetox: rude or polite)
     essays         pieces of school essays (outfox): by pupils or by ChatGPT, about one of five subjects, told from the task
+    requests       what customers of a bank ask (banking77): about one of four ways of moving money, and one of three troubles
+    interests      what a person says (persona) who is interested in a thing, or is not: one of five things
 Without these sets: docstrings that speak in the imperative or in the third person, with their parameters in sections or without.
 
 The axis is named by the key phrases below, one for each class, which are all that `cluster` is told beside the number of
@@ -33,7 +36,7 @@ import numpy as np
 import pandas as pd
 from claims.base import Claim, Row
 from claims.shared.docstrings import PROPERTIES, docstrings
-from claims.shared.labelled import comments, essay_pieces, news_pieces, questions
+from claims.shared.labelled import comments, essay_pieces, news_pieces, questions, requests, statements
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -78,6 +81,14 @@ AXES: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "writer": ("simple words of a pupil with mistakes", "formal words of a fluent essay"),
     },
+    "requests": {
+        "way": ("paying with the card", "cash from an ATM", "a bank transfer", "topping up the account"),
+        "trouble": ("still pending, waiting for it", "declined, failed, did not work", "a fee was charged"),
+    },
+    "interests": {
+        "thing": ("art and painting", "books and literature", "mathematics", "science", "sport"),
+        "stance": ("I love it, it interests me", "I dislike it, it bores me"),
+    },
     "docstrings": {
         "verb": ("return, compute, create", "returns, computes, creates"),
         "sections": ("parameters and their types listed one by one", "a plain sentence"),
@@ -91,6 +102,10 @@ SUBJECTS = {
     "Mars": re.compile(r"face on mars|\bmars\b", re.I),
     "advice": re.compile(r"advice|multiple (opinions|perspectives|people)", re.I),
 }
+THINGS = [f"interest-in-{thing}" for thing in ("art", "literature", "math", "science", "sports")]
+WAYS = ("card_payment", "cash_withdrawal", "transfer", "top_up")
+TROUBLES = {"pending": ("pending_",), "failed": ("declined_", "failed_", "_failed"), "charged": ("_charge",)}
+"""What of a request's label tells which it is of."""
 _VERBS = ("starts with an imperative verb", "starts with a third-person verb")
 _SECTIONS = ("has a numpy parameters section", "has a Google args section", "has sphinx field lists")
 
@@ -181,6 +196,8 @@ def _sets(data: Path | None, samples: int, documents: int) -> Iterator[tuple[str
     for name, second, axis in (("news_question", asked, "question"), ("news_comment", said, "tone")):
         yield name, _crossed(stories, "topic", second, axis, samples, documents)
     yield "essays", _balanced(_subjects(data), ["subject", "writer"], samples, documents)
+    yield "requests", _balanced(_troubles(data), ["way", "trouble"], samples, documents)
+    yield "interests", _balanced(_interests(data), ["thing", "stance"], samples, documents)
 
 
 def _crossed(
@@ -218,6 +235,24 @@ def _subjects(data: Path) -> pd.DataFrame:
     subjects = [[name for name, pattern in SUBJECTS.items() if pattern.search(prompt)] for prompt in told]
     one = np.array([len(own) == 1 for own in subjects]) & written["writer"].isin(["human", "chatgpt"]).to_numpy()
     return written[one].assign(subject=[own[0] for own, is_one in zip(subjects, one) if is_one])
+
+
+def _troubles(data: Path) -> pd.DataFrame:
+    """Requests whose label names one way of moving money and one trouble with it."""
+    asked = requests(data, None)
+    ways = [[way for way in WAYS if way in label] for label in asked["label"]]
+    troubles = [
+        [t for t, signs in TROUBLES.items() if any(sign in label for sign in signs)] for label in asked["label"]
+    ]
+    one = np.array([len(w) == len(t) == 1 for w, t in zip(ways, troubles)])
+    first = {"way": [w[0] for w, is_one in zip(ways, one) if is_one]}
+    return asked[one].assign(**first, trouble=[t[0] for t, is_one in zip(troubles, one) if is_one])
+
+
+def _interests(data: Path) -> pd.DataFrame:
+    """What people say who are interested in a thing, and who are not."""
+    said = statements(data)
+    return said[said["persona"].isin(THINGS)].rename(columns={"persona": "thing", "matches": "stance"})
 
 
 def _docstrings(number: int) -> pd.DataFrame:

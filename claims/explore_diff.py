@@ -3,7 +3,9 @@
     hourglass claim explore_diff                 # docstrings of the installed packages
     hourglass claim explore_diff --data DIR      # answers of chat models, questions
 
-Everything below up to `measure` was written before anything was measured.
+Everything below up to `measure` was written before anything was measured, but for `found_where_told`, which came after a
+first measurement: of what it missed, half were properties that no feature and no word tells. What is measured are plantings that
+had no part in mending `diff`.
 
 A planting draws a property and two groups: of A 40 % have it, of B 10 %, and within those that have it, and those that have
 it not, documents are drawn at random: the groups differ in nothing else. Properties are rules over docstrings or answers, or
@@ -59,6 +61,7 @@ LEFT = {"smoke": 20, "laptop": 100, "full": 100}
 not planted."""
 COMMONEST = 0.6
 TELLS = 0.3
+CLEARLY = 0.5
 FALSE_DISCOVERY = 0.05
 FOUND = 0.95
 """All are found when the share that is found lies above this with its interval."""
@@ -88,6 +91,12 @@ CLAIMS = {
     "found_by_features": _claim(
         statement="Features alone find every planted difference at q < 0.05: the share found is above 0.95.",
         metric=NAMED + "; words of the table are not looked at",
+        baseline=f"the constant {FOUND}",
+    ),
+    "found_where_told": _claim(
+        statement="diff finds every planted difference at q < 0.05 that a feature or word could tell by 50 points or more: the share found is above 0.95.",
+        metric=NAMED
+        + " whose property so much as one feature or word tells by 50 points, on documents outside the groups",
         baseline=f"the constant {FOUND}",
     ),
     "false_discoveries": _claim(
@@ -161,7 +170,7 @@ def _plantings(
     planted: dict[str, str] = {}
     for seed in seeds:
         for number in range(PLANTINGS[budget]):
-            random = np.random.default_rng([seed, number, 1])  # not the stream that halves the documents
+            random = np.random.default_rng([seed, number, 2])
             unit = f"{seed}_{number}"
             planted[unit] = str(random.choice(sorted(common)))
             has = common[planted[unit]]
@@ -257,6 +266,8 @@ def _judged(
     }
     for part, columns in (("found", ten), ("found_by_features", first["feature"])):
         yield row(part=part, ours=float(tells[columns].max(initial=0) >= TELLS), baseline=FOUND, detail=detail)
+    if tells.max() >= CLEARLY:
+        yield row(part="found_where_told", ours=float(tells[ten].max(initial=0) >= TELLS), baseline=FOUND)
     yield row(part="false_discoveries", ours=-false, baseline=-FALSE_DISCOVERY)
     yield row(part="against_log_odds", ours=f1["ours"], baseline=f1["log_odds"])
     yield row(part="against_ctfidf", ours=f1["ours"], baseline=f1["ctfidf"])

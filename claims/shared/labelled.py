@@ -58,10 +58,10 @@ def questions(data: Path) -> pd.DataFrame:
     return _shuffled(pd.read_parquet(data / "trec_questions" / "docs.parquet")[["text", "label", "fine"]])
 
 
-def requests(data: Path) -> pd.DataFrame:
-    """What customers of a bank ask, the 30 commonest intents: text, label."""
+def requests(data: Path, commonest: int | None = 30) -> pd.DataFrame:
+    """What customers of a bank ask, of the commonest intents or (None) of all: text, label."""
     table = pd.read_parquet(data / "banking77" / "docs.parquet")
-    return _shuffled(table[table["label"].isin(table["label"].value_counts().index[:30])][["text", "label"]])
+    return _shuffled(table[table["label"].isin(table["label"].value_counts().index[:commonest])][["text", "label"]])
 
 
 def statements(data: Path) -> pd.DataFrame:

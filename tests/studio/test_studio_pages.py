@@ -65,7 +65,7 @@ def test_of_a_document_of_ten_megabytes_the_beginning_is_read(corpus):
 
 
 def test_differences_lead_to_documents(corpus):
-    found = corpus.workspace.diff("team", split=False)[0]
+    found = corpus.workspace.diff("team")[0]
     html = harmless(differences.table(found, 0))
     assert "refund" in html and 'class="pick on"' in html
     first = harmless(differences.sides(corpus, found, 0))
@@ -73,7 +73,7 @@ def test_differences_lead_to_documents(corpus):
 
 
 def test_pairs_are_drawn(corpus):
-    pairs = corpus.correlate(max_similarity=None, max_same_tokens=None, split=False)
+    pairs = corpus.correlate(max_similarity=None, max_same_tokens=None)
     assert {(2, 3)} <= set(zip(pairs.table["a"], pairs.table["b"]))
     assert "customdata" in together.drawn(pairs)
     assert "Documents with both" in together.documents(corpus, pairs, 0)
@@ -83,7 +83,7 @@ def test_pairs_are_drawn(corpus):
 
 
 def test_a_word_of_a_pair_is_shown_as_one(corpus):
-    pairs = corpus.correlate(max_similarity=None, max_same_tokens=None, split=False)
+    pairs = corpus.correlate(max_similarity=None, max_same_tokens=None)
     row = pairs.table.iloc[[0]].assign(kind_b="word", b=pd.NA, label_b="please")
     with_word = replace(pairs, table=row.assign(b=row["b"].astype("Int64")))
     assert '<span class="tag">word</span><bdi>please</bdi>' in together.table(with_word)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hourglass.cli.options import AsJson, EqualLength, Folder, Level, MinTokens, NoSplit, Pair
+from hourglass.cli.options import AsJson, EqualLength, Folder, Level, MinTokens, Pair
 from hourglass.cli.output import also, errors, gathered, p_value, percent, print_json, print_table
 
 
@@ -23,7 +23,9 @@ def diff(
     min_tokens: MinTokens = 1,
     pair: Pair = None,
     test: Annotated[str, typer.Option(help="fisher or permutation.")] = "fisher",
-    no_split: NoSplit = False,
+    split: Annotated[
+        bool, typer.Option("--split", help="One half of the documents selects, the other confirms and estimates.")
+    ] = False,
     match_length: EqualLength = False,
     threshold: Annotated[float, typer.Option(help="Smallest difference that is kept.")] = 0.03,
     top: Annotated[int, typer.Option(help="Rows of each direction and kind.")] = 100,
@@ -42,7 +44,7 @@ def diff(
         min_tokens=min_tokens,
         pair=pair,
         test=test,
-        split=not no_split,
+        split=split,
         match_length=match_length,
         threshold=threshold,
         top=top,

@@ -25,7 +25,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         view(
             "head",
             "How groups differ",
-            "The share of documents in which each concept or word is found, and the difference with its 95 % interval. Half of the documents chose these rows; the other half, which had no say, gave the numbers.",
+            "The share of documents in which each concept or word is found, and the difference with its interval, which allows for how many were looked at. What is shown here by chance alone is 5 % at most.",
         )
     )
     columns = list(corpus.groupings)

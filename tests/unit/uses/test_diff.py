@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hourglass.errors import ConfigError, InputError
+from hourglass.metrics.proportions import difference_interval, fisher
 from workspaces import WIDTH, make_workspace
 
 
@@ -16,7 +17,10 @@ def test_the_planted_feature_comes_first_with_the_true_size(planted):
     assert first["low"] > 0.2
     assert first["q"] < 0.01
     assert "apple" in found.table[found.table["kind"] == "word"]["label"].tolist()
-    assert found.documents == (50, 50)  # the half that did not select
+    assert found.documents == (100, 100)
+    (split,) = planted.diff("group", "a", "b", split=True)
+    assert split.documents == (50, 50)  # the half that did not select
+    assert 1 in split.table["feature"].dropna().tolist()
 
 
 def test_the_papers_rule_drowns_it(planted):
@@ -25,13 +29,13 @@ def test_the_papers_rule_drowns_it(planted):
 
 
 def test_one_against_the_rest_and_the_nearest_group(planted):
-    (found,) = planted.diff("group", "c", metric="nearest", split=False)
+    (found,) = planted.diff("group", "c", metric="nearest")
     row = found.table[found.table["feature"] == 2].iloc[0]
     level = 0.5 * planted.features["p90"].iloc[2]
     share = (planted.codes[200:, [2]].toarray() > level).mean()
     assert row["frequency_a"] == pytest.approx(share)
     assert row["frequency_b"] == row["nearest"] == 0
-    (one,) = planted.diff("group", "b", split=False, false_discovery=None)
+    (one,) = planted.diff("group", "b", false_discovery=None)
     row = one.table[one.table["feature"] == 1].iloc[0]
     by_group = (planted.codes[:, [1]].toarray().ravel() > 0.5 * planted.features["p90"].iloc[1]).reshape(3, 100).mean(1)
     assert row["nearest"] == pytest.approx(max(by_group[0], by_group[2]))
@@ -51,7 +55,7 @@ def test_noise_is_not_selected(planted):
 
 
 def test_pairs_are_compared_pair_by_pair(planted):
-    (found,) = planted.diff("group", "a", "b", pair="prompt", split=False)
+    (found,) = planted.diff("group", "a", "b", pair="prompt")
     row = found.table[found.table["feature"] == 1].iloc[0]
     has = planted.codes[:, [1]].toarray().ravel() > 0.5 * planted.features["p90"].iloc[1]
     a, b = has[:100], has[100:200]
@@ -61,17 +65,15 @@ def test_pairs_are_compared_pair_by_pair(planted):
 
 
 def test_pairs_against_several_others_take_their_union(planted):
-    (found,) = planted.diff("group", "a", pair="prompt", split=False, false_discovery=None)
+    (found,) = planted.diff("group", "a", pair="prompt", false_discovery=None)
     row = found.table[found.table["feature"] == 1].iloc[0]
     has = (planted.codes[:, [1]].toarray().ravel() > 0.5 * planted.features["p90"].iloc[1]).reshape(3, 100)
     assert row["frequency_b"] == pytest.approx((has[1] | has[2]).mean())
 
 
 def test_permutation_agrees_with_fisher_where_it_matters(planted):
-    (exact,) = planted.diff("group", "a", "b", split=False, false_discovery=None)
-    (shuffled,) = planted.diff(
-        "group", "a", "b", split=False, false_discovery=None, test="permutation", permutations=199
-    )
+    (exact,) = planted.diff("group", "a", "b", false_discovery=None)
+    (shuffled,) = planted.diff("group", "a", "b", false_discovery=None, test="permutation", permutations=199)
     assert shuffled.table.set_index("feature")["p"].get(1) == pytest.approx(1 / 200)
     assert exact.table.set_index("feature")["p"].get(1) < 1e-6
 
@@ -82,8 +84,8 @@ def test_relative_puts_rare_but_exclusive_features_first(tmp_path):
     maxima[200:, 1] = np.arange(200) < 120
     maxima[:200, 2] = np.arange(200) < 20  # 10 % against none
     ws = make_workspace(tmp_path / "ws", ["a b"] * 400, {"g": ["x"] * 200 + ["y"] * 200}, maxima)
-    assert ws.diff("g", metric="absolute", split=False)[0].table["feature"].dropna().tolist() == [1, 2]
-    assert ws.diff("g", metric="relative", split=False)[0].table["feature"].dropna().tolist() == [2, 1]
+    assert ws.diff("g", metric="absolute")[0].table["feature"].dropna().tolist() == [1, 2]
+    assert ws.diff("g", metric="relative")[0].table["feature"].dropna().tolist() == [2, 1]
 
 
 def test_length_matching_removes_what_length_explains(tmp_path):
@@ -113,7 +115,7 @@ def test_length_matching_of_pairs_looks_inside_each_pair(tmp_path):
     ws = make_workspace(tmp_path / "ws", ["a b"] * 1000, columns, maxima, tokens=tokens)
     assert 1 in ws.diff("g", "a", "b", pair="prompt")[0].table["feature"].dropna().tolist()
     (matched,) = ws.diff("g", "a", "b", pair="prompt", match_length=True)
-    assert matched.documents == (50, 50)  # half of the hundred pairs of like length
+    assert matched.documents == (100, 100)  # the pairs of like length
     assert 1 not in matched.table["feature"].dropna().tolist()
 
 
@@ -148,6 +150,52 @@ def test_few_documents_are_not_split_and_say_so(tmp_path):
     maxima = np.zeros((60, WIDTH))
     maxima[:30, 1] = 1
     ws = make_workspace(tmp_path / "ws", ["a b"] * 60, {"g": ["x"] * 30 + ["y"] * 30}, maxima)
-    (found,) = ws.diff("g")
+    (found,) = ws.diff("g", split=True)
     assert found.documents == (30, 30)
-    assert any("flattered" in note for note in found.notes)
+    assert any("select and estimate" in note for note in found.notes)
+
+
+def _corpus(tmp_path, shares_a, shares_b, size=200):
+    """Two groups of documents, each feature in its share of either."""
+    maxima = np.zeros((2 * size, WIDTH))
+    for feature, (a, b) in enumerate(zip(shares_a, shares_b, strict=True)):
+        maxima[:size, feature] = np.arange(size) < round(a * size)
+        maxima[size:, feature] = np.arange(size) < round(b * size)
+    return make_workspace(tmp_path / "ws", ["a b"] * (2 * size), {"g": ["x"] * size + ["y"] * size}, maxima)
+
+
+def test_what_cannot_differ_by_the_threshold_is_not_tested(tmp_path):
+    shares_a, shares_b = [0.3, 0.2, 0.12, 0.02, 0.01], [0.2, 0.18, 0.05, 0.0, 0.01]
+    ws = _corpus(tmp_path, shares_a, shares_b)
+    table = ws.diff("g", "x", "y", false_discovery=None)[0].table.set_index("feature")
+    p = float(fisher(np.array([60]), 200, np.array([40]), 200)[0])  # the second of what is tested
+    # Of 400 documents 4 have one of the last two, so that neither can differ by 3 of 100.
+    assert table["q"][0] == pytest.approx(p * 3 / 2)
+    assert 3 not in table.index and 4 not in table.index
+    everything = ws.diff("g", "x", "y", threshold=0.0, false_discovery=None)[0].table.set_index("feature")
+    assert everything["q"][0] == pytest.approx(p * 5 / 2)
+
+
+def test_intervals_allow_for_what_was_looked_at(tmp_path):
+    ws = _corpus(tmp_path, [0.5, 0.3, 0.3, 0.3], [0.2, 0.3, 0.29, 0.3])
+    (found,) = ws.diff("g", "x", "y")
+    assert found.table["feature"].tolist() == [0]  # one of four
+    low, high = difference_interval(np.array([100]), 200, np.array([40]), 200, 1 - 0.05 / 4)
+    assert (found.table["low"][0], found.table["high"][0]) == pytest.approx((low[0], high[0]))
+
+
+def test_where_nothing_differs_next_to_nothing_is_shown(tmp_path):
+    random = np.random.default_rng(0)
+    shown = 0
+    for draw in range(100):
+        maxima = random.random((300, WIDTH)) < random.uniform(0.02, 0.6, WIDTH)
+        groups = random.permutation(np.repeat(["x", "y"], 150)).tolist()
+        ws = make_workspace(tmp_path / str(draw), ["a b"] * 300, {"g": groups}, maxima.astype(float))
+        shown += len(ws.diff("g", "x", "y", threshold=0.0)[0].table) > 0
+    assert shown <= 8  # a false discovery rate of 5 %: of 100 corpora 5 may; more than 8 with a chance of 6 %
+
+
+def test_too_few_shufflings_are_told(planted):
+    (found,) = planted.diff("group", "a", "b", test="permutation", permutations=99)
+    assert any("99 shufflings cannot tell" in note for note in found.notes)
+    assert not planted.diff("group", "a", "b", test="permutation", permutations=999)[0].notes

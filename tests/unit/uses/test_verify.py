@@ -90,7 +90,7 @@ def test_the_planted_differences_are_verified_on_documents_that_did_not_select(f
     assert ((verified.table["low"] < 0.5) & (verified.table["high"] > 0.5)).all()
     assert verified.rate == verified.sure == 1
     assert verified.mean == pytest.approx(0.5, abs=0.12)
-    selected = select(fruit, "group", "a", "b", DiffOptions())
+    selected = select(fruit, "group", "a", "b", DiffOptions(split=True))
     assert set(verified.answers["document"]) == {str(i) for i in np.flatnonzero(selected.fresh)}
     for side, own in zip(verified.coverage, (0.6, 0.6)):
         assert side["own"] == pytest.approx(own, abs=0.15)
@@ -160,7 +160,7 @@ def test_documents_that_are_given_judge_and_copies_do_not(fruit, tmp_path):
     assert any("30 documents have the text of one that selected" in note for note in verified.notes)
     # All documents of the workspace select, so that the strength is that of all.
     assert verified.table["strength"].iloc[0] == pytest.approx(
-        np.abs(fruit.diff("group", "a", "b", split=False)[0].table["difference"]).max()
+        np.abs(fruit.diff("group", "a", "b")[0].table["difference"]).max()
     )
 
 
@@ -235,8 +235,8 @@ def test_mistakes(fruit, options, said):
 
 
 def test_rows_that_say_the_same_are_merged(fruit):
-    selected = select(fruit, "group", "a", "b", DiffOptions())
-    seen = gather(fruit, selected, DiffOptions())
+    selected = select(fruit, "group", "a", "b", DiffOptions(split=True))
+    seen = gather(fruit, selected, DiffOptions(split=True))
     assert not set(seen.positions) & set(np.flatnonzero(selected.fresh))
     made = from_names(fruit.features, selected, seen)
     by_side = {h.side: h for h in made}
@@ -354,8 +354,8 @@ def test_it_declines_what_it_cannot_tell(fruit, monkeypatch):
 
 
 def test_where_all_have_it_there_is_nothing_to_learn(fruit):
-    selected = select(fruit, "group", "a", "b", DiffOptions())
-    seen = gather(fruit, selected, DiffOptions())
+    selected = select(fruit, "group", "a", "b", DiffOptions(split=True))
+    seen = gather(fruit, selected, DiffOptions(split=True))
     seen.present[:, 0] = True
     claim = Hypothesis("x", labels=("apple",), column=0)
     judge = LocalJudge(Reader(), [claim], seen, fruit.dense[seen.positions])

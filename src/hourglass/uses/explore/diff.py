@@ -2,9 +2,11 @@
 
 A feature is present in a document when its maximum passes `level` times the feature's own 90th percentile
 (level 0 is the paper's rule: any activation at all). Frequencies, their difference with its interval, an
-exact p and a false-discovery q come for every feature and every word. With `split`, one half of the
+exact p and a false-discovery q come for every feature and every word that could differ by the threshold,
+which how many documents have it decides, whatever their groups. Intervals are wider the fewer of many are
+shown: 95 % of those shown hold what they should (Benjamini and Yekutieli 2005). With `split`, one half of the
 documents selects what is likely to differ, and the other half, which had no say, must confirm it and gives
-the numbers that are shown.
+the numbers that are shown; what is weak is then often missed.
 """
 
 from __future__ import annotations
@@ -44,9 +46,9 @@ class Difference:
     """How group `a` differs from group `b`.
 
     table      a row a feature or word, the most different first: kind ("feature" or "word"), feature, label,
-               frequency_a, frequency_b, difference, low, high, relative, p, q, nearest (largest frequency in
-               any single other group); with `split` all from the half that did not select; same_as: the row that stands
-               for this one, which is about the same documents (NA: it stands for itself)
+               frequency_a, frequency_b, difference, low, high (with all other rows shown 95 % sure), relative, p, q,
+               nearest (largest frequency in any single other group); with `split` all from the half that did not select;
+               same_as: the row that stands for this one, which is about the same documents (NA: it stands for itself)
     documents  number of documents in a and in b on which the table rests (pairs, when paired)
     notes      what a reader has to know before believing the table
     """
@@ -96,7 +98,7 @@ class DiffOptions:
     test        "fisher" (exact; McNemar's when paired) or "permutation" of the group labels
     split       select on one half (by p, as the other must confirm it), confirm by q and estimate on the other
     match_length  compare only as many documents of each length in one group as in the other; of each pair, with `pair`
-    threshold   smallest difference that is kept
+    threshold   smallest difference that is kept; what too few, or too many, documents have to differ so much is not tested
     false_discovery  largest q that is kept; None keeps all
     top         most rows of each direction and kind
     """
@@ -107,7 +109,7 @@ class DiffOptions:
     pair: str | None = None
     test: Test = "fisher"
     permutations: int = 999
-    split: bool = True
+    split: bool = False
     match_length: bool = False
     threshold: float = 0.03
     false_discovery: float | None = 0.05
@@ -151,18 +153,20 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
     compared = _compare(workspace, by, a, b, options)
     notes, counted = compared.notes, compared.counted
     if options.split and len(counted) == 1:
-        notes.append(
-            f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate, so the largest differences are flattered."
-        )
-    chosen = counted[0].table()
+        notes.append(f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate.")
+    chosen = counted[0].table(options.threshold)
+    tested = int(counted[0].tested(options.threshold).sum())
     if len(counted) > 1:
         # The other half bears the burden of proof, and of so few rows: what selects need only be likely.
-        keep = counted[1].of(np.flatnonzero(_selection(chosen, options, "p"))).table()
-        keep["q"] = benjamini_hochberg(keep["p"].to_numpy())
-        if options.false_discovery is not None:
-            keep = keep[keep["q"] <= options.false_discovery]
+        likely = chosen.index[_selection(chosen, options, "p")]
+        chosen, tested = counted[1].of(likely).table(), len(likely)
+        chosen["q"] = benjamini_hochberg(chosen["p"].to_numpy())
+        keep = chosen if options.false_discovery is None else chosen[chosen["q"] <= options.false_discovery]
     else:
         keep = chosen[_selection(chosen, options, "q")]
+        notes += _too_few_shuffles(chosen, tested, options)
+    sure = 1 - 0.05 * len(keep) / max(tested, len(keep), 1)
+    keep = counted[-1].of(keep.index).table(level=sure).assign(q=keep["q"])
     keep = _ordered(keep, options)
     told = (compared.side >= 0) & (compared.half == len(counted) - 1)
     present = present_in(workspace, keep.index.to_numpy(np.int64), options.level, options.min_tokens)[told]
@@ -193,7 +197,7 @@ class Selected:
 def select(workspace: Workspace, by: str, a: str, b: str | None, options: DiffOptions) -> Selected:
     """The first half of `difference`: what differs on the selecting documents, nothing of the others looked at."""
     compared = _compare(workspace, by, a, b, options)
-    chosen = compared.counted[0].table()
+    chosen = compared.counted[0].table(options.threshold)
     ordered = _ordered(chosen[_selection(chosen, options, "q")], options)
     table = _described(ordered, workspace)
     pair = compared.pairs.of if compared.pairs is not None else None
@@ -268,7 +272,7 @@ class _Counts:
     only_b: Array | None = None
     permuted_p: Array | None = None
 
-    def of(self, rows: Array) -> _Counts:
+    def of(self, rows: Array | pd.Index) -> _Counts:
         """The same of some rows alone; an exact p for every word there is takes long."""
         sliced: dict[str, Any] = {
             field.name: value[rows]
@@ -277,14 +281,26 @@ class _Counts:
         }
         return dataclasses.replace(self, **sliced)
 
-    def table(self) -> pd.DataFrame:
-        """A row each; q among them, those that no document has, or every one, left out."""
+    def tested(self, threshold: float = 0.0) -> Array:
+        """Which could differ by more than the threshold, for the documents that have it, or, of pairs, one alone of the two.
+
+        That number is given where the groups do not differ, so what is left out by it must not dilute the others' q
+        (Bourgon, Gentleman and Huber 2010).
+        """
+        smaller = threshold * max(min(self.total_a, self.total_b), 1)
+        if self.only_a is not None and self.only_b is not None:
+            return self.only_a + self.only_b > smaller
+        having = self.a + self.b
+        return np.minimum(having, self.total_a + self.total_b - having) > smaller
+
+    def table(self, threshold: float = 0.0, level: float = 0.95) -> pd.DataFrame:
+        """A row each, with its interval at `level`; q among those that are tested."""
         frequency_a, frequency_b = self.a / max(self.total_a, 1), self.b / max(self.total_b, 1)
         if self.only_a is not None and self.only_b is not None:
-            low, high = paired_interval(self.only_a, self.only_b, self.total_a)
+            low, high = paired_interval(self.only_a, self.only_b, self.total_a, level)
             p = mcnemar(self.only_a, self.only_b)
         else:
-            low, high = difference_interval(self.a, self.total_a, self.b, self.total_b)
+            low, high = difference_interval(self.a, self.total_a, self.b, self.total_b, level)
             p = fisher(self.a, self.total_a, self.b, self.total_b)
         if self.permuted_p is not None:
             p = self.permuted_p
@@ -303,8 +319,7 @@ class _Counts:
             index=self.position,
         )
         table["nearest"] = self.nearest if self.nearest is not None else frequency_b
-        # What no document has, or every one has, was not tested: it must not dilute the others' q.
-        tested = (self.a + self.b > 0) & (self.a + self.b < self.total_a + self.total_b)
+        tested = self.tested(threshold)
         table["q"] = 1.0
         table.loc[tested, "q"] = benjamini_hochberg(p[tested])
         return table
@@ -483,6 +498,17 @@ def _halves(side: Array, pairs: _Pairs | None, random: np.random.Generator) -> A
         rows = random.permutation(np.flatnonzero(side == s))
         half[rows[: len(rows) // 2]] = 1
     return half
+
+
+def _too_few_shuffles(chosen: pd.DataFrame, tested: int, options: DiffOptions) -> list[str]:
+    """A note where the least p that shuffling can give is too much among so many."""
+    least = 1 / (options.permutations + 1)
+    if options.test == "fisher" or options.false_discovery is None or least * tested <= options.false_discovery:
+        return []
+    return [
+        f"{options.permutations:,} shufflings cannot tell a single difference among {tested:,} features and words that were tested: "
+        "what few rows could show is missed. Take more (permutations=), or the exact test (fisher)."
+    ]
 
 
 # Choosing rows --------------------------------------------------------------------------------------
