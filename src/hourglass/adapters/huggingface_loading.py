@@ -44,9 +44,11 @@ def loading_errors(model: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # loaders fail in dozens of ways: missing, offline, private, broken, unknown
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        inside = Path(model) / "model"  # where a run has it
+        wanted = "a folder with config.json, model.safetensors and tokenizer.json, or a Hub id while online"
+        hint = inside if (inside / "config.json").is_file() else wanted
         raise FolderError(
-            f"{model}: no {what} that can be read, in this folder or on the Hub ({reason.strip()[:200]}); "
-            "name a folder with config.json, model.safetensors and tokenizer.json, or a Hub id while online"
+            f"{model}: no {what} that can be read, in this folder or on the Hub ({reason.strip()[:200]}); name {hint}"
         ) from None
 
 

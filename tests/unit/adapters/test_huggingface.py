@@ -122,6 +122,13 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
+def test_of_a_run_the_model_inside_is_named(models_folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").symlink_to(models_folder / "bert")
+    with pytest.raises(FolderError, match=rf"name {tmp_path}/run/model$"):
+        HuggingFaceReader(str(tmp_path / "run"))
+
+
 def test_a_sentence_transformers_folder(models_folder, tmp_path):
     import json
     import shutil
