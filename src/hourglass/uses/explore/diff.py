@@ -151,29 +151,27 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
     Raises InputError for a group that does not exist or has fewer than five documents.
     """
     compared = _compare(workspace, by, a, b, options)
-    notes, counted = compared.notes, compared.counted
+    notes, counted, shown = compared.notes, compared.counted, compared.counted[-1]
     if options.split and len(counted) == 1:
         notes.append(f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate.")
-    chosen = counted[0].table(options.threshold)
-    tested = int(counted[0].tested(options.threshold).sum())
+    chosen = counted[0].tested(options.threshold).table()
+    tested = len(chosen)
     if len(counted) > 1:
         # The other half bears the burden of proof, and of so few rows: what selects need only be likely.
         likely = chosen.index[_selection(chosen, options, "p")]
-        chosen, tested = counted[1].of(likely).table(), len(likely)
-        chosen["q"] = benjamini_hochberg(chosen["p"].to_numpy())
+        chosen, tested = shown.of(likely).table(), len(likely)
         keep = chosen if options.false_discovery is None else chosen[chosen["q"] <= options.false_discovery]
     else:
         keep = chosen[_selection(chosen, options, "q")]
         notes += _too_few_shuffles(chosen, tested, options)
     sure = 1 - 0.05 * len(keep) / max(tested, len(keep), 1)
-    keep = counted[-1].of(keep.index).table(level=sure).assign(q=keep["q"])
+    keep = shown.of(keep.index).table(level=sure).assign(q=keep["q"])
     keep = _ordered(keep, options)
     told = (compared.side >= 0) & (compared.half == len(counted) - 1)
     present = present_in(workspace, keep.index.to_numpy(np.int64), options.level, options.min_tokens)[told]
     table = _described(keep.reset_index(drop=True), workspace)
     table["same_as"] = same_as(first_alike(present), terms_of(workspace, table))
-    at = counted[-1]
-    return Difference(by, a, b or REST, table, (int(at.total_a), int(at.total_b)), compared.medians, notes)
+    return Difference(by, a, b or REST, table, (int(shown.total_a), int(shown.total_b)), compared.medians, notes)
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ class Selected:
 def select(workspace: Workspace, by: str, a: str, b: str | None, options: DiffOptions) -> Selected:
     """The first half of `difference`: what differs on the selecting documents, nothing of the others looked at."""
     compared = _compare(workspace, by, a, b, options)
-    chosen = compared.counted[0].table(options.threshold)
+    chosen = compared.counted[0].tested(options.threshold).table()
     ordered = _ordered(chosen[_selection(chosen, options, "q")], options)
     table = _described(ordered, workspace)
     pair = compared.pairs.of if compared.pairs is not None else None
@@ -281,20 +279,20 @@ class _Counts:
         }
         return dataclasses.replace(self, **sliced)
 
-    def tested(self, threshold: float = 0.0) -> Array:
-        """Which could differ by more than the threshold, for the documents that have it, or, of pairs, one alone of the two.
+    def tested(self, threshold: float) -> _Counts:
+        """Of the rows that could differ by more than the threshold, for the documents that have each, or, of pairs, one alone of the two.
 
         That number is given where the groups do not differ, so what is left out by it must not dilute the others' q
         (Bourgon, Gentleman and Huber 2010).
         """
-        smaller = threshold * max(min(self.total_a, self.total_b), 1)
+        having, total = self.a + self.b, self.total_a + self.total_b
+        could = np.minimum(having, total - having)
         if self.only_a is not None and self.only_b is not None:
-            return self.only_a + self.only_b > smaller
-        having = self.a + self.b
-        return np.minimum(having, self.total_a + self.total_b - having) > smaller
+            could = self.only_a + self.only_b
+        return self.of(np.flatnonzero(could > threshold * min(self.total_a, self.total_b)))
 
-    def table(self, threshold: float = 0.0, level: float = 0.95) -> pd.DataFrame:
-        """A row each, with its interval at `level`; q among those that are tested."""
+    def table(self, level: float = 0.95) -> pd.DataFrame:
+        """A row each, with its interval at `level` and q among all of them."""
         frequency_a, frequency_b = self.a / max(self.total_a, 1), self.b / max(self.total_b, 1)
         if self.only_a is not None and self.only_b is not None:
             low, high = paired_interval(self.only_a, self.only_b, self.total_a, level)
@@ -319,9 +317,7 @@ class _Counts:
             index=self.position,
         )
         table["nearest"] = self.nearest if self.nearest is not None else frequency_b
-        tested = self.tested(threshold)
-        table["q"] = 1.0
-        table.loc[tested, "q"] = benjamini_hochberg(p[tested])
+        table["q"] = benjamini_hochberg(p)
         return table
 
 
