@@ -25,7 +25,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         view(
             "head",
             "How groups differ",
-            "The share of documents in which each concept or word is found, and the difference with its interval, which allows for how many were looked at. What is shown here by chance alone is 5 % at most.",
+            "The share of documents in which each concept or word is found, and the difference with an interval that allows for how many were looked at. At most 5 % of these rows are to be expected by chance.",
         )
     )
     columns = list(corpus.groupings)
