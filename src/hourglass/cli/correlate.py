@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hourglass.cli.options import AsJson, Budget, Folder, Level, MinTokens, Model, NoSplit, PerMillion, parsed
+from hourglass.cli.options import AsJson, Budget, Folder, Level, MinTokens, Model, PerMillion, parsed
 from hourglass.cli.output import also, errors, gathered, p_value, print_json, print_table, print_usage
 from hourglass.errors import ConfigError
 
@@ -44,7 +44,7 @@ def correlate(
             show_default="kept with --with",
         ),
     ] = None,
-    no_split: NoSplit = False,
+    no_split: Annotated[bool, typer.Option("--no-split", help="Select and estimate on the same documents.")] = False,
     top: Annotated[int, typer.Option(help="Most pairs.")] = 100,
     judge: Annotated[
         str | None,

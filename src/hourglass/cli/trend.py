@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hourglass.cli.options import AsJson, Folder, Level, MinTokens, NoSplit
+from hourglass.cli.options import AsJson, Folder, Level, MinTokens
 from hourglass.cli.output import also, errors, gathered, p_value, percent, print_json, print_table
 
 if TYPE_CHECKING:
@@ -27,10 +27,8 @@ def trend(
         bool, typer.Option("--no-match-length", help="The trend among all documents, not among those of like length.")
     ] = False,
     monotone: Annotated[bool, typer.Option("--monotone", help="Keep only what never turns.")] = False,
-    no_split: NoSplit = False,
     threshold: Annotated[float, typer.Option(help="Smallest change from first to last bin that is kept.")] = 0.03,
     top: Annotated[int, typer.Option(help="Rows of each direction and kind.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Which features and words rise or fall along an ordered column."""
@@ -45,10 +43,8 @@ def trend(
         min_documents=min_documents,
         match_length=not no_match_length,
         monotone=monotone,
-        split=not no_split,
         threshold=threshold,
         top=top,
-        seed=seed,
     )
     if as_json:
         print_json(found.to_dict())
@@ -92,6 +88,6 @@ def _row(r: Any, others: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _spark(shares: Any) -> str:
-    """Shares as a row of blocks, the largest full; a bin without documents is a blank."""
-    largest = max((s for s in shares if s == s), default=0) or 1
-    return "".join(" " if s != s else "▁▂▃▄▅▆▇█"[min(7, int(8 * s / largest))] for s in shares)
+    """Shares as a row of blocks, the largest full."""
+    largest = max(shares) or 1
+    return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * s / largest))] for s in shares)

@@ -68,7 +68,6 @@ PAPER_TREND = TrendOptions(
     min_documents=1,
     match_length=False,
     monotone=True,
-    split=False,
     threshold=0.0,
     false_discovery=1.0,
     top=50,

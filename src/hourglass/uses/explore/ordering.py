@@ -27,13 +27,16 @@ class Bins:
     names: list[str]
 
 
-def ordered_bins(values: Sequence[Any], most: int, smallest: int, where: str, order: Sequence[str] = ()) -> Bins:
+def ordered_bins(
+    values: Sequence[Any], most: int, smallest: int, where: str, order: Sequence[str] = (), share: float = 0.0
+) -> Bins:
     """Bins of a column: one for each value, or, where more than `most` values differ, as many with about as many documents.
 
     values    as they were read: numbers, dates, or strings that hold numbers, ISO dates or one numbered name (v1, v2, v10)
     smallest  documents that a bin has at least: fewer go with the next bin, the last with the one before
     where     what an error says is at fault
     order     the values in their order, for strings that have none of their own; documents with other values have no bin
+    share     of the documents with a value, that a bin has at least, too
 
     Raises InputError for values without an order, or too few that differ.
     """
@@ -53,7 +56,7 @@ def ordered_bins(values: Sequence[Any], most: int, smallest: int, where: str, or
         raise InputError(f"{where} has {'one value' if len(keys) else 'no value'}; a trend needs two or more")
     # One name for values of one key (1 and 1.0), the first that came.
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    place = inverse.ravel()
+    place, smallest = inverse.ravel(), max(smallest, int(share * len(keys)))
     bins = merged(_cut(np.bincount(place), most)[place], smallest)
     if not bins.any():
         raise InputError(f"{where} cannot be cut into two bins of {smallest} documents or more; a trend needs two")

@@ -2,8 +2,8 @@
 
 The column is cut into bins. The trend of a feature is the slope of its share over the bins, one step each, among documents
 of like length (texts that grow over time would have more of everything); its p is that of the Cochran-Armitage test
-within strata of length. A line through a peak has a slope too, so what turns by more than chance is left out. With `split`, one half of the documents selects what moves and the other half must confirm it and
-gives the numbers that are shown.
+within strata of length, and its q counts every feature and word that enough documents have and lack. Intervals allow for how
+many are shown of these, as in `diff`. A line through a peak has a slope too, so what turns by more than chance is left out.
 
 Differences from the paper: it keeps features whose frequency rises or falls at every step, ordered by last minus first;
 that is `monotone=True`. A few steps of noise break that rule and three bins fulfil it by chance, so here a test decides.
@@ -26,7 +26,7 @@ from hourglass.metrics.trends import trends
 from hourglass.uses.explore.alike import first_alike, same_as, terms_of
 from hourglass.uses.explore.ordering import Bins, ordered_bins
 from hourglass.uses.explore.presence import present_in
-from hourglass.uses.explore.strata import FEWEST_SPLIT, SMALLEST, halves, length_strata
+from hourglass.uses.explore.strata import length_strata
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 SMALLEST_BIN, SMALLEST_SHARE = 10, 0.05
-"""A bin has so many documents and such a share of all: a line is not drawn on to where nearly nothing is."""
+"""A bin has so many documents and such a share of those with a value: a line is not drawn on to where nearly nothing is."""
 CELLS = 2**22
 """Counts that are looked at at once."""
 
@@ -51,7 +51,6 @@ class TrendOptions:
     min_documents documents that must have the feature, and that must lack it
     match_length  the trend among documents of like length; False: among all
     monotone      keep only what rises, or falls, at every step (the paper's rule)
-    split         select on one half, confirm and estimate on the other
     threshold     smallest change from the first bin to the last that is kept
     false_discovery  largest q that is kept
     top           most rows of each direction and kind
@@ -64,11 +63,9 @@ class TrendOptions:
     min_documents: int = 10
     match_length: bool = True
     monotone: bool = False
-    split: bool = True
     threshold: float = 0.03
     false_discovery: float = 0.05
     top: int = 100
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.bins < 2:
@@ -80,11 +77,11 @@ class Trended:
     """What rises and falls along a column.
 
     table  a row a feature or word, the largest change first: kind ("feature" or "word"), feature, label, change (of the
-           share, from the first bin to the last, along the line) with its interval low and high, against (the
-           largest move the other way between two bins, 0 when it never turns), p, q, and over the bins frequencies with their intervals lows and highs;
-           with `split` all from the half that did not select; same_as: the row that stands for this one, which is about the
+           share, from the first bin to the last, along the line) with its interval low and high (with all other rows shown
+           95 % sure), against (the largest move the other way between two bins, 0 when it never turns), p, q, and over the
+           bins frequencies with their intervals lows and highs; same_as: the row that stands for this one, which is about the
            same documents (NA: it stands for itself)
-    bins   a row a bin: name, documents, median_tokens; of all documents
+    bins   a row a bin: name, documents, median_tokens
     notes  what a reader has to know before believing the table
     """
 
@@ -116,11 +113,6 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
     notes = []
     if not placed.all():
         notes.append(f"{int((~placed).sum()):,} documents without a value in {by!r} are left out.")
-    split = options.split and placed.sum() >= FEWEST_SPLIT
-    if options.split and not split:
-        notes.append(
-            f"Fewer than {FEWEST_SPLIT} documents: the same documents select and estimate, so the largest changes are flattered."
-        )
     number = len(bins.names)
     medians = [float(np.median(tokens[bins.of == b])) for b in range(number)]
     if not options.match_length and max(medians) > 1.5 * max(min(medians), 1):
@@ -130,37 +122,26 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
         )
     strata = np.zeros(len(placed), np.int64)
     if options.match_length:
-        strata[placed] = length_strata(tokens[placed], smallest=SMALLEST * (2 if split else 1))
-    half = np.where(placed, 0, -1)
-    if split:
-        half[placed] = halves(bins.of[placed], np.random.default_rng(options.seed))
+        strata[placed] = length_strata(tokens[placed])
 
-    counted = _count(workspace, bins, strata, half, options)
-    table = _select(counted[0].table(counted[0].tested(options.min_documents)), counted[0].features, options)
-    if split:
-        table = counted[1].table(table["position"].to_numpy())
-        failed = (table["q"] > options.false_discovery) | table["turns"]
-        if options.monotone:
-            failed |= table["against"] > 0
-        if failed.any():
-            notes.append(
-                f"{int(failed.sum()):,} of {len(failed):,} rows did not hold on the second half and are left out."
-            )
-        table = table[~failed]
+    counts = _count(workspace, bins, strata, options)
+    tested = counts.tested(options.min_documents)
+    table = _select(counts.table(tested), counts.features, options)
+    sure = 1 - 0.05 * len(table) / max(len(tested), 1)
+    table = counts.table(table["position"].to_numpy(), sure).assign(q=table["q"].to_numpy())
     table = table.loc[table["change"].abs().sort_values(ascending=False, kind="stable").index]
     described = pd.DataFrame(
         {"name": bins.names, "documents": np.bincount(bins.of[placed], minlength=number), "median_tokens": medians}
     )
-    present = present_in(workspace, table["position"].to_numpy(), options.level, options.min_tokens)[half == half.max()]
+    present = present_in(workspace, table["position"].to_numpy(), options.level, options.min_tokens)[placed]
     table = _described(table, workspace)
     table["same_as"] = same_as(first_alike(present), terms_of(workspace, table))
-    return Trended(by, described, table, int(counted[-1].total.sum()), notes)
+    return Trended(by, described, table, int(placed.sum()), notes)
 
 
 def _bins(workspace: Workspace, by: str, options: TrendOptions) -> Bins:
-    values = workspace.values(by)
-    smallest = max(SMALLEST_BIN, int(SMALLEST_SHARE * len(values)))
-    return ordered_bins(values, options.bins, smallest, f"{workspace.folder}: column {by!r}", options.order)
+    where = f"{workspace.folder}: column {by!r}"
+    return ordered_bins(workspace.values(by), options.bins, SMALLEST_BIN, where, options.order, SMALLEST_SHARE)
 
 
 # Counting -------------------------------------------------------------------------------------------
@@ -168,7 +149,7 @@ def _bins(workspace: Workspace, by: str, options: TrendOptions) -> Bins:
 
 @dataclass(frozen=True)
 class _Counts:
-    """Documents of one half in each cell: total [strata, bins], count [strata, bins, features and then words]."""
+    """Documents in each cell: total [strata, bins], count [strata, bins, features and then words]."""
 
     features: int
     count: Array
@@ -179,13 +160,13 @@ class _Counts:
         number = self.count.sum((0, 1))
         return np.flatnonzero((number >= fewest) & (self.total.sum() - number >= fewest))
 
-    def table(self, positions: Array) -> pd.DataFrame:
-        """A row for each position; all of them together are the tests that q counts."""
+    def table(self, positions: Array, level: float = 0.95) -> pd.DataFrame:
+        """A row for each position, with its interval at `level`; all of them together are the tests that q counts."""
         at_once = max(1, CELLS // self.total.size)
         parts = [trends(self.count[:, :, []].astype(float), self.total)]
         for start in range(0, len(positions), at_once):
             part = positions[start : start + at_once]
-            parts.append(trends(self.count[:, :, part].astype(float), self.total))
+            parts.append(trends(self.count[:, :, part].astype(float), self.total, level))
         slope, low, high, p = (
             np.concatenate([getattr(part, c) for part in parts]) for c in ("slope", "low", "high", "p")
         )
@@ -193,10 +174,7 @@ class _Counts:
         filled = self.total.sum(0)
         number = self.count[:, :, positions].sum(0).T  # [positions, bins]
         against, turns = _turning(number, filled, np.sign(slope))
-        share = number / np.maximum(filled, 1)
-        lows, highs = wilson(number, np.maximum(filled, 1))
-        for column in (share, lows, highs):
-            column[:, filled == 0] = np.nan  # a bin without documents in this half says nothing
+        lows, highs = wilson(number, filled)
         return pd.DataFrame(
             {
                 "position": positions,
@@ -207,7 +185,7 @@ class _Counts:
                 "turns": turns,
                 "p": p,
                 "q": benjamini_hochberg(p),
-                "frequencies": list(share),
+                "frequencies": list(number / filled),
                 "lows": list(lows),
                 "highs": list(highs),
             }
@@ -219,7 +197,7 @@ def _turning(number: Array, total: Array, direction: Array) -> tuple[Array, Arra
 
     number [positions, bins] documents that have it, of total [bins].
     """
-    pairs = [(i, j) for i, j in combinations(range(len(total)), 2) if total[i] > 0 and total[j] > 0]
+    pairs = list(combinations(range(len(total)), 2))
     against, turns = np.zeros(len(number)), np.zeros(len(number), bool)
     for i, j in pairs:
         move = direction * (number[:, j] / total[j] - number[:, i] / total[i])
@@ -229,15 +207,14 @@ def _turning(number: Array, total: Array, direction: Array) -> tuple[Array, Arra
     return against, turns
 
 
-def _count(workspace: Workspace, bins: Bins, strata: Array, half: Array, options: TrendOptions) -> list[_Counts]:
+def _count(workspace: Workspace, bins: Bins, strata: Array, options: TrendOptions) -> _Counts:
     level = options.level * workspace.features["p90"].to_numpy(np.float32)
     width, number = workspace.manifest["width"], len(bins.names)
     layers = int(strata.max()) + 1
-    cells = np.where(half >= 0, (half * layers + strata) * number + bins.of, -1)
-    halves = int(half.max()) + 1
-    total = np.bincount(cells[cells >= 0], minlength=halves * layers * number).reshape(halves, layers, number)
+    cells = np.where(bins.of >= 0, strata * number + bins.of, -1)
+    total = np.bincount(cells[cells >= 0], minlength=layers * number)
     # A document belongs to one cell, so a cell's counts are far from the limit of 32 bits.
-    count = np.zeros((halves * layers * number, width + len(workspace.words)), np.int32)
+    count = np.zeros((layers * number, width + len(workspace.words)), np.int32)
     start = 0
     for coded in workspace.coded():
         present = hstack([coded.codes.present(level, options.min_tokens), coded.words], format="csr")
@@ -247,9 +224,7 @@ def _count(workspace: Workspace, bins: Bins, strata: Array, half: Array, options
         added = (member @ present).tocoo()
         count[added.row, added.col] += added.data.astype(np.int32)
         start += present.shape[0]
-    count = count.reshape(halves, layers, number, -1)
-    # A stratum may have no document in a half.
-    return [_Counts(width, count[h][total[h].sum(1) > 0], total[h][total[h].sum(1) > 0]) for h in range(halves)]
+    return _Counts(width, count.reshape(layers, number, -1), total.reshape(layers, number))
 
 
 # Choosing rows --------------------------------------------------------------------------------------
