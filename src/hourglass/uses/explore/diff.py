@@ -163,7 +163,7 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
         keep = chosen if options.false_discovery is None else chosen[chosen["q"] <= options.false_discovery]
     else:
         keep = chosen[_selection(chosen, options, "q")]
-        notes += _too_few_shuffles(chosen, tested, options)
+        notes += _too_few_shufflings(tested, options)
     sure = 1 - 0.05 * len(keep) / max(tested, len(keep), 1)
     keep = shown.of(keep.index).table(level=sure).assign(q=keep["q"])
     keep = _ordered(keep, options)
@@ -496,17 +496,6 @@ def _halves(side: Array, pairs: _Pairs | None, random: np.random.Generator) -> A
     return half
 
 
-def _too_few_shuffles(chosen: pd.DataFrame, tested: int, options: DiffOptions) -> list[str]:
-    """A note where the least p that shuffling can give is too much among so many."""
-    least = 1 / (options.permutations + 1)
-    if options.test == "fisher" or options.false_discovery is None or least * tested <= options.false_discovery:
-        return []
-    return [
-        f"{options.permutations:,} shufflings cannot tell a single difference among {tested:,} features and words that were tested: "
-        "what few rows could show is missed. Take more (permutations=), or the exact test (fisher)."
-    ]
-
-
 # Choosing rows --------------------------------------------------------------------------------------
 
 
@@ -530,6 +519,17 @@ def _selection(table: pd.DataFrame, options: DiffOptions, by: str) -> Array:
             rows = np.flatnonzero(keep & (table["kind"] == kind).to_numpy() & (direction * strength > 0))
             chosen[rows[np.argsort(-direction * strength[rows], kind="stable")][: options.top]] = True
     return chosen
+
+
+def _too_few_shufflings(tested: int, options: DiffOptions) -> list[str]:
+    """A note where the least p that shuffling can give is too much among so many."""
+    least = 1 / (options.permutations + 1)
+    if options.test == "fisher" or options.false_discovery is None or least * tested <= options.false_discovery:
+        return []
+    return [
+        f"{options.permutations:,} shufflings cannot tell a single difference among {tested:,} features and words that were tested: "
+        "what few rows could show is missed. Take more (permutations=), or the exact test (fisher)."
+    ]
 
 
 def _ordered(table: pd.DataFrame, options: DiffOptions) -> pd.DataFrame:
