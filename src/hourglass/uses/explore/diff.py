@@ -165,8 +165,11 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
         keep = chosen[_selection(chosen, options, "q")]
         notes += _too_few_shufflings(tested, options)
     sure = 1 - 0.05 * len(keep) / max(tested, len(keep), 1)
-    keep = shown.of(keep.index).table(level=sure).assign(q=keep["q"])
     keep = _ordered(keep, options)
+    low, high = shown.of(keep.index).interval(sure)
+    at = keep.columns.get_loc("difference")
+    keep.insert(at + 1, "low", low)
+    keep.insert(at + 2, "high", high)
     told = (compared.side >= 0) & (compared.half == len(counted) - 1)
     present = present_in(workspace, keep.index.to_numpy(np.int64), options.level, options.min_tokens)[told]
     table = _described(keep.reset_index(drop=True), workspace)
@@ -291,17 +294,23 @@ class _Counts:
             could = self.only_a + self.only_b
         return self.of(np.flatnonzero(could > threshold * min(self.total_a, self.total_b)))
 
-    def table(self, level: float = 0.95) -> pd.DataFrame:
-        """A row each, with its interval at `level` and q among all of them."""
-        frequency_a, frequency_b = self.a / max(self.total_a, 1), self.b / max(self.total_b, 1)
+    def interval(self, level: float) -> tuple[Array, Array]:
+        """Of the difference of each row."""
         if self.only_a is not None and self.only_b is not None:
-            low, high = paired_interval(self.only_a, self.only_b, self.total_a, level)
-            p = mcnemar(self.only_a, self.only_b)
-        else:
-            low, high = difference_interval(self.a, self.total_a, self.b, self.total_b, level)
-            p = fisher(self.a, self.total_a, self.b, self.total_b)
+            return paired_interval(self.only_a, self.only_b, self.total_a, level)
+        return difference_interval(self.a, self.total_a, self.b, self.total_b, level)
+
+    def _p(self) -> Array:
         if self.permuted_p is not None:
-            p = self.permuted_p
+            return self.permuted_p
+        if self.only_a is not None and self.only_b is not None:
+            return mcnemar(self.only_a, self.only_b)
+        return fisher(self.a, self.total_a, self.b, self.total_b)
+
+    def table(self) -> pd.DataFrame:
+        """A row each, with q among all of them."""
+        frequency_a, frequency_b = self.a / max(self.total_a, 1), self.b / max(self.total_b, 1)
+        p = self._p()
         larger = np.maximum(frequency_a, frequency_b)
         table = pd.DataFrame(
             {
@@ -309,8 +318,6 @@ class _Counts:
                 "frequency_a": frequency_a,
                 "frequency_b": frequency_b,
                 "difference": frequency_a - frequency_b,
-                "low": low,
-                "high": high,
                 "relative": (frequency_a - frequency_b) / np.where(larger > 0, larger, 1),
                 "p": p,
             },
