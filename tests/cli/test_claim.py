@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 BASELINES = ("dense", "bm25")
 FOUND_IN = ("answers", "questions", "statements", "essays", "questions_by_words", "statements_by_words")
 SURVEYED = ("fused", "cross", "cascade", "cascade_cost", "deepct", "rm3")
-CLUSTERED = ("news_question", "news_comment", "essays")
+CLUSTERED = ("news_question", "news_comment", "essays", "requests", "interests")
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ CLUSTERED = ("news_question", "news_comment", "essays")
     [
         ("interpretable_embeddings", {"class_feature"}),
         ("fast_sae", set()),
-        ("explore_diff", set()),
+        ("explore_diff", {"found_where_told"}),
         ("explore_correlate", {"found_where_named"}),
         ("explore_find", {f"{corpus}_above_{baseline}" for corpus in FOUND_IN for baseline in BASELINES}),
         ("explore_cluster", {f"{corpus}_above_{b}" for corpus in CLUSTERED for b in ("kmeans", "phrases")}),
