@@ -55,7 +55,8 @@ def environment():
 
 def run(program, out, *launcher, pause="0"):
     command = [sys.executable, *launcher, str(program), str(out), pause]
-    return subprocess.run(command, env=environment(), check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, program):
