@@ -29,7 +29,7 @@ def diff(
     match_length: EqualLength = False,
     threshold: Annotated[float, typer.Option(help="Smallest difference that is kept.")] = 0.03,
     top: Annotated[int, typer.Option(help="Rows of each direction and kind.")] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of halves, shufflings and documents of like length.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """How groups of documents differ, in features and in words, with intervals."""

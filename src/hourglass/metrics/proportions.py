@@ -1,7 +1,8 @@
 """Counts and shares: intervals and tests, vectorised over thousands of features at once.
 
 Sources: Wilson 1927; Newcombe 1998 (method 10) for a difference of independent proportions; Agresti and
-Min 2005 for a difference of paired proportions; Fisher's exact test as a doubled one-sided tail.
+Min 2005 for a difference of paired proportions; Fisher's exact test as a doubled one-sided tail; Benjamini and Yekutieli 2005
+for intervals of what was selected.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ def mcnemar(only_a: Array, only_b: Array) -> Array:
     only_a, only_b = np.asarray(only_a), np.asarray(only_b)
     smaller, both = np.minimum(only_a, only_b), only_a + only_b
     return np.asarray(np.minimum(1.0, 2 * binom.cdf(smaller, both, 0.5)))
+
+
+def level_of_selected(shown: int, tested: int, level: float = 0.95) -> float:
+    """The level at which intervals of `shown` selected out of `tested` hold together: a share of `level` of those shown."""
+    return 1 - (1 - level) * shown / max(tested, shown, 1)
 
 
 def benjamini_hochberg(p: Array, of: int | None = None) -> Array:

@@ -22,7 +22,14 @@ import pandas as pd
 from scipy.sparse import csr_matrix, hstack, vstack
 
 from hourglass.errors import ConfigError, InputError, nearest
-from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, fisher, mcnemar, paired_interval
+from hourglass.metrics.proportions import (
+    benjamini_hochberg,
+    difference_interval,
+    fisher,
+    level_of_selected,
+    mcnemar,
+    paired_interval,
+)
 from hourglass.uses.explore.alike import first_alike, same_as, terms_of
 from hourglass.uses.explore.presence import items_of, present_in
 from hourglass.uses.explore.strata import length_steps
@@ -164,9 +171,8 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
     else:
         keep = chosen[_selection(chosen, options, "q")]
         notes += _too_few_shufflings(tested, options)
-    sure = 1 - 0.05 * len(keep) / max(tested, len(keep), 1)
     keep = _ordered(keep, options)
-    low, high = shown.of(keep.index).interval(sure)
+    low, high = shown.of(keep.index).interval(level_of_selected(len(keep), tested))
     at = keep.columns.get_loc("difference")
     keep.insert(at + 1, "low", low)
     keep.insert(at + 2, "high", high)

@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix, hstack
 
 from hourglass.errors import ConfigError
-from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, wilson
+from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, level_of_selected, wilson
 from hourglass.metrics.trends import trends
 from hourglass.uses.explore.alike import first_alike, same_as, terms_of
 from hourglass.uses.explore.ordering import Bins, ordered_bins
@@ -127,8 +127,8 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
     counts = _count(workspace, bins, strata, options)
     tested = counts.tested(options.min_documents)
     table = _select(counts.table(tested), counts.features, options)
-    sure = 1 - 0.05 * len(table) / max(len(tested), 1)
-    table = counts.table(table["position"].to_numpy(), sure).assign(q=table["q"].to_numpy())
+    level = level_of_selected(len(table), len(tested))
+    table = counts.table(table["position"].to_numpy(), level).assign(q=table["q"].to_numpy())
     table = table.loc[table["change"].abs().sort_values(ascending=False, kind="stable").index]
     described = pd.DataFrame(
         {"name": bins.names, "documents": np.bincount(bins.of[placed], minlength=number), "median_tokens": medians}
