@@ -3,9 +3,10 @@
     hourglass claim explore_diff                 # docstrings of the installed packages
     hourglass claim explore_diff --data DIR      # answers of chat models, questions
 
-Everything below up to `measure` was written before anything was measured, but for `found_where_told`, which came after a
-first measurement: of what it missed, half were properties that no feature and no word tells. What is measured are plantings that
-had no part in mending `diff`.
+Everything below up to `measure` was written before anything was measured, but for two things. `found_where_told` came after a
+first measurement: of what it missed, half were properties that no feature and no word tells. `diff` then learned to test all
+features and words together, on plantings of seeds that are not measured here, and `found` counts that, too; the old part is
+`found_by_rows`. What is measured are plantings that had no part in mending `diff`.
 
 A planting draws a property and two groups: of A 40 % have it, of B 10 %, and within those that have it, and those that have
 it not, documents are drawn at random: the groups differ in nothing else. Properties are rules over docstrings or answers, or
@@ -14,10 +15,11 @@ exploration of the corpus serves all; `diff` sees a column with the groups and h
 
 What is true is decided on the documents outside both groups, which chose nothing:
     found     among the five features and five words that A has most more often than B, by the table, with q of 0.05 or less,
-              one tells the property: there, documents with the property have it more often than others by 30 points or more
+              one tells the property: there, documents with the property have it more often than others by 30 points or more.
+              Or all together do, with such a q: there, documents with the property are more like A than others by 30 points or more
     false     a row of the table with q of 0.05 or less that there is not more frequent among documents with the property (less,
               for a row towards B), by an exact one-sided test at 0.05. A feature of something that goes with the property
-              is true: the groups do differ in it
+              is true: the groups do differ in it. All together is a row, too
 How well the best feature and the best word of all could tell the property is kept with each planting: `diff` cannot find what
 neither tells. A false share that is known this way errs upwards: a weak true difference may fail the test there.
 
@@ -40,12 +42,13 @@ from claims.base import Claim, Row
 from claims.shared.docstrings import PROPERTIES, docstrings
 from claims.shared.labelled import ANSWER_PROPERTIES, answers, questions
 from claims.shared.presence import best_f1, confirmed, presence, share_gap
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, hstack
 from scipy.stats import norm
 from sklearn.feature_extraction.text import CountVectorizer
 
 import hourglass as hg
 from hourglass.metrics.proportions import benjamini_hochberg
+from hourglass.uses.explore.together import Together
 
 Array = np.ndarray[Any, Any]
 
@@ -88,9 +91,14 @@ CLAIMS = {
         metric=NAMED,
         baseline=f"the constant {FOUND}",
     ),
+    "found_by_rows": _claim(
+        statement="Single features and words find every planted difference at q < 0.05: the share found is above 0.95.",
+        metric=NAMED + "; what all together tell is not looked at",
+        baseline=f"the constant {FOUND}",
+    ),
     "found_by_features": _claim(
         statement="Features alone find every planted difference at q < 0.05: the share found is above 0.95.",
-        metric=NAMED + "; words of the table are not looked at",
+        metric=NAMED + "; neither words of the table nor what all together tell are looked at",
         baseline=f"the constant {FOUND}",
     ),
     "found_where_told": _claim(
@@ -186,12 +194,12 @@ def _plantings(
         seed = int(unit.split("_")[0])
         at = partial(Row, unit=f"{corpus} {unit}", seed=seed)
         yield from _judged(ws, f"planted_{unit}", present, counts, common[name], {"property": name}, seed, at)
-        reported = _different(ws, f"null_{unit}", seed)
+        reported, together = _different(ws, f"null_{unit}", seed)
         yield at(
             part="false_on_nothing",
-            ours=-float(len(reported) > 0),
+            ours=-float(len(reported) > 0 or together is not None),
             baseline=-FALSE_DISCOVERY,
-            detail={"rows": len(reported)},
+            detail={"rows": len(reported), "together": together is not None},
         )
 
 
@@ -205,16 +213,17 @@ def _groups(has: Array, size: int, random: np.random.Generator) -> Array:
     return group
 
 
-def _different(ws: hg.Workspace, column: str, seed: int) -> pd.DataFrame:
-    """What `diff` calls different, with the column of each row in `presence`."""
-    table = ws.diff(column, "a", "b", seed=seed)[0].table
-    table = table[table["q"] <= FALSE_DISCOVERY]
+def _different(ws: hg.Workspace, column: str, seed: int) -> tuple[pd.DataFrame, Together | None]:
+    """What `diff` calls different, with the column of each row in `presence`, and by all together."""
+    (found,) = ws.diff(column, "a", "b", seed=seed)
+    table = found.table[found.table["q"] <= FALSE_DISCOVERY]
     word = {text: ws.manifest["width"] + i for i, text in enumerate(ws.words)}
     features = table["kind"] == "feature"
     columns = [
         int(f) if is_feature else word[w] for f, w, is_feature in zip(table["feature"], table["label"], features)
     ]
-    return table.assign(column=np.array(columns, np.int64))
+    together = found.together if found.together is not None and found.together.q <= FALSE_DISCOVERY else None
+    return table.assign(column=np.array(columns, np.int64)), together
 
 
 def _judged(
@@ -231,11 +240,18 @@ def _judged(
     outside = np.array([g is None for g in group])
     seen, true = present[outside], has[outside]
     tells = share_gap(seen, true)
-    table = _different(ws, column, seed)
+    table, together = _different(ws, column, seed)
     towards_a = table[table["difference"] > 0]
     first = {k: towards_a[towards_a["kind"] == k]["column"].to_numpy()[:CANDIDATES] for k in ("feature", "word")}
     ten = np.concatenate([first["feature"], first["word"]])
-    false = _false_share(seen, true, table["column"].to_numpy(), (table["difference"] > 0).to_numpy())
+    more = (table["difference"] > 0).to_numpy()
+    like_a = _like_a(seen, together)
+    told = tells[ten].max(initial=0)
+    all_told = share_gap(like_a, true).max(initial=0)
+    # All together count as one more column of what documents have.
+    rows = np.append(table["column"].to_numpy(), seen.shape[1] + np.arange(like_a.shape[1]))
+    more = np.append(more, np.ones(like_a.shape[1], bool))
+    false = _false_share(hstack([seen, like_a], format="csr"), true, rows, more)
 
     a, b = group == "a", group == "b"
     words = (counts[outside] > 0).astype(np.float32).tocsr()
@@ -259,19 +275,30 @@ def _judged(
         "rows": len(table),
         "best_feature": float(tells[: ws.manifest["width"]].max()),
         "best_word": float(tells[ws.manifest["width"] :].max(initial=-1)),
-        "tells": float(tells[ten].max(initial=0)),
+        "tells": float(told),
+        "together_q": None if together is None else together.q,
+        "together_tells": float(all_told),
         "log_odds_tells": float(gaps[by_log_odds].max()),
         "log_odds_rows": len(called),
         "f1": f1,
     }
-    for part, columns in (("found", ten), ("found_by_features", first["feature"])):
-        yield row(part=part, ours=float(tells[columns].max(initial=0) >= TELLS), baseline=FOUND, detail=detail)
+    of_features = tells[first["feature"]].max(initial=0)
+    for part, best in (("found", max(told, all_told)), ("found_by_rows", told), ("found_by_features", of_features)):
+        yield row(part=part, ours=float(best >= TELLS), baseline=FOUND, detail=detail)
     if tells.max() >= CLEARLY:
-        yield row(part="found_where_told", ours=float(tells[ten].max(initial=0) >= TELLS), baseline=FOUND)
+        yield row(part="found_where_told", ours=float(max(told, all_told) >= TELLS), baseline=FOUND)
     yield row(part="false_discoveries", ours=-false, baseline=-FALSE_DISCOVERY)
     yield row(part="against_log_odds", ours=f1["ours"], baseline=f1["log_odds"])
     yield row(part="against_ctfidf", ours=f1["ours"], baseline=f1["ctfidf"])
     yield row(part="fewer_false", ours=-false, baseline=-false_words)
+
+
+def _like_a(present: csr_matrix, together: Together | None) -> csr_matrix:
+    """[documents, 1] 1 where a document is more like A by all features and words together; no column where these tell nothing."""
+    if together is None:
+        return csr_matrix((present.shape[0], 0), dtype=np.float32)
+    score = present[:, together.items["position"].to_numpy()] @ together.items["weight"].to_numpy()
+    return csr_matrix((score > together.bar).astype(np.float32)[:, None])
 
 
 def _false_share(present: csr_matrix, has: Array, columns: Array, more: Array) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hourglass.cli.options import AsJson, EqualLength, Folder, Level, MinTokens, Pair
-from hourglass.cli.output import also, errors, gathered, p_value, percent, print_json, print_table
+from hourglass.cli.output import also, errors, gathered, out, p_value, percent, print_json, print_table
 
 
 def diff(
@@ -32,7 +32,7 @@ def diff(
     seed: Annotated[int, typer.Option(help="Seed of halves, shufflings and documents of like length.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """How groups of documents differ, in features and in words, with intervals."""
+    """How groups of documents differ, in features, in words and in all of them together, with intervals."""
     from hourglass import api
 
     found = api.open(folder).diff(
@@ -70,6 +70,8 @@ def diff(
                 for r, others in told[:20]
             ],
         )
+        for sentence in difference.together.sentences(difference.a, difference.b) if difference.together else ():
+            out.print(sentence, markup=False, soft_wrap=True)
         unnamed = int((difference.table["label"].isna() & difference.table["same_as"].isna()).sum())
         for note in [
             *difference.notes,

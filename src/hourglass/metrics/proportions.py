@@ -2,7 +2,7 @@
 
 Sources: Wilson 1927; Newcombe 1998 (method 10) for a difference of independent proportions; Agresti and
 Min 2005 for a difference of paired proportions; Fisher's exact test as a doubled one-sided tail; Benjamini and Yekutieli 2005
-for intervals of what was selected.
+for intervals of what was selected; Genovese, Roeder and Wasserman 2006 for tests of unequal weight.
 """
 
 from __future__ import annotations
@@ -91,3 +91,8 @@ def benjamini_hochberg(p: Array, of: int | None = None) -> Array:
         return np.asarray(p, float)
     q = multipletests(p, method="fdr_bh")[1]
     return np.asarray(q if of is None else np.minimum(1.0, q * (of / len(p))))
+
+
+def weighted_benjamini_hochberg(p: Array, weights: Array) -> Array:
+    """q values of tests that matter more or less: `weights` above 0, of mean 1, say how readily each is called."""
+    return benjamini_hochberg(np.minimum(1.0, p / weights))

@@ -15,8 +15,11 @@ from hourglass.studio.views import view
 from hourglass.uses.explore.diff import REST, Difference
 from hourglass.uses.explore.overview import readable
 from hourglass.uses.explore.scores import LEVEL
+from hourglass.uses.explore.together import Together
 
 ROWS, DOCUMENTS = 40, 6
+TOGETHER = -1
+"""The "row" that asks for the documents that all rows together put furthest apart."""
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
@@ -64,9 +67,12 @@ def build(shell: Shell, tab: gr.Tab) -> None:
 
     @told(2)
     def picked(found: Difference | None, event: gr.EventData) -> tuple[Any, ...]:
-        if found is None or not 0 <= int(event.row) < len(readable(found.table, ROWS)):
+        row = int(event.row)
+        if found is not None and found.together is not None and row == TOGETHER:
+            return typical(corpus, found, found.together), table(found)
+        if found is None or not 0 <= row < len(readable(found.table, ROWS)):
             return gr.skip(), gr.skip()
-        return sides(corpus, found, int(event.row)), table(found, int(event.row))
+        return sides(corpus, found, row), table(found, row)
 
     def at_first(found: Difference | None, *asked: Any) -> Any:
         return (gr.skip(),) * 3 if found is not None else compared(*asked)
@@ -91,8 +97,15 @@ def table(found: Difference, picked: int = -1) -> str:
         documents_b=found.documents[1],
         rows=rows,
         reach=reach,
+        together=found.together.sentences(found.a, found.b) if found.together is not None else [],
     )
     return view("differences", given, picked)
+
+
+def typical(corpus: Corpus, found: Difference, together: Together) -> str:
+    """Documents of both groups that are furthest to either side, by all that was tested."""
+    ends = ((found.a, together.typical_a), (found.b, together.typical_b))
+    return view("ends", [(f"most like {name}", corpus.documents(np.array(at))) for name, at in ends])
 
 
 def sides(corpus: Corpus, found: Difference, row: int) -> str:

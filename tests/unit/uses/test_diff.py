@@ -5,6 +5,7 @@ import pytest
 
 from hourglass.errors import ConfigError, InputError
 from hourglass.metrics.proportions import difference_interval, fisher
+from hourglass.uses.explore.diff import TO_TOGETHER
 from workspaces import WIDTH, make_workspace
 
 
@@ -168,12 +169,14 @@ def test_what_cannot_differ_by_the_threshold_is_not_tested(tmp_path):
     shares_a, shares_b = [0.3, 0.2, 0.12, 0.02, 0.01], [0.2, 0.18, 0.05, 0.0, 0.01]
     ws = _corpus(tmp_path, shares_a, shares_b)
     table = ws.diff("g", "x", "y", false_discovery=None)[0].table.set_index("feature")
-    p = float(fisher(np.array([60]), 200, np.array([40]), 200)[0])  # the second of what is tested
+    p = float(
+        fisher(np.array([60]), 200, np.array([40]), 200)[0]
+    )  # the third of what is tested, all together the first
     # Of 400 documents 4 have one of the last two, so that neither can differ by 3 of 100.
-    assert table["q"][0] == pytest.approx(p * 3 / 2)
+    assert table["q"][0] == pytest.approx(p * 3 / 3 / (1 - TO_TOGETHER))
     assert 3 not in table.index and 4 not in table.index
     everything = ws.diff("g", "x", "y", threshold=0.0, false_discovery=None)[0].table.set_index("feature")
-    assert everything["q"][0] == pytest.approx(p * 5 / 2)
+    assert everything["q"][0] == pytest.approx(p * 5 / 3 / (1 - TO_TOGETHER))
 
 
 def test_intervals_allow_for_what_was_looked_at(tmp_path):

@@ -6,7 +6,8 @@ exact p and a false-discovery q come for every feature and every word that could
 which how many documents have it decides, whatever their groups. Intervals are wider the fewer of many are
 shown: 95 % of those shown hold what they should (Benjamini and Yekutieli 2005). With `split`, one half of the
 documents selects what is likely to differ, and the other half, which had no say, must confirm it and gives
-the numbers that are shown; what is weak is then often missed.
+the numbers that are shown; what is weak is then often missed. What no single row shows, all of them together
+may: [together.py](together.py).
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from hourglass.metrics.proportions import (
     level_of_selected,
     mcnemar,
     paired_interval,
+    weighted_benjamini_hochberg,
 )
 from hourglass.uses.explore.alike import first_alike, same_as, terms_of
-from hourglass.uses.explore.presence import items_of, present_in
+from hourglass.uses.explore.presence import any_of, items_of, present_in
 from hourglass.uses.explore.strata import length_steps
+from hourglass.uses.explore.together import LARGEST, Together, told_together
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -46,6 +49,8 @@ SMALLEST = 5
 """A group of fewer documents is refused: every interval would span nearly everything."""
 SMALLEST_SPLIT = 40
 """A group of fewer documents is not split: a half could select nothing."""
+TO_TOGETHER = 0.2
+"""Of what may be discovered falsely, the part that the one test of all rows together may use; the rest is for the rows."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Difference:
                nearest (largest frequency in any single other group); with `split` all from the half that did not select;
                same_as: the row that stands for this one, which is about the same documents (NA: it stands for itself)
     documents  number of documents in a and in b on which the table rests (pairs, when paired)
+    together   how well all that was tested tells a from b at once; None where chance explains it
     notes      what a reader has to know before believing the table
     """
 
@@ -66,6 +72,7 @@ class Difference:
     table: pd.DataFrame
     documents: tuple[int, int]
     median_tokens: tuple[float, float]
+    together: Together | None
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,6 +86,7 @@ class Difference:
             "median_tokens_a": self.median_tokens[0],
             "median_tokens_b": self.median_tokens[1],
             "notes": self.notes,
+            "together": self.together.to_dict() if self.together is not None else None,
             "rows": json.loads(self.table.to_json(orient="records")),
         }
 
@@ -106,7 +114,7 @@ class DiffOptions:
     split       select on one half (by p, as the other must confirm it), confirm by q and estimate on the other
     match_length  compare only as many documents of each length in one group as in the other; of each pair, with `pair`
     threshold   smallest difference that is kept; what too few, or too many, documents have to differ so much is not tested
-    false_discovery  largest q that is kept; None keeps all
+    false_discovery  largest q that is kept, of rows and of all together; None keeps all
     top         most rows of each direction and kind
     """
 
@@ -162,11 +170,16 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
     if options.split and len(counted) == 1:
         notes.append(f"Fewer than {SMALLEST_SPLIT} documents on a side: the same documents select and estimate.")
     chosen = counted[0].tested(options.threshold).table()
-    tested = len(chosen)
     if len(counted) > 1:
         # The other half bears the burden of proof, and of so few rows: what selects need only be likely.
-        likely = chosen.index[_selection(chosen, options, "p")]
-        chosen, tested = shown.of(likely).table(), len(likely)
+        chosen = shown.of(chosen.index[_selection(chosen, options, "p")]).table()
+    tested = len(chosen)
+    together = _together(workspace, compared, options)
+    if together is not None:
+        chosen["q"], together = _shared(chosen["p"].to_numpy(), together)
+        if options.false_discovery is not None and together.q > options.false_discovery:
+            together = None
+    if len(counted) > 1:
         keep = chosen if options.false_discovery is None else chosen[chosen["q"] <= options.false_discovery]
     else:
         keep = chosen[_selection(chosen, options, "q")]
@@ -180,7 +193,8 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
     present = present_in(workspace, keep.index.to_numpy(np.int64), options.level, options.min_tokens)[told]
     table = _described(keep.reset_index(drop=True), workspace)
     table["same_as"] = same_as(first_alike(present), terms_of(workspace, table))
-    return Difference(by, a, b or REST, table, (int(shown.total_a), int(shown.total_b)), compared.medians, notes)
+    documents = (int(shown.total_a), int(shown.total_b))
+    return Difference(by, a, b or REST, table, documents, compared.medians, together, notes)
 
 
 @dataclass(frozen=True)
@@ -218,6 +232,8 @@ class _Compared:
     half: Array
     pairs: _Pairs | None
     counted: list[_Counts]
+    drawn: Array
+    present: csr_matrix  # [drawn documents, all features, then words]
     medians: tuple[float, float]
     notes: list[str]
 
@@ -257,8 +273,9 @@ def _compare(workspace: Workspace, by: str, a: str, b: str | None, options: Diff
     half = _halves(side, pairs, random) if split else np.zeros(len(side), np.int8)
 
     others = _other_groups(groups, side) if b is None else None
-    counted = _count(workspace, side, half, pairs, others, options)
-    return _Compared(side, half, pairs, counted, medians, notes)
+    drawn = _drawn((side >= 0) & (half == half.max()), side, pairs, random)
+    counted, present = _count(workspace, side, half, pairs, others, drawn, options)
+    return _Compared(side, half, pairs, counted, drawn, present, medians, notes)
 
 
 # Counting -------------------------------------------------------------------------------------------
@@ -335,8 +352,15 @@ class _Counts:
 
 
 def _count(
-    workspace: Workspace, side: Array, half: Array, pairs: _Pairs | None, others: Array | None, options: DiffOptions
-) -> list[_Counts]:
+    workspace: Workspace,
+    side: Array,
+    half: Array,
+    pairs: _Pairs | None,
+    others: Array | None,
+    drawn: Array,
+    options: DiffOptions,
+) -> tuple[list[_Counts], csr_matrix]:
+    """The counts of each half, and what the documents at `drawn` (in rising order) have."""
     halves = int(half.max()) + 1
     level = options.level * workspace.features["p90"].to_numpy(np.float32)
     cells = np.where(side >= 0, half * 2 + side, -1)
@@ -347,6 +371,7 @@ def _count(
         number += halves * (int(others.max()) + 1)
     sums = np.zeros((number, workspace.manifest["width"] + len(workspace.words)))
     kept: list[csr_matrix] = []
+    of_drawn: list[csr_matrix] = []
     start = 0
     for coded in workspace.coded():
         present = hstack([coded.codes.present(level, options.min_tokens), coded.words], format="csr")
@@ -360,6 +385,7 @@ def _count(
         sums[np.repeat(np.arange(number), np.diff(counts.indptr)), counts.indices] += counts.data
         if pairs is not None or options.test == "permutation":
             kept.append(present)
+        of_drawn.append(present[drawn[slice(*np.searchsorted(drawn, [here.start, here.stop]))] - here.start])
         start = here.stop
     features = workspace.manifest["width"]
     everything = vstack(kept, format="csr") if kept else None
@@ -381,7 +407,7 @@ def _count(
             random = np.random.default_rng(options.seed + h)
             counts_here.permuted_p = _permute(everything, inside_a, inside_b, pairs, options.permutations, random)
         results.append(counts_here)
-    return results
+    return results, vstack(of_drawn, format="csr")
 
 
 @dataclass(frozen=True)
@@ -404,18 +430,9 @@ def _pairs(workspace: Workspace, column: str | None, side: Array) -> _Pairs:
 
 def _count_pairs(present: csr_matrix, pairs: _Pairs, inside_a: Array, inside_b: Array, features: int) -> _Counts:
     """A side of a pair has a feature when any of its documents has it (the union rule for several others)."""
-    number = len(pairs.names)
-
-    def union(inside: Array) -> csr_matrix:
-        rows = np.flatnonzero(inside & (pairs.of >= 0))
-        membership = csr_matrix((np.ones(len(rows), np.float32), (pairs.of[rows], rows)), shape=(number, len(inside)))
-        together = (membership @ present).tocsr()
-        together.data[:] = 1
-        return together
-
-    used = np.zeros(number, bool)
+    used = np.zeros(len(pairs.names), bool)
     used[pairs.of[(inside_a | inside_b) & (pairs.of >= 0)]] = True
-    a, b = union(inside_a), union(inside_b)
+    a, b = (any_of(present, np.where(inside, pairs.of, -1), len(used)) for inside in (inside_a, inside_b))
     both = np.asarray(a.multiply(b).sum(0)).ravel()
     count_a, count_b = np.asarray(a.sum(0)).ravel(), np.asarray(b.sum(0)).ravel()
     total = int(used.sum())
@@ -507,6 +524,41 @@ def _halves(side: Array, pairs: _Pairs | None, random: np.random.Generator) -> A
         rows = random.permutation(np.flatnonzero(side == s))
         half[rows[: len(rows) // 2]] = 1
     return half
+
+
+def _drawn(inside: Array, side: Array, pairs: _Pairs | None, random: np.random.Generator) -> Array:
+    """Rows of documents `inside` that a direction is learned from, in rising order: of each side as many, or whole pairs."""
+    if pairs is not None:
+        numbers = random.permutation(np.unique(pairs.of[inside & (pairs.of >= 0)]))[:LARGEST]
+        return np.flatnonzero(inside & np.isin(pairs.of, numbers))
+    each = [random.permutation(np.flatnonzero(inside & (side == s)))[: LARGEST // 2] for s in (0, 1)]
+    return np.sort(np.concatenate(each))
+
+
+# All rows together ----------------------------------------------------------------------------------
+
+
+def _together(workspace: Workspace, compared: _Compared, options: DiffOptions) -> Together | None:
+    position = compared.counted[-1].tested(options.threshold).position
+    pair = compared.pairs.of[compared.drawn] if compared.pairs is not None else None
+    return told_together(
+        compared.present[:, position],
+        compared.side[compared.drawn],
+        pair,
+        items_of(workspace, position).assign(position=position),
+        compared.drawn,
+        options.permutations,
+        np.random.default_rng(options.seed),
+    )
+
+
+def _shared(p: Array, together: Together) -> tuple[Array, Together]:
+    """The rows' q, and `together` with its own, where each has its part of what may be discovered falsely."""
+    number = len(p) + 1
+    weights = np.full(number, (1 - TO_TOGETHER) * number / max(len(p), 1))
+    weights[-1] = TO_TOGETHER * number
+    q = weighted_benjamini_hochberg(np.append(p, together.p), weights)
+    return q[:-1], dataclasses.replace(together, q=float(q[-1]))
 
 
 # Choosing rows --------------------------------------------------------------------------------------

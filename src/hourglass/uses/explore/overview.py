@@ -217,6 +217,7 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
                         )
                         for r in rows.itertuples()
                     ],
+                    difference.together.sentences(difference.a, difference.b) if difference.together else [],
                 )
             )
             notes += [f"{difference.a} against {difference.b}: {note}" for note in difference.notes]

@@ -36,6 +36,15 @@ def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: i
     return together
 
 
+def any_of(present: csr_matrix, of: Array, number: int) -> csr_matrix:
+    """[number, columns] 1 where any of the documents with the same number in `of` (-1: none) has the column."""
+    rows = np.flatnonzero(of >= 0)
+    membership = csr_matrix((np.ones(len(rows), np.float32), (of[rows], rows)), shape=(number, len(of)))
+    union = (membership @ present).tocsr()
+    union.data[:] = 1
+    return union
+
+
 def items_of(workspace: Workspace, columns: Array) -> pd.DataFrame:
     """What each column is, a row each: kind ("feature" or "word"), feature (NA for a word), label (of a feature its name).
 

@@ -94,6 +94,7 @@ class Difference:
     documents_a: int
     documents_b: int
     rows: list[DifferenceRow]
+    together: list[str]
 
 
 @dataclass(frozen=True)
