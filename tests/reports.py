@@ -44,6 +44,7 @@ def sample(*, points=60, number=25, mapped=10, groups=3, **changes):
                     DifferenceRow("concept", f"topic: t{g}", 3, 0.5, 0.1, 0.4, 0.2, 0.6, 1e-5, 1e-4),
                     DifferenceRow("word", HOSTILE, None, 0.1, 0.5, -0.4, -0.6, -0.2, 0.01, 0.03),
                 ],
+                [f"All that was tested taken together: {name}."] if g % 2 else [],
             )
             for g, name in enumerate(names)
         ],

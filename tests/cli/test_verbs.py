@@ -103,7 +103,8 @@ def test_a_limit_is_told_and_a_sample_is_spread(tmp_path, capsys, monkeypatch):
 
 
 def test_tables_are_for_people(explored):
-    assert "football" in run("diff", explored, "--by", "topic")
+    told = run("diff", explored, "--by", "topic")
+    assert "football" in told and "taken together: 100 % of the documents" in told
     assert "go together" in run("correlate", explored, "--max-similarity", 1, "--no-split")
     moving = run("trend", explored, "--by", "topic", "--order", "football,cooking")
     rising, falling = moving[moving.index("Rising") :].split("Falling")

@@ -80,6 +80,9 @@ def test_the_map_zooms_and_tells(show):
 def test_differences_switch(show):
     page = show(sample())
     assert "t0" in page.inner_text("#diff")
+    assert page.inner_text("#together") == ""
+    page.select_option("#pair", "1")
+    assert "taken together" in page.inner_text("#together")
     page.select_option("#pair", "2")
     assert "t2" in page.inner_text("#diff")
     assert "+40" in page.inner_text("#diff")

@@ -89,6 +89,8 @@ def test_differences_lead_to_documents_and_mistakes_are_one_line(page, tab):
     row.first.click()
     page.locator("#difference-documents .docs").first.wait_for()
     assert HOSTILE in page.locator("#difference-documents").inner_text()
+    page.locator("#differences").get_by_role("button", name="most like either").click()
+    page.locator("#difference-documents", has_text="Documents that are most like either").wait_for()
     for group in ("#group-a", "#group-b"):
         page.locator(f"{group} input").click()
         page.get_by_role("option", name="b", exact=True).first.click()

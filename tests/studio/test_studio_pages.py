@@ -70,6 +70,13 @@ def test_differences_lead_to_documents(corpus):
     assert "refund" in html and 'class="pick on"' in html
     first = harmless(differences.sides(corpus, found, 0))
     assert "40 of 40" in first and "0 of 40" in first
+    assert "All together" in html and "are more like" in html
+    ends = harmless(differences.typical(corpus, found, found.together))
+    assert f"<bdi>most like {found.a}</bdi>" in ends and ends.count('class="eyebrow"') == 2
+    alone = harmless(differences.table(replace(found, table=found.table.head(0))))
+    assert "No single difference is larger than chance explains." in alone
+    nothing = harmless(differences.table(replace(found, table=found.table.head(0), together=None)))
+    assert "No difference is larger than chance explains." in nothing and "All together" not in nothing
 
 
 def test_pairs_are_drawn(corpus):
