@@ -34,6 +34,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -51,10 +52,10 @@ from hourglass.nn.text_system import Lesson, TextSystem
 from hourglass.storage.atomic import read_json
 from hourglass.systems.cosmos_parts import (
     Autoencoder,
-    Firsts,
     FrozenEncoder,
     Latent,
     Read,
+    Side,
     digest,
     keep_latents,
     keep_states,
@@ -290,7 +291,10 @@ class Cosmos(TextSystem):
             raise ConfigError(f"steps {steps}: expected autoencoder_steps, {first}, and more for the diffusion")
         if first:
             own = "" if first == steps else "autoencoder"
-            yield Lesson(own, first, self._kept_states(texts, folder, folder / own, progress), held_out)
+            read: Sequence[Any] = texts if config.source is None else Side(texts, 0)
+            if not is_finished(folder / own):
+                read = self._kept_states(read, folder / "states", config.max_tokens, progress)
+            yield Lesson(own, first, read, held_out)
             shutil.rmtree(folder / "states", ignore_errors=True)
         self._measure(held_out)
         if first == steps:
@@ -303,18 +307,18 @@ class Cosmos(TextSystem):
         usual = {"schedule": "constant", "clip": 1.0, "ema": config.ema, "min_lr": 0.0}
         yield Lesson("", steps - first, learned, measured, usual=usual)
 
-    def _kept_states(self, texts: Sequence[Any], folder: Path, learned: Path, progress: bool) -> Sequence[Any]:
-        """What the frozen encoder makes of the texts, on disk while the autoencoder learns, so that each is read once and not in
-        every pass; the texts themselves where that is too much, or where the autoencoder, in `learned`, is trained."""
-        if self.config.source:
-            texts = Firsts(texts)
+    def _kept_states(self, texts: Sequence[str], folder: Path, longest: int, progress: bool) -> Sequence[Any]:
+        """What the frozen encoder makes of texts, on disk, so that each is read once and not in every pass; the texts themselves where
+        that is too much."""
         some = [texts[i] for i in np.linspace(0, len(texts) - 1, min(len(texts), _LOOKED_AT)).astype(int)]
         tokens = sum(map(len, self.encoder.rows(some))) / len(some) * len(texts)
-        if is_finished(learned) or 2 * tokens * self.encoder.width > _MOST_BYTES:
+        if 2 * tokens * self.encoder.width > _MOST_BYTES:
             return texts
         with self._evaluated(), Progress(progress) as bars:
             known, advance = digest(self.encoder.state_dict()), bars.counting("Reading texts", len(texts), "texts")
-            return keep_states(texts, folder / "states", self.encoder.width, known, _AT_ONCE, self.read, advance)
+            return keep_states(
+                texts, folder, self.encoder.width, known, _AT_ONCE, partial(self._read, longest=longest), advance
+            )
 
     def _measure(self, held_out: Sequence[Any]) -> None:
         if len(held_out):
@@ -322,16 +326,20 @@ class Cosmos(TextSystem):
             self._found = {"token accuracy": f"{self.accuracy(texts):.4f} on held-out texts, read and written again"}
 
     def keep_latents(self, texts: Sequence[Any], folder: Path, progress: bool = False) -> Sequence[Latent]:
-        """Latents of texts, or of pairs of a text and its source, as examples of the diffusion, kept in `folder`."""
+        """Latents of texts, or of pairs of a text and its source, as examples of the diffusion, kept in `folder`; beside it what the
+        frozen encoder makes of the sources."""
 
         def encode(part: Sequence[Any]) -> Tensor:
-            return self.latents([text for text, _ in part] if self.config.source else part).flatten(1)
+            return self.latents(part).flatten(1)
 
-        known = digest(self.autoencoder_state())
-        paired = self.config.source is not None
+        known, sources = digest(self.autoencoder_state()), None
+        if self.config.source is not None:
+            beside = folder.with_name(f"{folder.name}-sources")
+            sources = self._kept_states(Side(texts, 1), beside, self.config.source_tokens, progress)
+            texts = Side(texts, 0)
         with Progress(progress) as bars:
             advance = bars.counting("Making latents", len(texts), "texts")
-            return keep_latents(texts, folder, self.width, known, paired, _AT_ONCE, encode, advance)
+            return keep_latents(texts, folder, self.width, known, sources, _AT_ONCE, encode, advance)
 
     def autoencoder_state(self) -> dict[str, Tensor]:
         """All that makes the latents and reads them, the encoder included."""
@@ -372,9 +380,12 @@ class Cosmos(TextSystem):
 
     def read(self, texts: Sequence[str]) -> list[Read]:
         """What the frozen encoder makes of texts, as examples: for several trainings on the same texts."""
+        return self._read(texts, self.config.max_tokens)
+
+    def _read(self, texts: Sequence[str], longest: int) -> list[Read]:
         found = []
         for start in range(0, len(texts), _AT_ONCE):
-            ids, mask = self.encoder.padded(_texts(texts[start : start + _AT_ONCE]), self.config.max_tokens)
+            ids, mask = self.encoder.padded(_texts(texts[start : start + _AT_ONCE]), longest)
             device = self._device
             states = self.encoder.states(ids.to(device), mask.to(device)).half().cpu()
             found += [Read(i[m].numpy(), s[m].numpy()) for i, s, m in zip(ids, states, mask)]
@@ -387,7 +398,9 @@ class Cosmos(TextSystem):
         dropped   [n, L] bool, positions left out; noised [n] bool; while the autoencoder learns
         of        [n] mean number of tokens of an example, over the whole batch
         latent    [n, N x width] of examples of the diffusion that are `Latent`s, in place of all these
-        source_ids, source_mask    [n, S], of pairs (text, source) and `Latent`s with one: what a text is written from
+        source_mask                [n, S], of pairs (text, source) and `Latent`s with one: what a text is written from, by its
+        source_ids                 [n, S] or, where it was read before,
+        source_states              [n, S, d]
 
         Raises SourceError for an empty batch, for what is no text, and for a text that is too long.
         """
@@ -409,7 +422,11 @@ class Cosmos(TextSystem):
                 batch["noised"] = kinds == 2
                 batch["dropped"] = (kinds == 1)[:, None] & mask & (torch.rand(mask.shape) < self.config.token_mask)
         if self.config.source is not None and sources[0] is not None:
-            batch["source_ids"], seen = self.encoder.padded(_texts(sources), self.config.source_tokens)
+            if isinstance(sources[0], Read):
+                read = self._read_batch(sources)
+                batch["source_states"], seen = read["states"], read["mask"]
+            else:
+                batch["source_ids"], seen = self.encoder.padded(_texts(sources), self.config.source_tokens)
             if self.training:
                 seen = seen & (torch.rand(len(seen), 1) >= self.config.drop_source)
             batch["source_mask"] = seen
@@ -592,11 +609,12 @@ class Cosmos(TextSystem):
         return self._source({"source_ids": ids.to(device), "source_mask": mask.to(device)})
 
     def _source(self, batch: Batch) -> Any:
-        if "source_ids" not in batch:
+        if "source_mask" not in batch:
             return None
-        ids, mask = batch["source_ids"], batch["source_mask"]
-        # A source that is left out is still read, its states are not seen.
-        states = self.encoder.states(ids, mask | ~mask.any(1, keepdim=True))
+        mask, states = batch["source_mask"], batch.get("source_states")
+        if states is None:
+            # A source that is left out is still read, its states are not seen.
+            states = self.encoder.states(batch["source_ids"], mask | ~mask.any(1, keepdim=True))
         return cast(Denoiser, self.diffusion.network).read(self.autoencoder.normalised(states), mask)
 
     @contextmanager

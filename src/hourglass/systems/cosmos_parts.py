@@ -261,18 +261,18 @@ def noised(states: Tensor, kept: float) -> Tensor:
 # Examples -------------------------------------------------------------------------------------------------
 
 
-class Firsts(Sequence[str]):
-    """The texts of pairs of a text and its source."""
+class Side(Sequence[str]):
+    """Of pairs of a text and its source the texts (side 0), or the sources (1)."""
 
-    def __init__(self, pairs: Sequence[Any]) -> None:
-        self._pairs = pairs
+    def __init__(self, pairs: Sequence[Any], side: int) -> None:
+        self._pairs, self._side = pairs, side
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def __getitem__(self, index: Any) -> Any:
         found = self._pairs[index]
-        return [text for text, _ in found] if isinstance(index, slice) else found[0]
+        return [pair[self._side] for pair in found] if isinstance(index, slice) else found[self._side]
 
 
 @dataclass(frozen=True)
@@ -285,10 +285,10 @@ class Read:
 
 @dataclass(frozen=True)
 class Latent:
-    """The latents of a text side by side [N x width], and the source that it was written from, if any."""
+    """The latents of a text side by side [N x width], and the source that it was written from, if any, which may be read already."""
 
     row: Array
-    source: str | None = None
+    source: str | Read | None = None
 
 
 class States(Sequence[Read]):
@@ -340,8 +340,8 @@ def keep_states(
 class Latents(Sequence[Latent]):
     """Latents of a corpus on disk, in half precision."""
 
-    def __init__(self, rows: RowFile, texts: Sequence[Any], paired: bool) -> None:
-        self._rows, self._texts, self._paired = rows, texts, paired
+    def __init__(self, rows: RowFile, sources: Sequence[str | Read] | None) -> None:
+        self._rows, self._sources = rows, sources
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -352,7 +352,7 @@ class Latents(Sequence[Latent]):
         return self.__getitems__([int(index)])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Latent]:
-        sources = [self._texts[i][1] if self._paired else None for i in indices]
+        sources = [None if self._sources is None else self._sources[i] for i in indices]
         return [Latent(row, source) for row, source in zip(self._rows.rows[indices], sources)]
 
 
@@ -361,13 +361,14 @@ def keep_latents(
     folder: Path,
     width: int,
     made_with: str,
-    paired: bool,
+    sources: Sequence[str | Read] | None,
     at_once: int,
     encode: Callable[[Sequence[Any]], Tensor],
     advance: Callable[[int], None] | None = None,
 ) -> Latents:
-    """Latents [n, width] of texts, or of pairs of a text and its source, made by `encode` a few at a time and kept in `folder`.
+    """Latents [n, width] of texts, made by `encode` a few at a time and kept in `folder`.
 
+    sources    what the texts were written from, which is not kept here
     made_with  what tells this encoder from others. After a stop the same call goes on; a folder of another encoder or of other
                texts is refused (FolderError)
     """
@@ -376,7 +377,7 @@ def keep_latents(
         return encode(part).float().cpu(), [1] * len(part), np.zeros((len(part), 2), np.int32)
 
     kept = Kept(folder, width, {"autoencoder": made_with, "texts": len(texts)})
-    return Latents(_keep(texts, kept, at_once, rows, advance), texts, paired)
+    return Latents(_keep(texts, kept, at_once, rows, advance), sources)
 
 
 def _keep(

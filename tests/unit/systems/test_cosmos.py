@@ -67,6 +67,13 @@ def test_the_frozen_encoder_reads_each_text_once(tmp_path, monkeypatch, paired):
     fit(model, lesson.texts, BRIEF, progress=False)
     last = next(lessons)
     assert (last.name, last.steps) == ("", 2)
+    if paired:
+        model.eval()
+        sources = [source for _, source in PAIRS[:3]]
+        kept, plain = model.collate(last.texts[:3]), model.collate([Latent(last.texts[0].row, one) for one in sources])
+        assert "source_ids" not in kept
+        mask, (states, _), (fresh, _) = kept["source_mask"], model._source(kept), model._source(plain)
+        assert torch.equal(mask, plain["source_mask"])
     assert not (tmp_path / "states").exists()
     monkeypatch.setattr("hourglass.systems.cosmos._MOST_BYTES", 100)
     assert next(model.lessons(texts, [], tmp_path / "large", 6)).texts[0] == TEXTS[0]
