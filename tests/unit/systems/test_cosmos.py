@@ -72,8 +72,10 @@ def test_the_frozen_encoder_reads_each_text_once(tmp_path, monkeypatch, paired):
         sources = [source for _, source in PAIRS[:3]]
         kept, plain = model.collate(last.texts[:3]), model.collate([Latent(last.texts[0].row, one) for one in sources])
         assert "source_ids" not in kept
-        mask, (states, _), (fresh, _) = kept["source_mask"], model._source(kept), model._source(plain)
+        mask = kept["source_mask"]
         assert torch.equal(mask, plain["source_mask"])
+        fresh = model.encoder.states(plain["source_ids"], mask)
+        assert torch.allclose(kept["source_states"][mask], fresh[mask], atol=1e-2)
     assert not (tmp_path / "states").exists()
     monkeypatch.setattr("hourglass.systems.cosmos._MOST_BYTES", 100)
     assert next(model.lessons(texts, [], tmp_path / "large", 6)).texts[0] == TEXTS[0]
