@@ -111,6 +111,7 @@ class DiffOptions:
     min_tokens  presence: number of tokens that must fire
     pair        column that matches documents of the groups one to one (the same prompt, say)
     test        "fisher" (exact; McNemar's when paired) or "permutation" of the group labels
+    permutations  shufflings of that, and of the test of all rows together
     split       select on one half (by p, as the other must confirm it), confirm by q and estimate on the other
     match_length  compare only as many documents of each length in one group as in the other; of each pair, with `pair`
     threshold   smallest difference that is kept; what too few, or too many, documents have to differ so much is not tested
@@ -589,7 +590,9 @@ def _selection(table: pd.DataFrame, options: DiffOptions, by: str) -> Array:
 def _too_few_shufflings(tested: int, options: DiffOptions) -> list[str]:
     """A note where the least p that shuffling can give is too much among so many."""
     least = 1 / (options.permutations + 1)
-    if options.test == "fisher" or options.false_discovery is None or least * tested <= options.false_discovery:
+    if options.test == "fisher" or options.false_discovery is None:
+        return []
+    if least * tested <= (1 - TO_TOGETHER) * options.false_discovery:
         return []
     return [
         f"{options.permutations:,} shufflings cannot tell a single difference among {tested:,} features and words that were tested: "
