@@ -188,9 +188,10 @@ def direction_of_pairs(x: csr_matrix, draws: int, random: np.random.Generator) -
 
 def _ridge(gram: Array, target: Array) -> tuple[Array, Array]:
     """The matrix that smooths targets, and the weight of each row."""
+    one = np.eye(len(gram))
     penalty = RIDGE * np.trace(gram) / len(gram)
-    inverse = np.linalg.inv(gram + penalty * np.eye(len(gram)))
-    return gram @ inverse, inverse @ target
+    inverse = np.linalg.inv(gram + penalty * one)
+    return one - penalty * inverse, inverse @ target
 
 
 def _left_out(hat: Array, targets: Array) -> Array:
