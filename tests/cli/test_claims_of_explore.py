@@ -1,5 +1,6 @@
 """What the claims about exploring count: truth by hand, and figures that fall when what they measure is spoiled."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -54,13 +55,28 @@ def test_a_planted_difference_is_found_and_a_wrong_table_is_not_believed(planted
     assert rows["false_discoveries"].ours == 0
     assert rows["against_log_odds"].baseline == pytest.approx(1)  # "apple" tells it as well
     wrong = pd.DataFrame({"kind": ["feature"], "difference": [0.3], "column": [2]})
-    monkeypatch.setattr(explore_diff, "_different", lambda *_: wrong)
+    monkeypatch.setattr(explore_diff, "_different", lambda *_: (wrong, None))
     rows = _judged(planted)
     assert rows["found"].ours == rows["found_by_features"].ours == 0
     assert rows["false_discoveries"].ours == -1
     backwards = pd.DataFrame({"kind": ["feature"], "difference": [-0.3], "column": [1]})
-    monkeypatch.setattr(explore_diff, "_different", lambda *_: backwards)
+    monkeypatch.setattr(explore_diff, "_different", lambda *_: (backwards, None))
     assert _judged(planted)["false_discoveries"].ours == -1
+
+
+def test_what_all_rows_tell_together_is_found_and_when_wrong_is_false(planted, monkeypatch):
+    from claims import explore_diff
+
+    (found,) = planted[0].diff("group", "a", "b")
+    nothing = found.table.head(0).assign(column=np.zeros(0, np.int64))
+    monkeypatch.setattr(explore_diff, "_different", lambda *_: (nothing, found.together))
+    rows = _judged(planted)
+    assert (rows["found"].ours, rows["found_by_rows"].ours, rows["false_discoveries"].ours) == (1, 0, 0)
+    items = found.together.items
+    turned = replace(found.together, items=items.assign(weight=-items["weight"]), bar=-found.together.bar)
+    monkeypatch.setattr(explore_diff, "_different", lambda *_: (nothing, turned))
+    rows = _judged(planted)
+    assert (rows["found"].ours, rows["false_discoveries"].ours) == (0, -1)
 
 
 def test_groups_have_the_planted_shares_and_share_no_document():
