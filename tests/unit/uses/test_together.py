@@ -1,10 +1,13 @@
 """All rows together: against brute force, on what no single row tells, and where there is nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import Ridge
 
+from hourglass.errors import ConfigError
 from hourglass.uses.explore.diff import DiffOptions, select
 from hourglass.uses.explore.together import RIDGE, direction, direction_of_pairs
 from workspaces import WIDTH, make_workspace
@@ -68,6 +71,12 @@ def _leaning(folder, *, by, size=150, features=WIDTH, pairs=False):
     return make_workspace(folder, ["a b"] * (2 * size), columns, maxima)
 
 
+def _bare(together):
+    """What it says where only items that speak for x have a name."""
+    items = together.items
+    return replace(together, items=items.assign(label=items["label"].where(items["weight"] > 0))).sentences("x", "y")
+
+
 @pytest.mark.parametrize("pair", [None, "pair"])
 def test_what_no_row_tells_all_tell_together(tmp_path, pair):
     ws = _leaning(tmp_path / "ws", by=0.12, pairs=True)
@@ -85,6 +94,8 @@ def test_what_no_row_tells_all_tell_together(tmp_path, pair):
     assert plain["q"] == together.q and plain["items_a"][0]["weight"] > 0
     said = together.sentences("x", "y")
     assert ("pairs" in said[0]) == (pair is not None)
+    assert "surer than by how much" not in said[0] and "For y: nothing that has a name." in _bare(together)[1]
+    assert "surer than by how much" in replace(together, low=-0.01).sentences("x", "y")[0]
 
 
 def test_the_bar_is_that_of_documents_which_had_no_say(tmp_path):
@@ -94,6 +105,11 @@ def test_the_bar_is_that_of_documents_which_had_no_say(tmp_path):
     weights = together.items["weight"].to_numpy()[together.items["feature"].notna()]
     above = present @ weights > together.bar
     assert above[:150].mean() - above[150:].mean() == pytest.approx(together.difference, abs=0.1)
+
+
+def test_without_shuffling_nothing_is_tested():
+    with pytest.raises(ConfigError, match="permutations 0: expected 1 or more"):
+        DiffOptions(permutations=0)
 
 
 def test_nothing_is_told_where_nothing_differs(tmp_path):

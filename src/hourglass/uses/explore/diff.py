@@ -136,6 +136,8 @@ class DiffOptions:
         for name, allowed in (("metric", get_args(Metric)), ("test", get_args(Test))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"no {name} {getattr(self, name)!r}{nearest(getattr(self, name), allowed)}")
+        if self.permutations < 1:
+            raise ConfigError(f"permutations {self.permutations}: expected 1 or more")
 
 
 def differences(

@@ -64,10 +64,12 @@ class Together:
         )
         points = f"{100 * self.difference:+.0f} points, {100 * self.low:+.0f} … {100 * self.high:+.0f}"
         for_a, for_b = (
-            "; ".join(side["label"].dropna().drop_duplicates().head(NAMED)) for side in self._sides().values()
+            "; ".join(side["label"].dropna().drop_duplicates().head(NAMED)) or "nothing that has a name"
+            for side in self._sides().values()
         )
+        surer = "; that they differ is surer than by how much" if self.low <= 0 else ""
         return [
-            f"All that was tested taken together: {shares} ({points}; q {self.q:.2g}).",
+            f"All that was tested taken together: {shares} ({points}; q {self.q:.2g}{surer}).",
             f"Most speaks for {a}: {for_a}. For {b}: {for_b}.",
         ]
 
