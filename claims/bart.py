@@ -138,7 +138,7 @@ def _arm(arm: str, split: dict[str, Any], seed: int, budget: str, folder: Path) 
     model = Bart(config, tokenizer)
     if arm != "none":
         train = TrainConfig(
-            steps=before, batch_size=32, lr=1e-3, weight_decay=0.01, schedule="linear", seed=seed, precision="bf16"
+            steps=before, batch_size=32, lr=1e-3, weight_decay=0.01, schedule="linear", seed=seed, precision="auto"
         )
         fit(model, split["documents"], train, progress=False)
     model.save_pretrained(folder)
@@ -151,7 +151,7 @@ def _arm(arm: str, split: dict[str, Any], seed: int, budget: str, folder: Path) 
         weight_decay=0.01,
         schedule="constant",
         seed=seed,
-        precision="bf16",
+        precision="auto",
         log_every=CHECK_EVERY[budget],
     )
     fit(writer, split["tune"], tune, callbacks=[best], progress=False)

@@ -3,8 +3,10 @@
     hourglass claim explore_correlate                 # docstrings of the installed packages
     hourglass claim explore_correlate --data DIR      # a question with a request to a bank
 
-Everything below up to `measure` was written before anything was measured, but for `found_where_named`, which came after a first
-measurement: of what it missed, no kind had a feature with a name.
+Everything below up to `measure` was written before anything was measured, but for two things. `found_where_named` came after a
+first measurement: of what it missed, no kind had a feature with a name. `correlate` then learned to tell what all of one text
+predicts of the other, on plantings of seeds that are not measured here, and what is found, or false, is of either kind now; of
+pairs alone are `found_by_pairs` and `false_pairs`.
 
 A document has two fields: a question (trec_questions) and a request to a bank (banking77), as a training set has prompts and
 responses; without these sets, docstrings of one half of the packages and of the other. In the background the two are
@@ -16,9 +18,12 @@ Which pairs are true follows from the planting: feature i of the left goes with 
 between X and the other questions and j, in the same direction, between Y and the other requests. That is decided on the other
 half of the documents, which is in no planting:
     found     among the pairs of the table, of features and words, there is one whose i is more frequent in X by 30 points or
-              more, whose j is in Y; whether there is one of which both have a name is kept with each planting
+              more, whose j is in Y; whether there is one of which both have a name is kept with each planting. Or of either
+              field such an item is predicted by all of the other, and there the other's X (or Y) is by 30 points or more oftener
+              more like what has the item
     named     both X and Y have a feature that tells them so with a name that says more than form
-    false     a pair of which i or j does not differ there in such a way, by exact one-sided tests at 0.05
+    false     a pair of which i or j does not differ there in such a way, by exact one-sided tests at 0.05; an item that is
+              predicted and what its field's other is more like are a pair as well
 
 Baselines see the same 2,400 documents, all of them (ours selects on one half and confirms on the other), and are tested as ours
 is (shuffled documents; false discovery rate 5 % over all pairs in 5 documents or more and with parts in 1 % or more; the 100
@@ -45,7 +50,7 @@ from claims.shared.docstrings import PROPERTIES, docstrings
 from claims.shared.labelled import questions, requests
 from claims.shared.presence import confirmed, presence, share_gap
 from claims.shared.redrawn import redrawn
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, hstack
 from sklearn.decomposition import LatentDirichletAllocation
 from sklearn.feature_extraction.text import CountVectorizer
 
@@ -54,6 +59,7 @@ from hourglass.metrics.association import joint_tail, npmi
 from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.uses.explore.correlate import items_in
 from hourglass.uses.explore.labels import says_form
+from hourglass.uses.explore.predicted import Predicted
 
 Array = np.ndarray[Any, Any]
 Pairs = tuple[Array, Array]
@@ -91,19 +97,29 @@ CLAIMS = {
         metric=NAMED,
         baseline=f"the constant {FOUND}",
     ),
+    "found_by_pairs": _claim(
+        statement="correlate finds every planted pair at q < 0.05 by pairs: the share found is above 0.95.",
+        metric=NAMED + "; what all of a field predicts is not looked at",
+        baseline=f"the constant {FOUND}",
+    ),
     "found_where_named": _claim(
         statement="correlate finds every planted pair at q < 0.05 of which both parts have a feature with a name: the share found is above 0.95.",
         metric=NAMED,
         baseline=f"the constant {FOUND}",
     ),
     "false_discoveries": _claim(
-        statement="Of the pairs that correlate calls together at q < 0.05 in planted corpora no more than 5 % is false.",
-        metric="- false share of the pairs, 0 without a pair; mean over plantings",
+        statement="Of what correlate calls together at q < 0.05 in planted corpora, pairs and what is predicted, no more than 5 % is false.",
+        metric="- false share of it, 0 without any; mean over plantings",
+        baseline=f"the constant -{FALSE_DISCOVERY}",
+    ),
+    "false_pairs": _claim(
+        statement="Of the pairs alone that correlate calls together at q < 0.05 in planted corpora no more than 5 % is false.",
+        metric="- false share of the pairs, 0 without a pair; what all of a field predicts is not looked at; mean over plantings",
         baseline=f"the constant -{FALSE_DISCOVERY}",
     ),
     "false_on_nothing": _claim(
-        statement="Where one field is shuffled, correlate calls a pair together at q < 0.05 in no more than 5 % of corpora.",
-        metric="- 1 where the table has a pair, else 0; mean over nulls",
+        statement="Where one field is shuffled, correlate calls anything together at q < 0.05 in no more than 5 % of corpora.",
+        metric="- 1 where there is a pair or anything is predicted, else 0; mean over nulls",
         baseline=f"the constant -{FALSE_DISCOVERY}",
     ),
     "against_topics": _claim(
@@ -151,10 +167,9 @@ class _Field:
             "word": float(words.max(initial=-1.0)),
         }
 
-    def parts(self) -> dict[str, csr_matrix]:
-        """Features and words, words, or topics of all texts."""
-        width = self.ws.manifest["width"]
-        return {"ours": self.present, "words": self.present[:, width:], "topics": self.topics}
+    def baselines(self) -> dict[str, csr_matrix]:
+        """Words, and topics, of all texts."""
+        return {"words": self.present[:, self.ws.manifest["width"] :], "topics": self.topics}
 
 
 def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
@@ -208,33 +223,39 @@ def _planting(left: _Field, right: _Field, seed: int, number: int, budget: str, 
     rows = [_rows(field, kind, DOCUMENTS[budget], random) for field, kind in zip((left, right), kinds)]
     shuffled = random.permutation(rows[1])
     a = redrawn(left.ws, rows[0], folder / "a")
-    reported = _together(a, redrawn(right.ws, rows[1], folder / "b"), seed)
-    nothing = _together(a, redrawn(right.ws, shuffled, folder / "c"), seed)
-    found, false, pairs = {}, {}, {}
-    for part in ("ours", "words", "topics"):
-        matrices = [field.parts()[part] for field in (left, right)]
-        if part == "ours":
-            pairs[part] = _columns(reported)
-        else:
-            pairs[part] = _associated(*(matrix[own] for matrix, own in zip(matrices, rows)))
-        found[part], false[part] = _judged(left, right, kinds, matrices, pairs[part])
-    named = _columns(reported.dropna(subset=["label_a", "label_b"]))
-    found["ours, both named"], _ = _judged(left, right, kinds, [field.present for field in (left, right)], named)
+    reported, by_all = _together(a, redrawn(right.ws, rows[1], folder / "b"), seed)
+    nothing, from_nothing = _together(a, redrawn(right.ws, shuffled, folder / "c"), seed)
+    own = [field.present for field in (left, right)]
+    parts = {"pairs": (own, _columns(reported)), "predicted": _as_pairs(own, by_all)}
+    for part in ("words", "topics"):
+        matrices = [field.baselines()[part] for field in (left, right)]
+        parts[part] = matrices, _associated(*(matrix[drawn] for matrix, drawn in zip(matrices, rows)))
+    parts["pairs, both named"] = own, _columns(reported.dropna(subset=["label_a", "label_b"]))
+    found, true = {}, {}
+    for part, (matrices, pairs) in parts.items():
+        found[part], true[part] = _judged(left, right, kinds, matrices, pairs)
+    found["ours"], true["ours"] = found["pairs"] or found["predicted"], np.append(true["pairs"], true["predicted"])
+    false = {part: float(1 - own.mean()) if len(own) else 0.0 for part, own in true.items()}
     told = [field.told(kind) for field, kind in zip((left, right), kinds)]
     detail = {
         "planted": kinds,
         "told": told,
         "found": found,
         "false": false,
-        "pairs": {part: len(own[0]) for part, own in pairs.items()},
+        "number": {part: len(own) for part, own in true.items()},
         "pairs_on_nothing": len(nothing),
+        "predicted_on_nothing": len(from_nothing.table),
     }
     row = partial(Row, unit=f"planting {seed}_{number}", seed=seed)
     yield row(part="found", ours=found["ours"], baseline=FOUND, detail=detail)
+    yield row(part="found_by_pairs", ours=found["pairs"], baseline=FOUND)
     if min(own["named"] for own in told) >= TELLS:
         yield row(part="found_where_named", ours=found["ours"], baseline=FOUND)
     yield row(part="false_discoveries", ours=-false["ours"], baseline=-FALSE_DISCOVERY)
-    yield row(part="false_on_nothing", ours=-float(len(nothing) > 0), baseline=-FALSE_DISCOVERY)
+    yield row(part="false_pairs", ours=-false["pairs"], baseline=-FALSE_DISCOVERY)
+    yield row(
+        part="false_on_nothing", ours=-float(len(nothing) + len(from_nothing.table) > 0), baseline=-FALSE_DISCOVERY
+    )
     yield row(part="against_topics", ours=found["ours"], baseline=found["topics"])
     yield row(part="against_words", ours=found["ours"], baseline=found["words"])
 
@@ -248,16 +269,29 @@ def _rows(field: _Field, kind: str, documents: int, random: np.random.Generator)
     return np.concatenate([of_kind[:joined], random.permutation(np.concatenate(background))])
 
 
-def _together(a: hg.Workspace, b: hg.Workspace, seed: int) -> pd.DataFrame:
-    """What `correlate` calls together, with the columns of each pair in `presence`."""
-    table = a.correlate(b, seed=seed, progress=False).table
-    table = table[table["q"] <= FALSE_DISCOVERY]
+def _together(a: hg.Workspace, b: hg.Workspace, seed: int) -> tuple[pd.DataFrame, Predicted]:
+    """What `correlate` calls together, with the columns of each pair in `presence`, and what all of either predicts."""
+    found = a.correlate(b, seed=seed, progress=False)
+    assert found.predicted is not None
+    table = found.table[found.table["q"] <= FALSE_DISCOVERY]
     columns = {}
     for side, ws in (("a", a), ("b", b)):
         word = {text: ws.manifest["width"] + i for i, text in enumerate(ws.words)}
         items = items_in(table, side)
         columns[f"column_{side}"] = np.array([word[i] if isinstance(i, str) else i for i in items], np.int64)
-    return table.assign(**columns)
+    return table.assign(**columns), found.predicted
+
+
+def _as_pairs(present: Sequence[csr_matrix], by_all: Predicted) -> tuple[list[csr_matrix], Pairs]:
+    """Both fields with a column more for what of them is more like what has an item of the other, and the pairs of these two."""
+    wider, pairs = [[matrix] for matrix in present], ([], [])
+    for row, weights, bar in zip(by_all.table.itertuples(), by_all.weights, by_all.bars):
+        own, other = (0, 1) if row.side == "a" else (1, 0)
+        score = present[other][:, weights["position"].to_numpy()] @ weights["weight"].to_numpy()
+        pairs[own].append(row.position)
+        pairs[other].append(present[other].shape[1] + len(wider[other]) - 1)
+        wider[other].append(csr_matrix((score > bar).astype(np.float32)[:, None]))
+    return [hstack(columns, format="csr") for columns in wider], tuple(np.array(own, np.int64) for own in pairs)
 
 
 def _columns(table: pd.DataFrame) -> Pairs:
@@ -265,17 +299,16 @@ def _columns(table: pd.DataFrame) -> Pairs:
 
 
 def _judged(
-    left: _Field, right: _Field, kinds: list[str], matrices: list[csr_matrix], pairs: Pairs
-) -> tuple[float, float]:
-    """Whether one of the pairs tells the planting, and the share of them that is false, on the half not planted from."""
+    left: _Field, right: _Field, kinds: list[str], matrices: Sequence[csr_matrix], pairs: Pairs
+) -> tuple[float, Array]:
+    """Whether one of the pairs tells the planting, and which of them are true, on the half not planted from."""
     tells, more, less = [], [], []
     for field, kind, matrix, columns in zip((left, right), kinds, matrices, pairs):
         seen, has = matrix[~field.drawn], field.kinds[~field.drawn] == kind
         tells.append(share_gap(seen, has)[columns] >= TELLS)
         more.append(confirmed(seen, has, columns, np.ones(len(columns), bool)))
         less.append(confirmed(seen, has, columns, np.zeros(len(columns), bool)))
-    true = (more[0] & more[1]) | (less[0] & less[1])
-    return float((tells[0] & tells[1]).any()), float(1 - true.mean()) if len(true) else 0.0
+    return float((tells[0] & tells[1]).any()), (more[0] & more[1]) | (less[0] & less[1])
 
 
 # Baselines ------------------------------------------------------------------------------------------

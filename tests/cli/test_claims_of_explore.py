@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -141,13 +142,27 @@ def test_a_pair_is_true_when_both_of_its_parts_are():
 
     def judged(*pairs):
         i, j = (np.array(side) for side in zip(*pairs))
-        return _judged(field, field, ["x", "x"], [column, column], (i, j))
+        found, true = _judged(field, field, ["x", "x"], [column, column], (i, j))
+        return found, true.tolist()
 
-    assert judged((0, 0)) == (1, 0)
-    assert judged((1, 1)) == (0, 0)  # both are rarer in what is planted: together, but not what was planted
-    assert judged((0, 1)) == (0, 1)
-    assert judged((0, 2)) == (0, 1)
-    assert judged((0, 0), (2, 0)) == (1, 0.5)
+    assert judged((0, 0)) == (1, [True])
+    assert judged((1, 1)) == (0, [True])  # both are rarer in what is planted: together, but not what was planted
+    assert judged((0, 1)) == (0, [False])
+    assert judged((0, 2)) == (0, [False])
+    assert judged((0, 0), (2, 0)) == (1, [True, False])
+
+
+def test_what_is_predicted_is_a_pair_with_what_predicts_it():
+    from claims.explore_correlate import _as_pairs
+
+    present = [csr_matrix(np.eye(4)[:, :3]), csr_matrix(np.eye(4))]
+    weights = pd.DataFrame({"position": [1, 0], "weight": [-2.0, 1.0]})
+    rows = pd.DataFrame({"side": ["b", "a", "b"], "position": [3, 2, 0]})
+    by_all = SimpleNamespace(table=rows, weights=[weights] * 3, bars=np.array([0.5, -0.5, -3]))
+    (left, right), (i, j) = _as_pairs(present, by_all)
+    assert (i.tolist(), j.tolist()) == ([3, 2, 4], [3, 4, 0])
+    assert left.toarray()[:, 3:].tolist() == [[1, 1], [0, 1], [0, 1], [0, 1]]
+    assert right.toarray()[:, 4:].ravel().tolist() == [1, 0, 1, 1]
 
 
 def test_bm25_of_the_baseline_ranks_what_holds_the_words():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hourglass.cli.options import AsJson, Budget, Folder, Level, MinTokens, Model, PerMillion, parsed
-from hourglass.cli.output import also, errors, gathered, p_value, print_json, print_table, print_usage
+from hourglass.cli.output import also, errors, gathered, one_line, out, p_value, print_json, print_table, print_usage
 from hourglass.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hourglass.uses.explore.predicted import Predicted
 
 
 def correlate(
@@ -111,6 +114,8 @@ def correlate(
             for r, others in told[:20]
         ],
     )
+    if found.predicted is not None and len(found.predicted.table):
+        _print_predicted(found.predicted)
     print_usage(found.usage)
     untold = sum(not _is_told(row) for row, _ in told)
     for note in [
@@ -122,6 +127,37 @@ def correlate(
         ),
     ]:
         errors.print(note, markup=False)
+
+
+def _print_predicted(found: Predicted) -> None:
+    """What all of either text predicts of the other."""
+    out.print()
+    print_table(
+        f"Predicted by all of the other text, of {found.tested:,} features and words ({found.documents:,} documents)",
+        [
+            "of",
+            "feature or word",
+            "in ",
+            "with it ",
+            "without ",
+            "points (95 %) ",
+            "q ",
+            "what speaks for it in the other text",
+        ],
+        [
+            (
+                r.side,
+                _named(r.kind, r.feature, r.label, others["label"], []),
+                str(r.documents),
+                f"{100 * r.frequency_with:.0f} %",
+                f"{100 * r.frequency_without:.0f} %",
+                f"{100 * r.difference:.0f} ({100 * r.low:.0f} … {100 * r.high:.0f})",
+                p_value(r.q),
+                one_line("; ".join(found.speaks_for(r.Index)[:4]) or "nothing that has a name", 60),
+            )
+            for r, others in list(gathered(found.table))[:20]
+        ],
+    )
 
 
 def _is_told(r: Any) -> bool:

@@ -9,7 +9,8 @@ from sklearn.linear_model import Ridge
 
 from hourglass.errors import ConfigError
 from hourglass.uses.explore.diff import DiffOptions, select
-from hourglass.uses.explore.together import RIDGE, direction, direction_of_pairs
+from hourglass.uses.explore.ridge import RIDGE
+from hourglass.uses.explore.together import direction, direction_of_pairs
 from workspaces import WIDTH, make_workspace
 
 

@@ -5,7 +5,7 @@ other. Long documents have more of everything, so what a pair is compared with, 
 documents shuffled among documents of like length. Words and pairs of words compete beside features, as in `diff`. Pairs that
 say nothing are left out: with labels about the same, on the same tokens and, within one text, of form alone. With `split`,
 one half of the documents selects the pairs and the other half, which had no say, must confirm them and gives the numbers
-that are shown.
+that are shown. Across two texts, what no pair shows all of one text may: [predicted.py](predicted.py).
 
 Cost: time grows with the sum over documents of the square of the items present, memory with their sum and, for a block of
 items at a time, with the number of items. No matrix of documents is ever dense.
@@ -36,6 +36,7 @@ from hourglass.uses.explore.pair_filters import (
     one_of_a_kind,
     same_findings,
 )
+from hourglass.uses.explore.predicted import Predicted, predicted
 from hourglass.uses.explore.presence import names_of
 from hourglass.uses.explore.strata import FEWEST, FEWEST_SPLIT, SMALLEST, halves, length_strata
 from hourglass.uses.progress import Progress
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
+
+TO_PREDICTED = 0.2
+"""Of what may be discovered falsely across two texts, the part of what all of one predicts; the rest is for pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class CorrelateOptions:
                    None: across two texts
     split          select on one half, confirm and estimate on the other
     false_discovery  largest q that is kept
-    top            most pairs whose parts both have a name, and most others
+    top            most pairs whose parts both have a name, most others, and most of what is predicted
     """
 
     level: float = 0.5
@@ -96,6 +100,7 @@ class Correlations:
     tested     number of pairs among which they were found
     notes      what a reader has to know before believing the table
     rows, other_rows  [documents] positions of these documents in the first workspace, and in the other
+    predicted  what of either text all of the other predicts; None within one text
     judge, usage      who judged, None: nobody; what was asked of a language model
     """
 
@@ -105,6 +110,7 @@ class Correlations:
     notes: list[str]
     rows: Array
     other_rows: Array
+    predicted: Predicted | None = None
     judge: str | None = None
     usage: dict[str, Any] | None = None
 
@@ -116,6 +122,7 @@ class Correlations:
             **({} if self.judge is None else {"judge": self.judge, "usage": self.usage}),
             "notes": self.notes,
             "rows": json.loads(self.table.to_json(orient="records")),
+            **({} if self.predicted is None else {"predicted": self.predicted.to_dict()}),
         }
 
 
@@ -142,19 +149,24 @@ def correlate(
     half = halves(strata, np.random.default_rng(options.seed)) if split else np.zeros(len(rows), np.int64)
 
     selecting = PairCounts(left, right, half == 0, strata)
+    to_pairs = 1.0 if other is None else 1 - TO_PREDICTED
     with Progress(progress) as bar:
-        pairs, shown = _select(selecting, options, split, bar), selecting
+        pairs, shown = _select(selecting, options, split, to_pairs, bar), selecting
         pairs = of_different_labels(pairs, left, right, options, notes)
         pairs = one_of_a_kind(pairs, left, right, notes)
         if other is None:
             pairs = of_different_tokens(pairs, left, rows, half == 0, options, notes, bar)
+            by_all = None
+        else:
+            random = np.random.default_rng([options.seed, 1])  # not the stream that halves the documents
+            by_all = predicted(left, right, rows, options, TO_PREDICTED, random, bar)
     told = left.named[pairs["i"]] & right.named[pairs["j"]]
     pairs = pd.concat([pairs[told].head(options.top), pairs[~told].head(options.top)], ignore_index=True)
     if split:
         confirming = PairCounts(left, right, half == 1, strata)
         pairs = pairs.assign(joint=confirming.joint_of(pairs["i"].to_numpy(), pairs["j"].to_numpy()))
         pairs = measured(pairs, confirming)
-        pairs["q"] = benjamini_hochberg(pairs["p"].to_numpy())
+        pairs["q"] = np.minimum(benjamini_hochberg(pairs["p"].to_numpy()) / to_pairs, 1)
         failed = pairs["q"] > options.false_discovery
         if failed.any():
             notes.append(
@@ -165,7 +177,7 @@ def correlate(
     table = _described(pairs, shown)
     table["same_as"] = same_findings(pairs, shown)
     fresh = half == half.max()
-    return Correlations(table, shown.total, selecting.pairs, notes, rows[fresh], other_rows[fresh])
+    return Correlations(table, shown.total, selecting.pairs, notes, rows[fresh], other_rows[fresh], by_all)
 
 
 def verified(pairs: pd.DataFrame, judged_a: pd.DataFrame, judged_b: pd.DataFrame) -> pd.DataFrame:
@@ -216,8 +228,9 @@ def _rows(workspace: Workspace, other: Workspace | None, notes: list[str]) -> tu
     return rows, others
 
 
-def _select(counts: PairCounts, options: CorrelateOptions, split: bool, bar: Progress) -> pd.DataFrame:
-    """The pairs that go together, the strongest first: columns i, j, joint, expected, npmi_matched, p, q.
+def _select(counts: PairCounts, options: CorrelateOptions, split: bool, part: float, bar: Progress) -> pd.DataFrame:
+    """The pairs that go together, the strongest first: columns i, j, joint, expected, npmi_matched, p, q; `part` of what may be
+    discovered falsely is theirs.
 
     With `split` some that only seem to follow, the surest first: the other half bears the burden of proof, and of so few.
     """
@@ -231,7 +244,7 @@ def _select(counts: PairCounts, options: CorrelateOptions, split: bool, bar: Pro
         bar.advance(task, len(items))
     pairs = measured(pd.concat(parts, ignore_index=True), counts)
     # All pairs were looked at: those left out above count as tests that found nothing.
-    pairs["q"] = benjamini_hochberg(pairs["p"].to_numpy(), of=counts.pairs)
+    pairs["q"] = np.minimum(benjamini_hochberg(pairs["p"].to_numpy(), of=counts.pairs) / part, 1)
     sure = pairs["q"] <= options.false_discovery
     strongest = pairs[sure].sort_values("npmi_matched", ascending=False, kind="stable")
     if not split:

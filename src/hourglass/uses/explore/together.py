@@ -19,13 +19,12 @@ from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
 from hourglass.uses.explore.presence import any_of
+from hourglass.uses.explore.ridge import Ridge
 
 Array = np.ndarray[Any, Any]
 
 LARGEST = 1000
 """Documents or pairs, drawn at random, that a direction is learned from at most: the cost grows with their third power."""
-RIDGE = 10.0
-"""Penalty in mean squares of a document (about what it has, unlike the average one); ten told more plantings than one or three."""
 TYPICAL, LISTED, NAMED = 5, 20, 6
 """Documents of each side that are named, items in the JSON, names in a sentence."""
 
@@ -157,49 +156,29 @@ class Direction:
 
 def direction(x: csr_matrix, in_a: Array, draws: int, random: np.random.Generator) -> Direction:
     """Between the documents `in_a` (a mask) and the others: x [documents, columns], not all the same."""
-    gram = (x @ x.T).toarray().astype(float)
-    mean = gram.mean(0)
-    gram += mean.mean() - mean - mean[:, None]
-    hat, solved = _ridge(gram, in_a - in_a.mean())
+    ridge = Ridge(x)
     groups = np.stack([in_a, *(random.permutation(in_a) for _ in range(draws))], axis=1)
-    scores = _left_out(hat + 1 / len(in_a), groups.astype(float))
+    scores = ridge.alone @ groups.astype(float)
     mean_a, mean_b = scores.mean(0, where=groups), scores.mean(0, where=~groups)
     middle = (mean_a + mean_b) / 2
     share_a, share_b = ((scores > middle).mean(0, where=of) for of in (groups, ~groups))
-    weights = x.T @ solved
-    # A score is the share of a, and how much further a document leans than the average one.
-    bar = middle[0] - in_a.mean() + (x @ weights).mean()
+    weights = ridge.weights(in_a)
+    bar = ridge.sum_at(middle[0], in_a, weights)
     spread = (share_a - share_b)[1:].std()
-    return Direction(
-        float(share_a[0]), float(share_b[0]), float(spread), _p_of_first(mean_a - mean_b), weights, float(bar)
-    )
+    return Direction(float(share_a[0]), float(share_b[0]), float(spread), _p_of_first(mean_a - mean_b), weights, bar)
 
 
 def direction_of_pairs(x: csr_matrix, draws: int, random: np.random.Generator) -> Direction:
     """What a's document of each pair has and b's has not, less the reverse: x [pairs, columns], not all 0."""
-    hat, solved = _ridge((x @ x.T).toarray().astype(float), np.ones(x.shape[0]))
+    ridge, ones = Ridge(x, intercept=False), np.ones(x.shape[0])
     swapped = np.where(random.random((x.shape[0], draws)) < 0.5, -1.0, 1.0)
-    signs = np.concatenate([np.ones((x.shape[0], 1)), swapped], axis=1)
-    leaning = _left_out(hat, signs) * signs
+    signs = np.concatenate([ones[:, None], swapped], axis=1)
+    leaning = (ridge.alone @ signs) * signs
     right = (leaning > 0).mean(0)
     spread = (2 * right - 1)[1:].std()
     return Direction(
-        float(right[0]), float(1 - right[0]), float(spread), _p_of_first(leaning.mean(0)), x.T @ solved, np.nan
+        float(right[0]), float(1 - right[0]), float(spread), _p_of_first(leaning.mean(0)), ridge.weights(ones), np.nan
     )
-
-
-def _ridge(gram: Array, target: Array) -> tuple[Array, Array]:
-    """The matrix that smooths targets, and the weight of each row."""
-    one = np.eye(len(gram))
-    penalty = RIDGE * np.trace(gram) / len(gram)
-    inverse = np.linalg.inv(gram + penalty * one)
-    return one - penalty * inverse, inverse @ target
-
-
-def _left_out(hat: Array, targets: Array) -> Array:
-    """[rows, targets] what a linear smoother says of each row without that row."""
-    own = np.diag(hat)[:, None]
-    return np.asarray((hat @ targets - own * targets) / (1 - own))
 
 
 def _p_of_first(statistic: Array) -> float:

@@ -1,0 +1,240 @@
+"""Which features and words of one text all of the other text predicts, though perhaps no single one of it does.
+
+A pair needs a feature or word on either side that tells by itself. Where one side has none, all of it may: a ridge regression of
+an item of one text on everything that the other text has, each document scored by the direction that all others give, as in
+`together`. The distance between the mean scores of the documents with the item and of those without is tested by shuffling one of
+the texts over documents of like length. All items share the shuffles, which grow more for those that a few leave possible. Where
+hardly a shuffle reaches what was found, p is the tail of a gamma distribution with the mean, variance and skewness of the shuffles
+(as of other quadratic forms under permutation: Kazi-Aoual and others 1995; Knijnenburg and others 2009).
+
+Cost: the third power of the documents that are drawn and, for each item and shuffle, the square of the documents that have it. So
+rare items are tested; of common ones a pair tells more.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+import pandas as pd
+from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
+from scipy.stats import pearson3
+
+from hourglass.metrics.proportions import benjamini_hochberg, difference_interval
+from hourglass.uses.explore.alike import first_alike, same_as
+from hourglass.uses.explore.looked_at import Field
+from hourglass.uses.explore.ridge import Ridge
+from hourglass.uses.explore.strata import SMALLEST, length_strata
+from hourglass.uses.progress import Progress
+
+if TYPE_CHECKING:
+    from hourglass.uses.explore.correlate import CorrelateOptions
+
+Array = np.ndarray[Any, Any]
+
+LARGEST = 2500
+"""Documents, drawn at random, that are learned from at most."""
+COMMONEST = 0.1
+"""An item in a larger share of the documents is not tested."""
+ROUNDS = ((49, 0.05), (199, 0.01), (999, 1e-3), (4999, 0.0))
+"""Shuffles, and the p up to which an item goes on to the next round."""
+COUNTED = 10
+"""Where fewer shuffles reach what was found, the tail is fitted."""
+TYPICAL, LISTED = 5, 20
+"""Documents of a row, and items of the other text for and against it in the JSON."""
+
+_COLUMNS = [
+    "side",
+    "kind",
+    "feature",
+    "label",
+    "position",
+    "documents",
+    "frequency_with",
+    "frequency_without",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "q",
+    "same_as",
+    "typical",
+]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Items of either text that all of the other predicts.
+
+    table    a row an item, the surest first: side ("a": it is of the first text, and the second predicts it), kind, feature, label,
+             position (number of the feature, or the width plus that of the word), documents (that have it), frequency_with, frequency_without (shares of the documents with the item, and without, whose
+             other text is more like that of those with it, each judged without itself), difference with its interval low and high,
+             p, q, same_as (the row that stands for this one), typical (positions of documents with the item whose other text
+             speaks most for it)
+    weights  of each row what of the other text is weighed, the heaviest first: kind, feature, label, weight (above 0: speaks for
+             the item), position
+    bars     [rows] a document whose weights sum to more is more like those with the item
+    tested, documents   number of items that were tested, and of documents on which they were
+    """
+
+    table: pd.DataFrame
+    weights: list[pd.DataFrame]
+    bars: Array
+    tested: int
+    documents: int
+
+    def speaks_for(self, row: int) -> list[str]:
+        """Names of what speaks for a row's item in the other text, the heaviest first."""
+        weighed = self.weights[row]
+        return list(weighed["label"][weighed["weight"] > 0].dropna().drop_duplicates())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, each row with what speaks most for it and most against it."""
+        rows = json.loads(self.table.to_json(orient="records"))
+        for row, weighed in zip(rows, self.weights):
+            plain = weighed[["kind", "feature", "label", "weight"]]
+            for name, side in (("items_for", plain["weight"] > 0), ("items_against", plain["weight"] < 0)):
+                row[name] = json.loads(plain[side].head(LISTED).to_json(orient="records"))
+        return {"tested": self.tested, "documents": self.documents, "rows": rows}
+
+
+def predicted(
+    left: Field,
+    right: Field,
+    rows: Array,
+    options: CorrelateOptions,
+    part: float,
+    random: np.random.Generator,
+    bar: Progress,
+) -> Predicted:
+    """The surest items of either field that the other predicts.
+
+    rows  [documents] position of each document
+    part  of what may be discovered falsely, that these may use
+    """
+    drawn = np.sort(random.permutation(len(rows))[:LARGEST])
+    of, other = {"a": left, "b": right}, {"a": right, "b": left}
+    present = {side: field.present[drawn] for side, field in of.items()}
+    strata = np.zeros(len(drawn), np.int64)
+    if options.match_length:
+        strata = length_strata(left.tokens[drawn], right.tokens[drawn], smallest=SMALLEST)
+    shuffles = _shuffles(strata, ROUNDS[-1][0], random)
+    task = bar.start("Predicting", 2, "texts")
+    ridges, parts = {}, []
+    for side, by in (("a", "b"), ("b", "a")):
+        ridges[side] = Ridge(present[by])
+        count = np.asarray(present[side].sum(0)).ravel()
+        items = np.flatnonzero((count > 0) & (count <= COMMONEST * len(drawn)))
+        p = p_values(ridges[side], present[side][:, items].tocsc(), shuffles)
+        parts.append(pd.DataFrame({"side": side, "item": items, "p": p}))
+        bar.advance(task, 1)
+    tested = pd.concat(parts, ignore_index=True)
+    tested["q"] = np.minimum(benjamini_hochberg(tested["p"].to_numpy()) / part, 1)
+    told = tested[tested["q"] <= options.false_discovery].sort_values("p", kind="stable").head(options.top)
+
+    lines, weights, bars = [], [], []
+    for side, item, p, q in told.itertuples(index=False):
+        has = present[side][:, [item]].toarray().ravel() > 0
+        line, weighed, least = _shown(ridges[side], has, other[side], rows[drawn])
+        position = int(of[side].columns[item])
+        lines.append({"side": side, **of[side].items.iloc[item], "position": position, **line, "p": p, "q": q})
+        weights.append(weighed)
+        bars.append(least)
+    table = pd.DataFrame(lines, columns=_COLUMNS).astype({"feature": "Int64"})
+    table["same_as"] = _same(told, present, [of[side].terms[item] for side, item in zip(told["side"], told["item"])])
+    return Predicted(table, weights, np.array(bars), len(tested), len(drawn))
+
+
+def p_values(ridge: Ridge, items: csc_matrix, shuffles: Array) -> Array:
+    """[items] p of how far apart the mean scores are of the rows with an item and of those without.
+
+    items     [rows, items] 1 where a row has the item: some do, some do not
+    shuffles  [at most, rows] the row that takes the place of each
+    """
+    # A sum over pairs of rows is the same for either order of the two.
+    both, total = (ridge.alone + ridge.alone.T).astype(np.float32), ridge.alone.sum(0)
+    unshuffled = np.arange(items.shape[0], dtype=shuffles.dtype)[None]
+    p, going = np.ones(items.shape[1]), np.arange(items.shape[1])
+    found = _distances(both, total, items.indptr, items.indices, going, unshuffled)[0]
+    for draws, most in ROUNDS:
+        drawn = _distances(both, total, items.indptr, items.indices, going, shuffles[:draws])
+        p[going] = _tail(found[going], drawn)
+        going = going[p[going] <= most]
+    return p
+
+
+@numba.njit(cache=True, parallel=True)
+def _distances(both: Array, total: Array, starts: Array, rows: Array, items: Array, shuffles: Array) -> Array:
+    """[shuffles, items] mean score of the rows with an item less that of those without, the items shuffled over the rows."""
+    distances = np.empty((len(shuffles), len(items)))
+    for draw in numba.prange(len(shuffles)):
+        for k in range(len(items)):
+            own = np.sort(
+                shuffles[draw][rows[starts[items[k]] : starts[items[k] + 1]]]
+            )  # in order, memory is read faster
+            number, within, overall = len(own), 0.0, 0.0
+            for i in range(number):
+                scores, of_row = both[own[i]], 0.0
+                for j in range(i):
+                    of_row += scores[own[j]]
+                within += of_row
+                overall += total[own[i]]
+            distances[draw, k] = within / number - (overall - within) / (shuffles.shape[1] - number)
+    return distances
+
+
+def _tail(found: Array, drawn: Array) -> Array:
+    """[items] p of what was found, of [draws, items] by shuffling."""
+    reached, spread = (drawn >= found).sum(0), drawn.std(0)
+    safe = np.where(spread > 0, spread, 1)
+    z = (drawn - drawn.mean(0)) / safe
+    skewness = np.maximum((z**3).mean(0), 0)
+    fitted = np.where(spread > 0, pearson3.sf((found - drawn.mean(0)) / safe, skewness), 1)
+    return np.where(reached >= COUNTED, (reached + 1) / (len(drawn) + 1), fitted)
+
+
+def _shuffles(strata: Array, number: int, random: np.random.Generator) -> Array:
+    """[number, rows] the rows in random order, each in a place of its own stratum."""
+    shuffles = np.empty((number, len(strata)), np.uint16)
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        shuffles[:, rows] = random.permuted(np.tile(rows.astype(np.uint16), (number, 1)), axis=1)
+    return shuffles
+
+
+def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[dict[str, Any], pd.DataFrame, float]:
+    """What the table says of an item, what is weighed of the other text, and the bar.
+
+    has, positions  [documents] whether they have the item, and where they are
+    """
+    scores = ridge.alone @ has
+    middle = (scores[has].mean() + scores[~has].mean()) / 2
+    more, total = [int((scores[of] > middle).sum()) for of in (has, ~has)], [int(of.sum()) for of in (has, ~has)]
+    low, high = difference_interval(np.array(more[0]), total[0], np.array(more[1]), total[1])
+    line = {
+        "documents": total[0],
+        "frequency_with": more[0] / total[0],
+        "frequency_without": more[1] / total[1],
+        "difference": more[0] / total[0] - more[1] / total[1],
+        "low": float(low),
+        "high": float(high),
+        "typical": positions[has][np.argsort(-scores[has], kind="stable")[:TYPICAL]].tolist(),
+    }
+    weights = ridge.weights(has)
+    weighed = other.items.assign(weight=weights, position=other.columns)
+    heaviest = weighed["weight"].abs().sort_values(ascending=False, kind="stable").index
+    return line, weighed.loc[heaviest], ridge.sum_at(middle, has, weights)
+
+
+def _same(told: pd.DataFrame, present: dict[str, csr_matrix], terms: list[list[str]]) -> Any:
+    """The row that stands for each: an item of the same text in about the same documents."""
+    if not len(told):
+        return pd.array([], dtype="Int64")
+    columns = [present[side][:, [item]] for side, item in zip(told["side"], told["item"])]
+    # The documents of one text are not those of the other.
+    none = csr_matrix(columns[0].shape)
+    apart = [vstack([own, none] if side == "a" else [none, own]) for side, own in zip(told["side"], columns)]
+    return same_as(first_alike(hstack(apart, format="csr")), terms)

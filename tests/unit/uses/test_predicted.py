@@ -1,0 +1,112 @@
+"""What all of one text predicts of the other: against brute force, on what no pair tells, and where there is nothing."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csc_matrix, csr_matrix
+from scipy.stats import kstest, pearson3
+from sklearn.linear_model import Ridge as Peer
+
+from hourglass.uses.explore import predicted as module
+from hourglass.uses.explore.predicted import p_values
+from hourglass.uses.explore.presence import present_in
+from hourglass.uses.explore.ridge import RIDGE, Ridge
+from workspaces import make_workspace
+
+
+def test_p_is_of_scores_without_the_document_itself():
+    random = np.random.default_rng(0)
+    x, y = (random.random((30, 12)) < 0.4).astype(float), random.random((30, 2)) < 0.3
+    shuffles = np.stack([random.permutation(30) for _ in range(20)]).astype(np.uint16)
+
+    def distance(has):
+        scores = np.zeros(30)
+        for i in range(30):
+            others = np.arange(30) != i
+            fitted = Peer(alpha=RIDGE * ((x - x.mean(0)) ** 2).sum(1).mean()).fit(x[others], has[others].astype(float))
+            scores[i] = fitted.predict(x[[i]])[0]
+        return scores[has].mean() - scores[~has].mean()
+
+    def shuffled(has, places):
+        there = np.zeros(30, bool)
+        there[places[has]] = True
+        return there
+
+    for item, p in zip(y.T, p_values(Ridge(csr_matrix(x)), csc_matrix(y.astype(float)), shuffles)):
+        found, drawn = distance(item), np.array([distance(shuffled(item, places)) for places in shuffles])
+        counted, z = (drawn >= found).sum(), (drawn - drawn.mean()) / drawn.std()
+        tail = pearson3.sf((found - drawn.mean()) / drawn.std(), max((z**3).mean(), 0))
+        assert p == pytest.approx((counted + 1) / 21 if counted >= module.COUNTED else tail, rel=1e-4)
+
+
+def test_p_is_as_often_small_as_it_says():
+    random = np.random.default_rng(0)
+    x = Ridge(csr_matrix((random.random((200, 60)) < 0.2).astype(float)))
+    y = csc_matrix((random.random((200, 3000)) < 0.1).astype(float))
+    p = p_values(x, y, module._shuffles(np.zeros(200, int), module.ROUNDS[-1][0], random))
+    assert kstest(p, "uniform").pvalue > 1e-3
+    assert (p <= 0.001).sum() <= 10
+
+
+def test_shuffles_stay_in_their_strata():
+    strata = np.array([0, 1, 0, 1, 1, 2])
+    shuffles = module._shuffles(strata, 50, np.random.default_rng(0))
+    assert (strata[shuffles] == strata).all()
+    assert (np.sort(shuffles, axis=1) == np.arange(6)).all()
+    assert len(np.unique(shuffles, axis=0)) == 12
+
+
+def presence(workspace):
+    return present_in(workspace, np.arange(workspace.manifest["width"]), 0.5, 1)
+
+
+def _fields(folder, planted, size=600, features=120):
+    """Two texts of the same documents: a twelfth has the second's first feature, and a little more often each of the first's."""
+    random = np.random.default_rng(0)
+    has = np.arange(size) % 12 == 0
+    left = random.random((size, features)) < np.where(has & planted, 0.3, 0.2)[:, None]
+    right = np.column_stack([has, random.random((size, 9)) < 0.08])
+    names = [f"word{i}" for i in range(features)]
+    a = make_workspace(folder / "a", ["a b"] * size, {}, left.astype(float), names=names)
+    return (
+        a,
+        make_workspace(folder / "b", ["c d"] * size, {}, right.astype(float), names=[f"other{i}" for i in range(10)]),
+        has,
+    )
+
+
+def test_what_no_pair_tells_is_predicted_by_all_of_the_other_text(tmp_path):
+    a, b, has = _fields(tmp_path, True)
+    found = a.correlate(b, max_similarity=None, progress=False)
+    assert not len(found.table)
+    row = found.predicted.table.iloc[0]
+    assert (row["side"], row["kind"], row["feature"], row["label"], row["documents"]) == (
+        "b",
+        "feature",
+        0,
+        "other0",
+        has.sum(),
+    )
+    assert row["q"] < 0.01
+    assert row["frequency_with"] > 0.8
+    assert row["frequency_without"] < 0.2
+    assert row["low"] < row["difference"] < row["high"]
+    assert has[row["typical"]].all()
+    # By weights and bar, which were learned from these documents, about what the table says.
+    weighed, bar = found.predicted.weights[0], found.predicted.bars[0]
+    more = presence(a)[:, weighed["position"].to_numpy()] @ weighed["weight"].to_numpy() > bar
+    assert more[has].mean() >= row["frequency_with"]
+    assert more[~has].mean() <= row["frequency_without"]
+    assert (weighed["weight"] > 0).mean() > 0.8
+    got = found.to_dict()["predicted"]["rows"][0]
+    assert got["items_for"][0]["label"] == found.predicted.speaks_for(0)[0] == weighed["label"].iloc[0]
+    mirrored = b.correlate(a, max_similarity=None, progress=False).predicted.table.iloc[0]
+    assert (mirrored["side"], mirrored["feature"]) == ("a", 0)
+
+
+def test_where_nothing_goes_together_nothing_is_predicted(tmp_path):
+    a, b, _ = _fields(tmp_path, False)
+    found = a.correlate(b, progress=False)
+    assert found.predicted.table.empty
+    assert found.predicted.tested > 0
+    assert found.to_dict()["predicted"]["rows"] == []
+    assert a.correlate(max_same_tokens=None, progress=False).predicted is None
