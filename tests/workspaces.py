@@ -92,3 +92,23 @@ def make_workspace(
     }
     write_json(folder / "workspace.json", manifest)
     return Workspace.open(folder, lambda path: coder or pytest.fail(f"loaded a model from {path}"))
+
+
+def two_texts(folder, planted):
+    """Workspaces of two texts of 600 documents, and which of them have the second's first feature: where it is planted, these
+    have every feature of the first a little more often."""
+    random = np.random.default_rng(0)
+    has = np.arange(600) % 12 == 0
+    left = random.random((600, 120)) < np.where(has & planted, 0.3, 0.2)[:, None]
+    right = np.column_stack([has, random.random((600, 9)) < 0.08])
+    made = [
+        make_workspace(
+            folder / name,
+            [f"{name} text"] * 600,
+            {},
+            maxima.astype(float),
+            names=[f"{name}{i}" for i in range(maxima.shape[1])],
+        )
+        for name, maxima in (("first", left), ("second", right))
+    ]
+    return *made, has

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import hourglass as hg
 from corpus import COOKING, FOOTBALL, documents, write_csv
 from hourglass.cli import app, main
+from workspaces import two_texts
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -82,6 +83,19 @@ def test_json_has_the_documented_keys(explored, tmp_path):
         run("explore", source, "--out", tmp_path / "ws", "--text", "body", "--width", 32, "--k", 4, "--json")
     )
     assert keys_of(got) <= documented("explore")
+
+
+def test_what_all_of_the_other_text_predicts_is_shown(tmp_path):
+    two_texts(tmp_path, True)
+    call = ("correlate", tmp_path / "first", "--with", tmp_path / "second", "--max-similarity", 1)
+    printed = run(*call)
+    (line,) = [
+        line for line in printed.split("Predicted by all of the other text")[1].splitlines() if "second0" in line
+    ]
+    assert line.startswith("b ") and "first" in line
+    got = json.loads(run(*call, "--json"))
+    assert got["predicted"]["rows"][0]["label"] == "second0"
+    assert not keys_of(got) - documented("correlate")
 
 
 def test_the_axis_is_shown_before_the_clusters(explored):

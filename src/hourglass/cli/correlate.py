@@ -133,7 +133,8 @@ def _print_predicted(found: Predicted) -> None:
     """What all of either text predicts of the other."""
     out.print()
     print_table(
-        f"Predicted by all of the other text, of {found.tested:,} features and words ({found.documents:,} documents)",
+        f"Predicted by all of the other text, of {found.tested:,} features and words ({found.documents:,} documents)\n"
+        "with it, without: shares of the documents with it, and without, whose other text is more like that of those with it",
         [
             "of",
             "feature or word",

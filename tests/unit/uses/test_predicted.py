@@ -10,7 +10,7 @@ from hourglass.uses.explore import predicted as module
 from hourglass.uses.explore.predicted import p_values
 from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import RIDGE, Ridge
-from workspaces import make_workspace
+from workspaces import two_texts
 
 
 def test_p_is_of_scores_without_the_document_itself():
@@ -59,23 +59,8 @@ def presence(workspace):
     return present_in(workspace, np.arange(workspace.manifest["width"]), 0.5, 1)
 
 
-def _fields(folder, planted, size=600, features=120):
-    """Two texts of the same documents: a twelfth has the second's first feature, and a little more often each of the first's."""
-    random = np.random.default_rng(0)
-    has = np.arange(size) % 12 == 0
-    left = random.random((size, features)) < np.where(has & planted, 0.3, 0.2)[:, None]
-    right = np.column_stack([has, random.random((size, 9)) < 0.08])
-    names = [f"word{i}" for i in range(features)]
-    a = make_workspace(folder / "a", ["a b"] * size, {}, left.astype(float), names=names)
-    return (
-        a,
-        make_workspace(folder / "b", ["c d"] * size, {}, right.astype(float), names=[f"other{i}" for i in range(10)]),
-        has,
-    )
-
-
 def test_what_no_pair_tells_is_predicted_by_all_of_the_other_text(tmp_path):
-    a, b, has = _fields(tmp_path, True)
+    a, b, has = two_texts(tmp_path, True)
     found = a.correlate(b, max_similarity=None, progress=False)
     assert not len(found.table)
     row = found.predicted.table.iloc[0]
@@ -83,7 +68,7 @@ def test_what_no_pair_tells_is_predicted_by_all_of_the_other_text(tmp_path):
         "b",
         "feature",
         0,
-        "other0",
+        "second0",
         has.sum(),
     )
     assert row["q"] < 0.01
@@ -104,7 +89,7 @@ def test_what_no_pair_tells_is_predicted_by_all_of_the_other_text(tmp_path):
 
 
 def test_where_nothing_goes_together_nothing_is_predicted(tmp_path):
-    a, b, _ = _fields(tmp_path, False)
+    a, b, _ = two_texts(tmp_path, False)
     found = a.correlate(b, progress=False)
     assert found.predicted.table.empty
     assert found.predicted.tested > 0
