@@ -42,6 +42,8 @@ Array = np.ndarray[Any, Any]
 PAPER = "interpretable-embeddings"
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
 DOCUMENTS = {"smoke": (400, 400), "laptop": (3000, 3000), "full": (20_000, 20_000)}
+LONGEST = {"smoke": 200}
+"""Characters of a docstring; a test has little time to read."""
 SAMPLE = {"smoke": 400, "laptop": 1000, "full": 100_000}  # documents of each labelled corpus
 DRAWS = {"smoke": 1, "laptop": 5, "full": 10}
 POSITIVES, NEGATIVES = 20, 80
@@ -126,7 +128,7 @@ def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
 
 def _docstrings(seed: int, folder: Path, budget: str) -> list[Row]:
     learn, test = DOCUMENTS[budget]
-    texts = docstrings(learn + test)
+    texts = docstrings(learn + test, LONGEST.get(budget))
     order = np.random.default_rng(seed).permutation(len(texts))
     ws = hg.explore([texts[i] for i in order[:learn]], out=folder / "ws", seed=seed, progress=False)
     ws.embed([texts[i] for i in order[learn:]], progress=False)

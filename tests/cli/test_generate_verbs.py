@@ -1,13 +1,14 @@
 """generate, rewrite and interpolate as a user calls them, of cosmos and of any system with methods of these names."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
 
 import hourglass as hg
 from hourglass.cli import app
-from hourglass.errors import ConfigError, FolderError, InputError
+from hourglass.errors import ConfigError, FolderError, InputError, SourceError
 from hourglass.testing import tiny_examples
 from hourglass.waist import Waist, WaistConfig
 
@@ -88,6 +89,25 @@ def test_texts_from_sources(rewriter, corpus):
         call("generate", rewriter, "--prompt", "a", "--prompt", " ")
     with pytest.raises(InputError, match="no text to write from"):
         hg.generate(rewriter, [])
+
+
+def test_what_is_written_is_measured_against_what_is_wanted(rewriter, tmp_path):
+    pytest.importorskip("sacrebleu")
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"original": text.upper(), "body": [text, "x y z"]} for text in TEXTS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ask = ("rewrite", rewriter, path, "--text", "original", "--steps", 2, "--wanted")
+    said = json.loads(call(*ask, "body", "--set", "n=2", "--json"))
+    assert [row["wanted"] for row in said["rows"][:3]] == [rows[0]["body"], rows[0]["body"], rows[1]["body"]]
+    assert set(said["measured"]) == {"written", "source"}
+    assert said["measured"]["source"]["rougeL"] == 1  # ROUGE does not see capitals
+    assert said["measured"]["source"]["bleu"] < 0.5
+    assert re.search(r"the sources as they are +0\.\d+ +1\.000", call(*ask, "body"))
+    with pytest.raises(SourceError, match="no column 'bodi'"):
+        call(*ask, "bodi")
+    path.write_text(json.dumps({"original": "A", "body": ""}) + "\n")
+    with pytest.raises(InputError, match=r"pairs\.jsonl, row 1, column 'body': expected a text, or a list of texts"):
+        call(*ask, "body")
 
 
 def test_a_model_without_sources_rewrites_nothing(model, corpus):

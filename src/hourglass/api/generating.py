@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from hourglass.api import folders
 from hourglass.data import open_texts
 from hourglass.errors import ConfigError, InputError, nearest
+from hourglass.metrics.generation import bleu
+from hourglass.metrics.rouge import rouge
 from hourglass.waist import Waist
 
 _FROM = ("sources", "prompts", "texts")
@@ -22,21 +26,25 @@ _FROM = ("sources", "prompts", "texts")
 class Written:
     """Texts that a model wrote.
 
-    rows     [{"source", "text"}], the source None where it wrote from nothing
+    rows     [{"source", "text"}], the source None where it wrote from nothing; with wanted texts also "wanted", a list
     asked    the settings that were given; seconds: that it took, loading left out
+    measured  with wanted texts: {"written", "source"} (what was written, and the sources as they are) {"bleu", "rouge1", "rouge2", "rougeL"},
+             each from 0 to 1
     """
 
     system: str
-    rows: list[dict[str, str | None]]
+    rows: list[dict[str, Any]]
     asked: dict[str, Any]
     seconds: float
+    measured: dict[str, dict[str, float]] | None = None
 
     @property
     def texts(self) -> list[str]:
         return [str(row["text"]) for row in self.rows]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"system": self.system, "asked": self.asked, "seconds": self.seconds, "rows": self.rows}
+        told = {"system": self.system, "asked": self.asked, "seconds": self.seconds, "rows": self.rows}
+        return told if self.measured is None else {**told, "measured": self.measured}
 
 
 def generate(
@@ -95,9 +103,14 @@ def rewrite(
     *,
     text: str | None = None,
     limit: int | None = None,
+    wanted: str | None = None,
     **settings: Any,
 ) -> Written:
-    """A text written from each text of a source, by a model that learned to write from one. Otherwise as `generate`."""
+    """A text written from each text of a source, by a model that learned to write from one. Otherwise as `generate`.
+
+    wanted  column of the texts that are wanted, or of lists of them of which any will do: what is written is measured against
+            them, and so are the sources as they are. Needs the extra `generation`.
+    """
     asked = _opened(model)
     taken = _taken(asked)
     if taken is None or (taken == "sources" and getattr(asked.config, "source", None) is None):
@@ -105,7 +118,17 @@ def rewrite(
             f"{asked.system_name()}: this model writes from nothing; train one that has sources (of cosmos: fit with "
             "--set source=COLUMN), or use generate"
         )
-    return generate(asked, source=source, text=text, limit=limit, **settings)
+    if wanted is None:
+        return generate(asked, source=source, text=text, limit=limit, **settings)
+    texts, several = _read_wanted(source, text, limit, wanted)
+    written = generate(asked, texts, **settings)
+    each = len(written.rows) // len(texts)
+    rows = [{**row, "wanted": several[i // each]} for i, row in enumerate(written.rows)]
+    return replace(
+        written,
+        rows=rows,
+        measured={name: _measured(rows, of) for name, of in (("written", "text"), ("source", "source"))},
+    )
 
 
 def interpolate(model: Waist | str | Path, first: str, last: str, n: int = 7, **settings: Any) -> list[str]:
@@ -159,6 +182,35 @@ def _read(source: Any, text: str | None, limit: int | None) -> list[str]:
     texts = open_texts(source, text=text)
     texts = texts if limit is None else texts.limited(limit)
     return [found for batch in texts.batches() for found in batch.column(texts.text_column).to_pylist()]
+
+
+def _read_wanted(source: Any, text: str | None, limit: int | None, wanted: str) -> tuple[list[str], list[list[str]]]:
+    """Texts, and of each those that are wanted of it."""
+    opened = open_texts(source, text=text, require=[wanted])
+    opened = opened if limit is None else opened.limited(limit)
+    texts: list[str] = []
+    several: list[list[str]] = []
+    for batch in opened.batches():
+        texts += batch.column(opened.text_column).to_pylist()
+        for row, found in zip(batch.column("_row").to_pylist(), batch.column(wanted).to_pylist()):
+            own = _listed(found)
+            if not own or not all(isinstance(one, str) and one.strip() for one in own):
+                raise InputError(f"{opened.name}, row {row}, column {wanted!r}: expected a text, or a list of texts")
+            several.append(own)
+    return texts, several
+
+
+def _listed(found: Any) -> list[Any]:
+    """The texts of a cell: sources give a list as JSON."""
+    if isinstance(found, str) and found.startswith("["):
+        with suppress(ValueError):
+            return list(json.loads(found))
+    return [found]
+
+
+def _measured(rows: list[dict[str, Any]], of: str) -> dict[str, float]:
+    wanted, texts = [row["wanted"] for row in rows], [row[of] for row in rows]
+    return {"bleu": bleu(wanted, texts), **{name: found.value for name, found in rouge(wanted, texts).items()}}
 
 
 def _rows(written: Sequence[Any], sources: Sequence[str] | None) -> list[dict[str, str | None]]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from hourglass.errors import MissingExtra, SourceError
 from hourglass.metrics.estimates import Estimate, of_seeds
+from hourglass.metrics.references import Wanted, references
 
 Array = np.ndarray[Any, Any]
 Gram = tuple[str, ...]
@@ -157,15 +158,16 @@ def mauve(written: Array, real: Array, seeds: Sequence[int] = (0, 1, 2)) -> Esti
     return of_seeds(values)
 
 
-def bleu(wanted: Sequence[str], written: Sequence[str]) -> float:
-    """BLEU-4 of a whole set, from 0 to 1, as sacrebleu has it. Needs the extra `generation`.
+def bleu(wanted: Wanted, written: Sequence[str]) -> float:
+    """BLEU-4 of a whole set, from 0 to 1, as sacrebleu has it, against one text each or several. Needs the extra `generation`.
 
     Raises SourceError for lists of different lengths, or empty ones.
     """
-    if len(wanted) != len(written) or not len(wanted):
-        raise SourceError(f"{len(wanted)} wanted texts, {len(written)} written: expected as many, one or more")
+    several = references(wanted, written)
     try:
         import sacrebleu
     except ImportError:
         raise MissingExtra("bleu", "generation") from None
-    return float(sacrebleu.corpus_bleu(list(written), [list(wanted)]).score) / 100
+    most = max(map(len, several))
+    streams: Any = [[own[k] if k < len(own) else None for own in several] for k in range(most)]
+    return float(sacrebleu.corpus_bleu(list(written), streams).score) / 100

@@ -10,24 +10,23 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from hourglass.errors import SourceError
 from hourglass.metrics.estimates import Estimate, of_rows
+from hourglass.metrics.references import Wanted, references
 
 _WORD = re.compile(r"[^\W_]+")
 
 
-def rouge(wanted: Sequence[str], written: Sequence[str]) -> dict[str, Estimate]:
+def rouge(wanted: Wanted, written: Sequence[str]) -> dict[str, Estimate]:
     """{"rouge1", "rouge2", "rougeL"}: mean F1 over texts, from 0 to 1, with its bootstrap interval.
 
-    0 for a text where either side has nothing to count. Raises SourceError for lists of different lengths, or empty ones.
+    Of several wanted texts the one that is nearest counts. 0 for a text where either side has nothing to count. Raises SourceError
+    for lists of different lengths, or empty ones.
     """
-    if len(wanted) != len(written) or not len(wanted):
-        raise SourceError(f"{len(wanted)} wanted texts, {len(written)} written: expected as many, one or more")
-    pairs = [(words(a), words(b)) for a, b in zip(wanted, written)]
+    pairs = [([words(one) for one in own], words(b)) for own, b in zip(references(wanted, written), written)]
     return {
-        "rouge1": of_rows([_ngrams_f1(a, b, 1) for a, b in pairs]),
-        "rouge2": of_rows([_ngrams_f1(a, b, 2) for a, b in pairs]),
-        "rougeL": of_rows([_f1(longest_common(a, b), len(a), len(b)) for a, b in pairs]),
+        "rouge1": of_rows([max(_ngrams_f1(a, b, 1) for a in own) for own, b in pairs]),
+        "rouge2": of_rows([max(_ngrams_f1(a, b, 2) for a in own) for own, b in pairs]),
+        "rougeL": of_rows([max(_f1(longest_common(a, b), len(a), len(b)) for a in own) for own, b in pairs]),
     }
 
 

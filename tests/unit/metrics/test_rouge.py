@@ -1,4 +1,4 @@
-"""ROUGE by hand, and the longest common sequence against every subsequence there is."""
+"""ROUGE by hand, BLEU against its library, and the longest common sequence against every subsequence there is."""
 
 from itertools import combinations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hourglass.errors import SourceError
+from hourglass.metrics.generation import bleu
 from hourglass.metrics.rouge import longest_common, rouge, words
 
 
@@ -62,3 +63,21 @@ def test_means_and_what_cannot_be_counted():
         rouge(["a", "b"], ["a"])
     with pytest.raises(SourceError, match="0 wanted texts"):
         rouge([], [])
+
+
+def test_of_several_wanted_texts_the_nearest_counts():
+    wanted = [["the cat sat", "a dog ran"], ["one two"]]
+    found = rouge(wanted, ["a dog ran", "one two"])
+    assert [estimate.value for estimate in found.values()] == [1, 1, 1]
+    with pytest.raises(SourceError, match="wanted text 1: an empty list"):
+        rouge([["a"], []], ["a", "b"])
+
+
+def test_bleu_of_several_is_that_of_sacrebleu():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    written = ["the cat sat on the mat", "a dog ran away at night"]
+    first, second = ["the cat sat upon a mat", "a dog ran away"], ["a cat sat on the mat", "the dog ran at night"]
+    expected = sacrebleu.corpus_bleu(written, [first, second]).score / 100
+    assert bleu(list(zip(first, second)), written) == pytest.approx(expected)
+    assert 0 < bleu([[first[0], second[0]], first[1]], written) <= expected
+    assert bleu(written, written) == pytest.approx(1)
