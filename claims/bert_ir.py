@@ -83,10 +83,12 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(40, 8, 8, 8, 24, (2, 2, 2)),
+    "smoke": Size(24, 6, 6, 8, 16, (1, 1, 1)),
     "laptop": Size(2000, 200, 100, 800, 4000, (200, 200, 800)),
     "full": Size(20_000, 1000, 500, 4000, 20_000, (2000, 2000, 10_000)),
 }
+LONGEST = {"smoke": 300}
+"""Characters of a docstring's body; a test has little time to read."""
 K1, B = (0.6, 0.9, 1.2, 1.5, 2.0), (0.4, 0.75, 0.9)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 DEEPCT_K1, DEEPCT_B = (1.2, 5.0, 10.0, 20.0), (0.4, 0.75, 0.9)
@@ -178,7 +180,7 @@ def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
     rows: list[Row] = []
     for seed in seeds:
         if data is None:
-            known = first_lines(8 * (size.documents + size.pairs + 8 * size.long))
+            known = first_lines(8 * (size.documents + size.pairs + 8 * size.long), LONGEST.get(budget))
             random.Random(seed).shuffle(known)
             rows += _long_documents(known, size, seed)
             task = _docstrings(known, size)

@@ -19,14 +19,18 @@ def docstrings(number: int, longest: int | None = None) -> list[str]:
     return texts[:number]
 
 
-def first_lines(number: int) -> list[tuple[str, str, str]]:
-    """(first line, rest, package) of those of the first `number` docstrings that have both, no first line and no rest twice."""
+def first_lines(number: int, longest: int | None = None) -> list[tuple[str, str, str]]:
+    """(first line, rest, package) of those of the first `number` docstrings that have both, no first line and no rest twice; with a
+    rest of at most `longest` characters, if that is given.
+    """
     found: dict[str, tuple[str, str, str]] = {}
     bodies: set[str] = set()
     read = 0
     for batch in open_texts("docstrings:").batches():
         for text, package in zip(batch.column("text").to_pylist(), batch.column("package").to_pylist()):
             line, _, body = (part.strip() for part in text.strip().partition("\n"))
+            if longest is not None and len(body) > longest:
+                continue
             if len(line.split()) < 3 or len(body.split()) < 12 or line[:80].lower() in found or body[:200] in bodies:
                 continue
             bodies.add(body[:200])
