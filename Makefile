@@ -16,8 +16,9 @@ $(READY): pyproject.toml constraints.txt
 explore: $(READY)
 	$(BIN)/hourglass explore docstrings: --by package --limit 6000 --out hourglass-explore --force
 
+# A process a core with one thread each; tests of one file stay together.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

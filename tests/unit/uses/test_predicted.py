@@ -6,10 +6,12 @@ from scipy.sparse import csc_matrix, csr_matrix
 from scipy.stats import kstest, pearson3
 from sklearn.linear_model import Ridge as Peer
 
+from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.uses.explore import predicted as module
-from hourglass.uses.explore.predicted import p_values
+from hourglass.uses.explore.predicted import Distances
 from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import RIDGE, Ridge
+from hourglass.uses.progress import Progress
 from workspaces import two_texts
 
 
@@ -31,20 +33,46 @@ def test_p_is_of_scores_without_the_document_itself():
         there[places[has]] = True
         return there
 
-    for item, p in zip(y.T, p_values(Ridge(csr_matrix(x)), csc_matrix(y.astype(float)), shuffles)):
+    found = Distances(Ridge(csr_matrix(x)), csc_matrix(y.astype(float)))
+    for item, apart, p in zip(y.T, found.found, found.p_values(np.arange(2), shuffles)):
         found, drawn = distance(item), np.array([distance(shuffled(item, places)) for places in shuffles])
         counted, z = (drawn >= found).sum(), (drawn - drawn.mean()) / drawn.std()
         tail = pearson3.sf((found - drawn.mean()) / drawn.std(), max((z**3).mean(), 0))
+        assert apart == pytest.approx(found, rel=1e-4)
         assert p == pytest.approx((counted + 1) / 21 if counted >= module.COUNTED else tail, rel=1e-4)
 
 
 def test_p_is_as_often_small_as_it_says():
     random = np.random.default_rng(0)
     x = Ridge(csr_matrix((random.random((200, 60)) < 0.2).astype(float)))
-    y = csc_matrix((random.random((200, 3000)) < 0.1).astype(float))
-    p = p_values(x, y, module._shuffles(np.zeros(200, int), module.ROUNDS[-1][0], random))
+    y = csc_matrix((random.random((200, 2000)) < 0.1).astype(float))
+    p = Distances(x, y).p_values(np.arange(2000), module._shuffles(np.zeros(200, int), 999, random))
     assert kstest(p, "uniform").pvalue > 1e-3
-    assert (p <= 0.001).sum() <= 10
+    assert (p <= 0.001).sum() <= 8
+
+
+def test_rounds_leave_what_is_sure_or_hopeless_and_tell_the_same():
+    random = np.random.default_rng(0)
+    x = random.random((300, 40)) < 0.2
+    told = [(x[:, :30].sum(1) + random.normal(size=300) * noise) > 9 for noise in (0.5, 1, 2, 3, 4)]
+    y = csc_matrix(np.column_stack([*told, random.random((300, 60)) < 0.1]).astype(float))
+    found = [Distances(Ridge(csr_matrix(x.astype(float))), y)] * 2
+    shuffles = module._shuffles(np.zeros(300, int), 4999, random)
+    drawn = []
+
+    class Counting:
+        def __init__(self, one):
+            self.found, self.one = one.found, one
+
+        def p_values(self, which, shuffles):
+            drawn.append(len(which))
+            return self.one.p_values(which, shuffles)
+
+    p = module._p_values([Counting(one) for one in found], shuffles, 0.01, Progress(False))
+    everything = found[0].p_values(np.arange(65), shuffles)
+    assert drawn[0] == 65 and sum(drawn[-2:]) < 20
+    for of_one in p:
+        assert ((benjamini_hochberg(of_one) <= 0.01) == (benjamini_hochberg(everything) <= 0.01)).all()
 
 
 def test_shuffles_stay_in_their_strata():

@@ -39,8 +39,8 @@ LARGEST = 2500
 """Documents, drawn at random, that are learned from at most."""
 COMMONEST = 0.1
 """An item in a larger share of the documents is not tested."""
-ROUNDS = ((49, 0.05), (199, 0.01), (999, 1e-3), (4999, 0.0))
-"""Shuffles, and the p up to which an item goes on to the next round."""
+ROUNDS = ((49, 0.05, 1000), (199, 0.01, 100), (999, 1e-3, 10), (4999, 0.0, 1))
+"""Shuffles; the p up to which an item goes on to the next round, but for those that would be told were p so many times as large."""
 COUNTED = 10
 """Where fewer shuffles reach what was found, the tail is fitted."""
 TYPICAL, LISTED = 5, 20
@@ -69,7 +69,7 @@ _COLUMNS = [
 class Predicted:
     """Items of either text that all of the other predicts.
 
-    table    a row an item, the surest first: side ("a": it is of the first text, and the second predicts it), kind, feature, label,
+    table    a row an item, the best predicted first: side ("a": it is of the first text, and the second predicts it), kind, feature, label,
              position (number of the feature, or the width plus that of the word), documents (that have it), frequency_with, frequency_without (shares of the documents with the item, and without, whose
              other text is more like that of those with it, each judged without itself), difference with its interval low and high,
              p, q, same_as (the row that stands for this one), typical (positions of documents with the item whose other text
@@ -122,21 +122,22 @@ def predicted(
     if options.match_length:
         strata = length_strata(left.tokens[drawn], right.tokens[drawn], smallest=SMALLEST)
     shuffles = _shuffles(strata, ROUNDS[-1][0], random)
-    task = bar.start("Predicting", 2, "texts")
-    ridges, parts = {}, []
-    for side, by in (("a", "b"), ("b", "a")):
-        ridges[side] = Ridge(present[by])
-        count = np.asarray(present[side].sum(0)).ravel()
+    ridges = {"a": Ridge(present["b"]), "b": Ridge(present["a"])}
+    distances, parts = {}, []
+    for side, own in present.items():
+        count = np.asarray(own.sum(0)).ravel()
         items = np.flatnonzero((count > 0) & (count <= COMMONEST * len(drawn)))
-        p = p_values(ridges[side], present[side][:, items].tocsc(), shuffles)
-        parts.append(pd.DataFrame({"side": side, "item": items, "p": p}))
-        bar.advance(task, 1)
+        distances[side] = Distances(ridges[side], own[:, items].tocsc())
+        parts.append(pd.DataFrame({"side": side, "item": items, "distance": distances[side].found}))
     tested = pd.concat(parts, ignore_index=True)
+    level = options.false_discovery * part
+    tested["p"] = np.concatenate(_p_values(list(distances.values()), shuffles, level, bar))
     tested["q"] = np.minimum(benjamini_hochberg(tested["p"].to_numpy()) / part, 1)
-    told = tested[tested["q"] <= options.false_discovery].sort_values("p", kind="stable").head(options.top)
+    told = tested[tested["q"] <= options.false_discovery]
+    told = told.sort_values("distance", ascending=False, kind="stable").head(options.top)
 
     lines, weights, bars = [], [], []
-    for side, item, p, q in told.itertuples(index=False):
+    for side, item, _, p, q in told.itertuples(index=False):
         has = present[side][:, [item]].toarray().ravel() > 0
         line, weighed, least = _shown(ridges[side], has, other[side], rows[drawn])
         position = int(of[side].columns[item])
@@ -148,21 +149,42 @@ def predicted(
     return Predicted(table, weights, np.array(bars), len(tested), len(drawn))
 
 
-def p_values(ridge: Ridge, items: csc_matrix, shuffles: Array) -> Array:
-    """[items] p of how far apart the mean scores are of the rows with an item and of those without.
+class Distances:
+    """How far apart the mean scores are of the rows with an item and of those without, each row judged without itself.
 
-    items     [rows, items] 1 where a row has the item: some do, some do not
-    shuffles  [at most, rows] the row that takes the place of each
+    items  [rows, items] 1 where a row has the item: some do, some do not
+    found  [items] the distances
     """
-    # A sum over pairs of rows is the same for either order of the two.
-    both, total = (ridge.alone + ridge.alone.T).astype(np.float32), ridge.alone.sum(0)
-    unshuffled = np.arange(items.shape[0], dtype=shuffles.dtype)[None]
-    p, going = np.ones(items.shape[1]), np.arange(items.shape[1])
-    found = _distances(both, total, items.indptr, items.indices, going, unshuffled)[0]
-    for draws, most in ROUNDS:
-        drawn = _distances(both, total, items.indptr, items.indices, going, shuffles[:draws])
-        p[going] = _tail(found[going], drawn)
-        going = going[p[going] <= most]
+
+    def __init__(self, ridge: Ridge, items: csc_matrix) -> None:
+        # A sum over pairs of rows is the same for either order of the two.
+        self._both, self._total = (ridge.alone + ridge.alone.T).astype(np.float32), ridge.alone.sum(0)
+        self._items = items
+        everything, unshuffled = np.arange(items.shape[1]), np.arange(items.shape[0], dtype=np.uint16)[None]
+        self.found: Array = self._shuffled(everything, unshuffled)[0]
+
+    def p_values(self, which: Array, shuffles: Array) -> Array:
+        """[which] p of some of the items; shuffles [draws, rows] has the row that takes the place of each."""
+        return _tail(self.found[which], self._shuffled(which, shuffles))
+
+    def _shuffled(self, which: Array, shuffles: Array) -> Array:
+        return np.asarray(_distances(self._both, self._total, self._items.indptr, self._items.indices, which, shuffles))
+
+
+def _p_values(of: list[Distances], shuffles: Array, level: float, bar: Progress) -> list[Array]:
+    """Those of the items of each, by as many shuffles as it takes to tell which are told at a false discovery rate of `level`."""
+    p = [np.ones(len(own.found)) for own in of]
+    going = [np.arange(len(own.found)) for own in of]
+    task = bar.start("Predicting", len(ROUNDS), "rounds")
+    for draws, most, margin in ROUNDS:
+        for own, of_own, which in zip(of, p, going):
+            of_own[which] = own.p_values(which, shuffles[:draws])
+        unsure = benjamini_hochberg(np.minimum(margin * np.concatenate(p), 1)) > level
+        starts = np.cumsum([0, *map(len, p)])
+        going = [
+            which[(of_own <= most)[which] & unsure[start + which]] for start, of_own, which in zip(starts, p, going)
+        ]
+        bar.advance(task, 1)
     return p
 
 
@@ -172,9 +194,8 @@ def _distances(both: Array, total: Array, starts: Array, rows: Array, items: Arr
     distances = np.empty((len(shuffles), len(items)))
     for draw in numba.prange(len(shuffles)):
         for k in range(len(items)):
-            own = np.sort(
-                shuffles[draw][rows[starts[items[k]] : starts[items[k] + 1]]]
-            )  # in order, memory is read faster
+            places = shuffles[draw][rows[starts[items[k]] : starts[items[k] + 1]]]
+            own = np.sort(places)  # in order, memory is read faster
             number, within, overall = len(own), 0.0, 0.0
             for i in range(number):
                 scores, of_row = both[own[i]], 0.0
