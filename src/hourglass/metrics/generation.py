@@ -170,4 +170,4 @@ def bleu(wanted: Wanted, written: Sequence[str]) -> float:
         raise MissingExtra("bleu", "generation") from None
     most = max(map(len, several))
     streams: Any = [[own[k] if k < len(own) else None for own in several] for k in range(most)]
-    return float(sacrebleu.corpus_bleu(list(written), streams).score) / 100
+    return float(sacrebleu.corpus_bleu(list(written), streams, force=True).score) / 100
