@@ -16,9 +16,8 @@ $(READY): pyproject.toml constraints.txt
 explore: $(READY)
 	$(BIN)/hourglass explore docstrings: --by package --limit 6000 --out hourglass-explore --force
 
-# A process a core with one thread each; tests of one file stay together.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -150,10 +150,10 @@ class _Field:
     topics: csr_matrix
 
     def plantable(self, documents: int) -> list[str]:
-        """The kinds of which there are enough to be joined and left in the background, and that are no common ones."""
+        """The kinds of which there are enough to be joined and left in the background, some to judge by, and that are no common ones."""
         there, overall = (pd.Series(kinds).value_counts() for kinds in (self.kinds[self.drawn], self.kinds))
         enough = there.index[there >= round(JOINED * documents) + round(BACKGROUND * documents)]
-        return sorted(kind for kind in enough if overall[kind] <= COMMONEST * len(self.kinds))
+        return sorted(kind for kind in enough if there[kind] < overall[kind] <= COMMONEST * len(self.kinds))
 
     def told(self, kind: str) -> dict[str, float]:
         """How well the best feature, feature that is looked at, or word tells a kind, on the half not planted from."""
