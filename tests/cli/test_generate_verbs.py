@@ -2,13 +2,14 @@
 
 import json
 import re
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
 import hourglass as hg
 from hourglass.cli import app
-from hourglass.errors import ConfigError, FolderError, InputError, SourceError
+from hourglass.errors import ConfigError, FolderError, InputError, MissingExtra, SourceError
 from hourglass.testing import tiny_examples
 from hourglass.waist import Waist, WaistConfig
 
@@ -108,6 +109,13 @@ def test_what_is_written_is_measured_against_what_is_wanted(rewriter, tmp_path):
     path.write_text(json.dumps({"original": "A", "body": ""}) + "\n")
     with pytest.raises(InputError, match=r"pairs\.jsonl, row 1, column 'body': expected a text, or a list of texts"):
         call(*ask, "body")
+
+
+def test_nothing_is_written_in_vain_where_the_measure_is_missing(rewriter, corpus, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    monkeypatch.setattr("hourglass.api.generating.generate", lambda *_, **__: pytest.fail("wrote"))
+    with pytest.raises(MissingExtra, match="generation"):
+        call("rewrite", rewriter, corpus, "--text", "original", "--wanted", "body")
 
 
 def test_a_model_without_sources_rewrites_nothing(model, corpus):

@@ -121,14 +121,12 @@ def rewrite(
     if wanted is None:
         return generate(asked, source=source, text=text, limit=limit, **settings)
     texts, several = _read_wanted(source, text, limit, wanted)
+    as_they_are = _measured(several, _some(texts))  # first: where the measure is missing, nothing is written in vain
     written = generate(asked, texts, **settings)
     each = len(written.rows) // len(texts)
     rows = [{**row, "wanted": several[i // each]} for i, row in enumerate(written.rows)]
-    return replace(
-        written,
-        rows=rows,
-        measured={name: _measured(rows, of) for name, of in (("written", "text"), ("source", "source"))},
-    )
+    measured = {"written": _measured([row["wanted"] for row in rows], written.texts), "source": as_they_are}
+    return replace(written, rows=rows, measured=measured)
 
 
 def interpolate(model: Waist | str | Path, first: str, last: str, n: int = 7, **settings: Any) -> list[str]:
@@ -208,8 +206,7 @@ def _listed(found: Any) -> list[Any]:
     return [found]
 
 
-def _measured(rows: list[dict[str, Any]], of: str) -> dict[str, float]:
-    wanted, texts = [row["wanted"] for row in rows], [row[of] for row in rows]
+def _measured(wanted: list[list[str]], texts: list[str]) -> dict[str, float]:
     return {"bleu": bleu(wanted, texts), **{name: found.value for name, found in rouge(wanted, texts).items()}}
 
 

@@ -123,3 +123,6 @@ def test_where_nothing_goes_together_nothing_is_predicted(tmp_path):
     assert found.predicted.tested > 0
     assert found.to_dict()["predicted"]["rows"] == []
     assert a.correlate(max_same_tokens=None, progress=False).predicted is None
+    assert (
+        a.correlate(b, max_similarity=None, false_discovery=1.0, progress=False).predicted is None
+    )  # nothing is tested

@@ -100,7 +100,7 @@ class Correlations:
     tested     number of pairs among which they were found
     notes      what a reader has to know before believing the table
     rows, other_rows  [documents] positions of these documents in the first workspace, and in the other
-    predicted  what of either text all of the other predicts; None within one text
+    predicted  what of either text all of the other predicts; None within one text, and with a false_discovery of 1, which tests nothing
     judge, usage      who judged, None: nobody; what was asked of a language model
     """
 
@@ -149,15 +149,16 @@ def correlate(
     half = halves(strata, np.random.default_rng(options.seed)) if split else np.zeros(len(rows), np.int64)
 
     selecting = PairCounts(left, right, half == 0, strata)
-    to_pairs = 1.0 if other is None else 1 - TO_PREDICTED
+    predicting = other is not None and options.false_discovery < 1  # nothing but its test makes it worth telling
+    to_pairs = 1 - TO_PREDICTED if predicting else 1.0
+    by_all = None
     with Progress(progress) as bar:
         pairs, shown = _select(selecting, options, split, to_pairs, bar), selecting
         pairs = of_different_labels(pairs, left, right, options, notes)
         pairs = one_of_a_kind(pairs, left, right, notes)
         if other is None:
             pairs = of_different_tokens(pairs, left, rows, half == 0, options, notes, bar)
-            by_all = None
-        else:
+        if predicting:
             random = np.random.default_rng([options.seed, 1])  # not the stream that halves the documents
             by_all = predicted(left, right, rows, options, TO_PREDICTED, random, bar)
     told = left.named[pairs["i"]] & right.named[pairs["j"]]

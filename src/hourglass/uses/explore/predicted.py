@@ -136,16 +136,18 @@ def predicted(
     told = tested[tested["q"] <= options.false_discovery]
     told = told.sort_values("distance", ascending=False, kind="stable").head(options.top)
 
+    columns = [present[side][:, [item]] for side, item in zip(told["side"], told["item"])]
     lines, weights, bars = [], [], []
-    for side, item, _, p, q in told.itertuples(index=False):
-        has = present[side][:, [item]].toarray().ravel() > 0
-        line, weighed, least = _shown(ridges[side], has, other[side], rows[drawn])
+    for (side, item, _, p, q), column in zip(told.itertuples(index=False), columns):
+        line, weighed, least = _shown(ridges[side], column.toarray().ravel() > 0, other[side], rows[drawn])
         position = int(of[side].columns[item])
         lines.append({"side": side, **of[side].items.iloc[item], "position": position, **line, "p": p, "q": q})
         weights.append(weighed)
         bars.append(least)
     table = pd.DataFrame(lines, columns=_COLUMNS).astype({"feature": "Int64"})
-    table["same_as"] = _same(told, present, [of[side].terms[item] for side, item in zip(told["side"], told["item"])])
+    table["same_as"] = _same(
+        told["side"], columns, [of[side].terms[item] for side, item in zip(told["side"], told["item"])]
+    )
     return Predicted(table, weights, np.array(bars), len(tested), len(drawn))
 
 
@@ -250,12 +252,11 @@ def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[di
     return line, weighed.loc[heaviest], ridge.sum_at(middle, has, weights)
 
 
-def _same(told: pd.DataFrame, present: dict[str, csr_matrix], terms: list[list[str]]) -> Any:
+def _same(sides: pd.Series, columns: list[csr_matrix], terms: list[list[str]]) -> Any:
     """The row that stands for each: an item of the same text in about the same documents."""
-    if not len(told):
+    if not columns:
         return pd.array([], dtype="Int64")
-    columns = [present[side][:, [item]] for side, item in zip(told["side"], told["item"])]
     # The documents of one text are not those of the other.
     none = csr_matrix(columns[0].shape)
-    apart = [vstack([own, none] if side == "a" else [none, own]) for side, own in zip(told["side"], columns)]
+    apart = [vstack([own, none] if side == "a" else [none, own]) for side, own in zip(sides, columns)]
     return same_as(first_alike(hstack(apart, format="csr")), terms)
