@@ -18,7 +18,7 @@ floor        bytes that must be read by the bandwidth of the memory, measured be
 Data are simulated. Vectors: topics of 400 documents, each in one of many fields, along axes that matter less and less, as embeddings have them; of length 1, float16.
 Texts: 100 words on average out of 200,000, drawn by Zipf's law; queries have 2 to 8 words that are not among the 30 most frequent.
 
---folder keeps the indexes for another run (some 4 GB for a million documents). A peer that does not import is named and left out.
+--folder keeps the indexes and the graphs for another run (some 10 GB for a million documents). A peer that does not import is named and left out.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -44,7 +45,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hourglass.storage.atomic import write_json
+from hourglass.storage.atomic import read_json, write_json
 from hourglass.uses.search.approximate import Approximate
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
@@ -362,9 +363,12 @@ class Run:
         sides: dict[str, Callable[[int], Callable[[], list[np.ndarray]]]] = {}
 
         def timed(name: str, work: Callable[[], Any]) -> Any:
-            start = time.process_time()
+            """Seconds of the processor that a graph took; those of one that is kept, when it was made."""
+            seconds, start = self.folder / f"{name}-{self.documents}.json", time.process_time()
             result = work()
-            built[name] = round(time.process_time() - start, 1)
+            if not seconds.exists():
+                write_json(seconds, round(time.process_time() - start, 1))
+            built[name] = read_json(seconds)
             print(f"{name}: made in {built[name]} s of the processor", flush=True)
             return result
 
@@ -413,19 +417,24 @@ class Run:
         made: dict[str, Callable[[np.ndarray, int], Any]] = {}
         if self.faiss:
             for links, expansion in ((32, 40), (16, 100)):  # its own defaults first
-                graph = self.faiss.IndexHNSWFlat(WIDTH, links, self.faiss.METRIC_INNER_PRODUCT)
-                graph.hnsw.efConstruction = expansion
                 name = f"faiss.IndexHNSWFlat (M {links}, efConstruction {expansion})"
 
-                def add(graph: Any = graph) -> None:
+                def read_or_add(path: Path, links: int = links, expansion: int = expansion) -> Any:
+                    if path.exists():
+                        return self.faiss.read_index(str(path))
+                    graph = self.faiss.IndexHNSWFlat(WIDTH, links, self.faiss.METRIC_INNER_PRODUCT)
+                    graph.hnsw.efConstruction = expansion
                     for block in blocks(exact.vectors):
                         graph.add(block)
+                    self.faiss.write_index(graph, str(path))
+                    return graph
+
+                graph = timed(name, partial(read_or_add, self.folder / f"{name}-{self.documents}.graph"))
 
                 def search(some: np.ndarray, ef: int, graph: Any = graph) -> Any:
                     graph.hnsw.efSearch = ef
                     return graph.search(some, 10)[1]
 
-                timed(name, add)
                 made[name] = search
         usearch = peer("usearch.index", self.missing)
         if usearch:
@@ -433,17 +442,22 @@ class Run:
                 graph = usearch.Index(ndim=WIDTH, metric="ip", dtype=dtype)
                 name = f"usearch ({graph.dtype.name.lower()}, its defaults)"
 
-                def fill(graph: Any = graph) -> None:
+                def load_or_fill(path: Path, graph: Any = graph) -> None:
+                    if path.exists():
+                        graph.load(str(path))
+                        return
                     start = 0
                     for block in blocks(exact.vectors):
                         graph.add(np.arange(start, start + len(block)), block, threads=self.threads)
                         start += len(block)
+                    graph.save(str(path))
+
+                timed(name, partial(load_or_fill, self.folder / f"{name}-{self.documents}.graph"))
 
                 def find(some: np.ndarray, ef: int, graph: Any = graph) -> Any:
                     graph.expansion_search = ef
                     return np.atleast_2d(graph.search(some, 10, threads=self.threads).keys)
 
-                timed(name, fill)
                 made[name] = find
         return made
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedType
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import LoggerType
 
@@ -24,6 +25,7 @@ _SHARDED = {
 
 def open_accelerator(config: TrainConfig, out: Path | None) -> Accelerator:
     """The accelerator for these settings; ConfigError where this machine or launch does not fit them."""
+    atexit.unregister(_leave)
     if config.tracker is not None:
         _check_tracker(config.tracker)
     # accelerate keeps the precision of a process's first run for ever; a second run may ask for another.
@@ -47,6 +49,21 @@ def open_accelerator(config: TrainConfig, out: Path | None) -> Accelerator:
             f"({config.accumulate} x {accelerator.num_processes} = {parts})"
         )
     return accelerator
+
+
+def leave_at_exit() -> None:
+    """Has this process leave its group of processes when it ends.
+
+    A process that ends in one may be aborted, as gloo's threads still hold tensors when the interpreter is gone. To be called
+    after a run that went well: leaving while others wait for this process may never end.
+    """
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    if torch.distributed.is_available():
+        PartialState().destroy_process_group()
 
 
 def _precision(config: TrainConfig) -> str:

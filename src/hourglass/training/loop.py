@@ -31,7 +31,7 @@ from hourglass.training import checkpoint, randomness
 from hourglass.training.callbacks import Callback, Record
 from hourglass.training.checkpoint import RunState
 from hourglass.training.config import TrainConfig
-from hourglass.training.devices import open_accelerator
+from hourglass.training.devices import leave_at_exit, open_accelerator
 from hourglass.training.order import Order, in_order, open_order
 from hourglass.training.progress import ProgressBar
 from hourglass.training.schedules import decay_begins, factor
@@ -93,6 +93,7 @@ def fit(
             run.finish()
         finally:
             run.close()
+    leave_at_exit()
     return FitResult(model, run.state.step, run.state.history, run.state.evaluations)
 
 
