@@ -76,6 +76,33 @@ def news_pieces(data: Path) -> pd.DataFrame:
     return _pieces(_shuffled(table[["text", "label"]]), 200)
 
 
+def sentences(data: Path) -> pd.DataFrame:
+    """Sentences of an encyclopedia: text (200 characters)."""
+    table = pd.read_parquet(data / "squad_questions" / "pairs.parquet")
+    return _shuffled(pd.DataFrame({"text": table["sentence"].str[:200]}))
+
+
+def kinds_of_text(data: Path) -> pd.DataFrame:
+    """Pieces of texts (200 characters) that have little to do with one another: text, kind."""
+    made = {
+        "requests to a bank": requests(data)["text"],
+        "film reviews": pd.read_parquet(data / "imdb_counterfactual" / "docs.parquet")["text"],
+        "aerodynamics": pd.read_parquet(data / "cranfield" / "docs.parquet")["text"],
+        "electronics": pd.read_parquet(data / "npl_vaswani" / "docs.parquet")["text"],
+        "rude comments": pd.read_parquet(data / "paradetox" / "pairs.parquet")["toxic"],
+        "pupils' essays": essays(data).query("writer == 'human'")["text"],
+        "statements about oneself": statements(data).query("matches")["text"],
+        "drama": pd.Series((data / "tinyshakespeare" / "input.txt").read_text().split("\n\n")),
+        "lines of receipts": pd.read_parquet(data / "receipt_text" / "lines.parquet")["text"],
+        "names of pictures": pd.read_parquet(data / "noto_emoji" / "images.parquet")["caption"],
+    }
+    news = pd.read_parquet(data / "reuters21578" / "docs.parquet")
+    for topic in ("crude", "interest", "ship", "trade"):
+        made[f"news of {topic}"] = news[[list(topics) == [topic] for topics in news["topics"]]]["text"]
+    parts = [pd.DataFrame({"text": texts.dropna().str[:200], "kind": kind}) for kind, texts in made.items()]
+    return _shuffled(pd.concat(parts))
+
+
 def comments(data: Path) -> pd.DataFrame:
     """Rude comments and what they say politely: text, label ("rude" or "polite"); of a pair only one is there."""
     pairs = pd.read_parquet(data / "paradetox" / "pairs.parquet").drop_duplicates("toxic")

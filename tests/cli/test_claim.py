@@ -26,6 +26,7 @@ CLUSTERED = ("news_question", "news_comment", "essays", "requests", "interests")
         ("fast_sae", set()),
         ("explore_diff", {"found_where_told"}),
         ("explore_correlate", {"found_where_named"}),
+        ("explore_injected", set()),
         ("explore_find", {f"{corpus}_above_{baseline}" for corpus in FOUND_IN for baseline in BASELINES}),
         ("explore_cluster", {f"{corpus}_above_{b}" for corpus in CLUSTERED for b in ("kmeans", "phrases")}),
         ("dupmae", set()),

@@ -81,13 +81,15 @@ def test_what_all_rows_tell_together_is_found_and_when_wrong_is_false(planted, m
 
 
 def test_groups_have_the_planted_shares_and_share_no_document():
-    from claims.explore_diff import _groups
+    from claims.explore_diff import SHARES, WHOLE, _groups
 
     has = np.arange(1000) % 3 == 0
-    group = _groups(has, 200, np.random.default_rng(0))
+    group = _groups(has, 200, SHARES, np.random.default_rng(0))
     assert [(group == g).sum() for g in "ab"] == [200, 200]
     assert [has[group == g].mean() for g in "ab"] == [0.4, 0.1]
-    nothing = _groups(np.zeros(1000, bool), 200, np.random.default_rng(0))
+    group = _groups(has, 200, WHOLE, np.random.default_rng(0))
+    assert [has[group == g].mean() for g in "ab"] == [1, 0]
+    nothing = _groups(np.zeros(1000, bool), 200, SHARES, np.random.default_rng(0))
     assert [(nothing == g).sum() for g in "ab"] == [200, 200]
 
 
@@ -121,45 +123,48 @@ def test_a_redrawn_workspace_holds_what_was_drawn(planted, tmp_path):
 
 
 def test_pairs_that_go_together_are_told_from_those_that_do_not():
-    from claims.explore_correlate import _associated
+    from claims.shared.planted_pairs import associated
 
     random = np.random.default_rng(0)
     a, b = (random.random((400, 3)) < 0.1 for _ in range(2))
     b[:, 1] = np.where(random.random(400) < 0.8, a[:, 0], b[:, 1])
-    i, j = _associated(csr_matrix(a.astype(float)), csr_matrix(b.astype(float)))
+    i, j = associated(csr_matrix(a.astype(float)), csr_matrix(b.astype(float)), 0.01, 5)
     assert list(zip(i.tolist(), j.tolist())) == [(0, 1)]
-    i, j = _associated(csr_matrix(a.astype(float)), csr_matrix(b[random.permutation(400)].astype(float)))
+    i, j = associated(csr_matrix(a.astype(float)), csr_matrix(b[random.permutation(400)].astype(float)), 0.01, 5)
     assert not len(i)
 
 
 def test_a_pair_is_true_when_both_of_its_parts_are():
-    from claims.explore_correlate import _Field, _judged
+    from claims.shared import planted_pairs
 
     kinds = np.repeat(np.array(["x", "y"], object), 100)
     drawn = np.tile([True, False], 100)
     column = csr_matrix(np.stack([kinds == "x", kinds == "y", np.arange(200) % 4 < 2], axis=1).astype(float))
-    field = _Field(None, kinds, drawn, column, column)  # no workspace is needed
+    field = planted_pairs.Field(None, kinds, drawn, column, column)  # no workspace is needed
 
     def judged(*pairs):
         i, j = (np.array(side) for side in zip(*pairs))
-        found, true = _judged(field, field, ["x", "x"], [column, column], (i, j))
-        return found, true.tolist()
+        found, true = planted_pairs.judged((field, field), planted, [column, column], (i, j))
+        return found.tolist(), true.tolist()
 
-    assert judged((0, 0)) == (1, [True])
-    assert judged((1, 1)) == (0, [True])  # both are rarer in what is planted: together, but not what was planted
-    assert judged((0, 1)) == (0, [False])
-    assert judged((0, 2)) == (0, [False])
-    assert judged((0, 0), (2, 0)) == (1, [True, False])
+    planted = [("x", "x")]
+    assert judged((0, 0)) == ([True], [True])
+    assert judged((1, 1)) == ([False], [True])  # both are rarer in what is planted: together, but not what was planted
+    assert judged((0, 1)) == ([False], [False])
+    assert judged((0, 2)) == ([False], [False])
+    assert judged((0, 0), (2, 0)) == ([True], [True, False])
+    planted = [("x", "x"), ("x", "y")]
+    assert judged((0, 1), (2, 0)) == ([False, True], [True, False])
 
 
 def test_what_is_predicted_is_a_pair_with_what_predicts_it():
-    from claims.explore_correlate import _as_pairs
+    from claims.shared.planted_pairs import as_pairs
 
     present = [csr_matrix(np.eye(4)[:, :3]), csr_matrix(np.eye(4))]
     weights = pd.DataFrame({"position": [1, 0], "weight": [-2.0, 1.0]})
     rows = pd.DataFrame({"side": ["b", "a", "b"], "position": [3, 2, 0]})
     by_all = SimpleNamespace(table=rows, weights=[weights] * 3, bars=np.array([0.5, -0.5, -3]))
-    (left, right), (i, j) = _as_pairs(present, by_all)
+    (left, right), (i, j) = as_pairs(present, by_all)
     assert (i.tolist(), j.tolist()) == ([3, 2, 4], [3, 4, 0])
     assert left.toarray()[:, 3:].tolist() == [[1, 1], [0, 1], [0, 1], [0, 1]]
     assert right.toarray()[:, 4:].ravel().tolist() == [1, 0, 1, 1]

@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 from hourglass.errors import InputError
 from hourglass.uses.explore.find import query_vector, text_vectors
 from hourglass.uses.explore.labels import TERMS, bare, content_words, says_nothing, trimmed
-from hourglass.uses.explore.scores import unit
+from hourglass.uses.explore.scores import dense_scores, unit
 from hourglass.uses.explore.stems import stems
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def axis_of(workspace: Workspace, phrases: Sequence[str], features: Sequence[int
                 nearest[feature] = (phrase, similarity)
     nearness, of_words = np.zeros((len(workspace), 0), np.float32), _word_table([], [], [], [])
     if phrases:
-        nearness = _dense_nearness(workspace, np.stack(vectors))
+        nearness = dense_scores(workspace, np.stack(vectors))
         if words:
             of_words = _near_words(workspace, phrases, np.stack(vectors), nearness, k)
     told = set(of_words["phrase"])
@@ -147,16 +147,6 @@ def _near_features(
 
 
 # Words ----------------------------------------------------------------------------------------------
-
-
-def _dense_nearness(workspace: Workspace, vectors: Array) -> Array:
-    """[documents, phrases] cosine of the documents' dense vectors with unit vectors [phrases, d]."""
-    parts = []
-    for arrays in workspace.stored("dense"):
-        dense = arrays["dense"].astype(np.float32)
-        length = np.sqrt(np.einsum("nd,nd->n", dense, dense))
-        parts.append((dense @ vectors.T.astype(np.float32)) / np.maximum(length, 1e-12)[:, None])
-    return np.concatenate(parts)
 
 
 def _near_words(workspace: Workspace, phrases: Sequence[str], vectors: Array, nearness: Array, k: int) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix, vstack
 
 from hourglass.uses.explore.presence import picked
@@ -50,21 +51,20 @@ def weighted_sums(workspace: Workspace, questions: Sequence[Mapping[int, float]]
         weights /= _scales(workspace)[:, None]
     return np.concatenate(
         [
-            csr_matrix((a["maximum"].astype(np.float32), a["indices"], a["indptr"]), (len(a["indptr"]) - 1, width))
-            @ weights
+            csr_matrix((single(a["maximum"]), a["indices"], a["indptr"]), (len(a["indptr"]) - 1, width)) @ weights
             for a in workspace.stored("indptr", "indices", "maximum")
         ]
     )
 
 
-def dense_scores(workspace: Workspace, vector: Array) -> Array:
-    """[documents] cosine of the documents' dense vectors with `vector` [d]."""
-    query = unit(vector).astype(np.float32)
+def dense_scores(workspace: Workspace, vectors: Array) -> Array:
+    """[documents] cosine of the documents' dense vectors with a vector [d], or [documents, m] with each of vectors [m, d]."""
+    asked = unit(vectors).astype(np.float32).T
     parts = []
     for arrays in workspace.stored("dense"):
-        dense = arrays["dense"].astype(np.float32)
+        dense = single(arrays["dense"])
         length = np.sqrt(np.einsum("nd,nd->n", dense, dense))
-        parts.append((dense @ query) / np.maximum(length, 1e-12))
+        parts.append(((dense @ asked).T / np.maximum(length, 1e-12)).T)
     return np.concatenate(parts)
 
 
@@ -141,6 +141,11 @@ def _scales(workspace: Workspace) -> Array:
     """[features] what maxima are divided by: the 90th percentile, 1 for a feature that never fires."""
     p90 = workspace.features["p90"].to_numpy(np.float32)
     return np.where(p90 > 0, p90, np.float32(1))
+
+
+def single(x: Array) -> Array:
+    """Of half precision float32. Torch does that with the processor's own instruction, five times as fast as NumPy."""
+    return torch.from_numpy(x).float().numpy()
 
 
 def unit(x: Array) -> Array:

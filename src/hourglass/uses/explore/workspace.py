@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from safetensors import safe_open
@@ -349,11 +350,17 @@ class Workspace:
         """Where the documents with these ids stand; InputError names the first that does not exist."""
         if not len(ids):
             return np.zeros(0, np.int64)
-        where = {id: i for i, id in enumerate(self.column("_id"))}
-        for id in ids:
-            if str(id) not in where:
-                raise InputError(f"{self.folder}: no document with id {str(id)!r}")
-        return np.array([where[str(id)] for id in ids], np.int64)
+        names, named = np.unique(np.array([str(id) for id in ids], object), return_inverse=True)
+        where, wanted, start = np.full(len(names), -1, np.int64), pa.array(names, pa.string()), 0
+        for table in self.tables(["_id"]):
+            found = pc.index_in(table.column(0).cast(pa.string()), wanted).fill_null(-1).to_numpy()
+            inside = np.flatnonzero(found >= 0)
+            where[found[inside]] = start + inside
+            start += len(table)
+        for name, at in zip(names, where):
+            if at < 0:
+                raise InputError(f"{self.folder}: no document with id {name!r}")
+        return where[named]
 
     # The verbs ---------------------------------------------------------------------------------------
 
