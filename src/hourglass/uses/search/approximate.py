@@ -91,7 +91,7 @@ class Approximate(Scorer):
                 self._faiss.omp_set_num_threads(before)
             return best_of(vectors, asked[start:stop], rows, depth)
 
-        return in_parts(len(asked), _COST, part)
+        return in_parts(len(asked), _COST, part, uneven=True)
 
     @cached_property
     def _selector(self) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numba
@@ -32,16 +33,33 @@ Kept = tuple[Array, Array]
 """rows [queries, n] int64, -1 for none, and their scores [queries, n] float32, in no order."""
 
 
-def in_parts(number: int, cost: float, work: Callable[[int, int], T]) -> list[T]:
-    """What `work(start, stop)` makes of each part of `number` things of `cost` bytes each, threads side by side."""
+def in_parts(number: int, cost: float, work: Callable[[int, int], T], uneven: bool = False) -> list[T]:
+    """What `work(start, stop)` makes of each part of `number` things of `cost` bytes each, threads side by side.
+
+    uneven  one may cost far more than another: a thread that has done its part goes on with the quarter that was left
+    """
     threads = int(max(1, min(torch.get_num_threads(), number * cost // _LEAST)))
     ends = [number * i // threads for i in range(threads + 1)]
-    pending = [pool(threads).submit(work, *ends[i : i + 2]) for i in range(1, threads)]
+    if uneven and threads > 1:
+        most, pieces = number * 3 // 4, 2 * threads
+        ends = [most * i // threads for i in range(threads)]
+        ends = sorted({*ends, *(most + (number - most) * i // pieces for i in range(pieces + 1))})
+    parts = list(pairwise(ends))
+    made: list[Any] = [None] * len(parts)
+    left = iter(range(len(parts)))
+
+    def take() -> None:
+        for i in left:
+            made[i] = work(*parts[i])
+
+    pending = [pool(threads).submit(take) for _ in range(1, threads)]
     try:
-        first = work(*ends[:2])
+        take()
     finally:
         wait(pending)
-    return [first, *(part.result() for part in pending)]
+    for done in pending:
+        done.result()
+    return made
 
 
 def joined(parts: Sequence[Kept]) -> Kept:
@@ -67,7 +85,9 @@ def rankings(kept: Kept, depth: int) -> list[Ranking]:
 def in_order(kept: Kept) -> list[Ranking]:
     """Of what is in order already, for each query."""
     rows, scores = kept
-    return [Ranking(r[:n], s[:n]) for r, s, n in zip(rows, scores, (rows >= 0).sum(1).tolist())]
+    width = rows.shape[1]
+    found = (rows >= 0).sum(1).tolist()
+    return [Ranking(r, s) if n == width else Ranking(r[:n], s[:n]) for r, s, n in zip(rows, scores, found)]
 
 
 def products(vectors: Array, queries: Array, depth: int, selected: Array | None = None) -> Kept:
