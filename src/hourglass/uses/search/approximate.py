@@ -20,7 +20,7 @@ from hourglass.storage.atomic import read_json, write_json
 from hourglass.uses.progress import Progress
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.scanning import Kept, best_of, in_order, in_parts
+from hourglass.uses.search.scanning import best_of, in_order, in_parts
 from hourglass.uses.search.stages import Array, Query, Ranking, Scorer
 
 _FILE, _SETTINGS = "graph.faiss", "graph.json"
@@ -61,7 +61,7 @@ class Approximate(Scorer):
         if not queries or left <= max(_EXACT, depth) or left * _SHARE < number:
             return self._exact.retrieve(queries, depth)
         asked = self._exact.asked(queries)
-        found = [ranking for part in self._walk(asked, depth) for ranking in in_order(part)]
+        found = [ranking for part in self._walk(asked, depth) for ranking in part]
         # A walk that ended before it had met enough.
         short = [i for i, ranking in enumerate(found) if len(ranking) < depth]
         for i, ranking in zip(short, self._exact.retrieve([queries[i] for i in short], depth)):
@@ -71,7 +71,7 @@ class Approximate(Scorer):
     def score(self, query: Query, rows: Array) -> Array:
         return self._exact.score(query, rows)
 
-    def _walk(self, asked: Array, depth: int) -> list[Kept]:
+    def _walk(self, asked: Array, depth: int) -> list[list[Ranking]]:
         """The best `depth` near each of `asked` [n, d], in parts: of a few more, by the vectors that the index keeps."""
         settings, ef = self._faiss.SearchParametersHNSW(), self._ef
         if (selected := self._index.selected) is not None:
@@ -81,7 +81,7 @@ class Approximate(Scorer):
         graph, number = self._graph, min(settings.efSearch, depth + _MORE + depth // 8)
         vectors = self._exact.vectors
 
-        def part(start: int, stop: int) -> Kept:
+        def part(start: int, stop: int) -> list[Ranking]:
             # Threads of OpenMP would wait for one another by spinning; the number is of the calling thread alone.
             before = self._faiss.omp_get_max_threads()
             self._faiss.omp_set_num_threads(1)
@@ -89,7 +89,7 @@ class Approximate(Scorer):
                 rows = np.asarray(graph.search(asked[start:stop], number, params=settings)[1], np.int64)
             finally:
                 self._faiss.omp_set_num_threads(before)
-            return best_of(vectors, asked[start:stop], rows, depth)
+            return in_order(best_of(vectors, asked[start:stop], rows, depth))
 
         return in_parts(len(asked), _COST, part, uneven=True)
 
