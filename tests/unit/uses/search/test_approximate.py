@@ -13,7 +13,7 @@ from hourglass.uses.search import approximate
 from hourglass.uses.search.approximate import Approximate
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.index import SearchIndex
-from hourglass.uses.search.scanning import room
+from hourglass.uses.search.scanning import in_order, room
 from hourglass.uses.search.stages import Query, Ranking
 
 NUMBER, WIDTH = 3000, 24
@@ -91,7 +91,7 @@ def test_where_few_are_left_all_are_looked_at(index, walks, filter):
 
 
 def test_a_walk_that_ends_too_early_is_made_up_for(index, monkeypatch):
-    monkeypatch.setattr(Approximate, "_walk", lambda self, asked, depth: [room(len(asked), 4)])
+    monkeypatch.setattr(Approximate, "_walk", lambda self, asked, depth: [in_order(room(len(asked), 4))])
     found, exact = Approximate(index).retrieve(QUERIES, 10), Dense(index).retrieve(QUERIES, 10)
     assert [own.rows.tolist() for own in found] == [own.rows.tolist() for own in exact]
 
