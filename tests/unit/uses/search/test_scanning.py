@@ -161,6 +161,13 @@ def test_the_best_of_postings_are_those_of_a_sort(number, depth, seed):
         assert np.allclose(ranking.scores, expected[ranking.rows])
 
 
+@given(st.integers(0, 300), st.booleans())
+def test_parts_are_all_things_once_and_in_order(number, uneven):
+    parts = in_parts(number, 1, lambda start, stop: list(range(start, stop)), uneven)
+    assert [i for part in parts for i in part] == list(range(number))
+    assert len(parts) >= 1
+
+
 def test_what_fails_in_a_thread_is_raised(threads):
     def work(start, stop):
         raise KeyError(start)
