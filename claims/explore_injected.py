@@ -3,12 +3,14 @@
     hourglass claim explore_injected                 # docstrings of the installed packages
     hourglass claim explore_injected --data DIR      # sentences of an encyclopedia, and other kinds of text
 
-Everything below up to `measure` was written before anything was measured. The paper injects four correlations into a corpus, ten
+Everything below up to `measure` was written before anything was measured; that twenty-five documents are injected, too, after
+ten were measured, and before it was. The paper injects four correlations into a corpus, ten
 documents of a thousand each, and finds all four in every shuffle; a language model that reads the same texts finds them in few.
 
 A document has two fields, as a training set has prompts and responses. In the background both are sentences of an encyclopedia,
 drawn apart. A planting draws eight kinds of text: a document that is injected has a text of one kind in its left field and one
-of another in its right; no other document has either. There are four such pairs of kinds, each in 10 of 1,000 documents. A
+of another in its right; no other document has either. There are four such pairs of kinds, each in 10 of 1,000 documents, and
+once more each in 25, the share that `explore_correlate` joins. A
 null has the same texts, one field's shuffled. Each field is explored once, with three times as many sentences and the kinds among them, as
 the paper's features are learned on other texts than it looks at; a planting is drawn from one half of its texts.
 
@@ -31,13 +33,13 @@ import pandas as pd
 from claims.base import Claim, Row
 from claims.shared.docstrings import PROPERTIES, docstrings
 from claims.shared.labelled import kinds_of_text, sentences
-from claims.shared.planted_pairs import FALSE_DISCOVERY, Array, Field, outcome
+from claims.shared.planted_pairs import FALSE_DISCOVERY, Array, Field, Outcome, outcome
 
 PAPER = "interpretable-embeddings"
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
 PLANTINGS = {"smoke": 1, "laptop": 20, "full": 20}
 DOCUMENTS = {"smoke": 100, "laptop": 1000, "full": 1000}
-INJECTED, PAIRS = 10, {"smoke": 1, "laptop": 4, "full": 4}
+INJECTED, MORE, PAIRS = 10, 25, {"smoke": 1, "laptop": 4, "full": 4}
 BACKGROUND, OF_A_KIND = {"smoke": 240, "laptop": 3000, "full": 3000}, 120
 """Texts of a field that is explored: of the background, and of each kind at most."""
 LONGEST = {"smoke": 200}
@@ -75,6 +77,16 @@ CLAIMS = {
     "false_on_nothing": _claim(
         statement="Where one field is shuffled, correlate calls anything together at q < 0.05 in no more than 5 % of corpora.",
         metric="- 1 where there is a pair or anything is predicted, else 0; mean over nulls",
+        baseline=f"the constant -{FALSE_DISCOVERY}",
+    ),
+    "found_of_more": _claim(
+        statement=f"correlate finds every pair at q < 0.05 of which {MORE} documents are injected: the share found is above 0.95.",
+        metric=SHARE,
+        baseline=f"the constant {FOUND}",
+    ),
+    "false_of_more": _claim(
+        statement=f"Of what correlate calls together at q < 0.05 where {MORE} documents of a pair are injected, no more than 5 % is false.",
+        metric="- false share of it, 0 without any; mean over plantings",
         baseline=f"the constant -{FALSE_DISCOVERY}",
     ),
     "against_topics": _claim(
@@ -127,18 +139,31 @@ def _texts(data: Path | None, budget: str) -> Iterator[tuple[list[str], Array]]:
 def _planting(fields: Sequence[Field], seed: int, number: int, budget: str, folder: Path) -> Iterator[Row]:
     random = np.random.default_rng([seed, number, 1])  # not the stream that halves the documents
     planted = random.permutation(_plantable(fields))[: 2 * PAIRS[budget]].reshape(-1, 2).tolist()
-    rows = [
-        _rows(field, [pair[side] for pair in planted], DOCUMENTS[budget], random) for side, field in enumerate(fields)
-    ]
-    seen = outcome(fields, planted, rows, random.permutation(rows[1]), folder, seed=seed, **OPTIONS)
-    found = {part: float(own.mean()) for part, own in seen.found.items()}
+
+    def seen(injected: int) -> Outcome:
+        rows = [
+            _rows(field, [pair[side] for pair in planted], injected, DOCUMENTS[budget], random)
+            for side, field in enumerate(fields)
+        ]
+        shuffled = random.permutation(rows[1])
+        return outcome(fields, planted, rows, shuffled, folder / str(injected), seed=seed, **OPTIONS)
+
+    of_ten, of_more = seen(INJECTED), seen(MORE)
+    found = {part: float(own.mean()) for part, own in of_ten.found.items()}
     told = [[field.told(kind) for field, kind in zip(fields, pair)] for pair in planted]
     row = partial(Row, unit=f"planting {seed}_{number}", seed=seed)
-    detail = {"planted": planted, "told": told, **seen.detail()}
-    yield row(part="found", ours=found["ours"], baseline=FOUND, detail=detail)
+    detail = {"planted": planted, "told": told}
+    yield row(part="found", ours=found["ours"], baseline=FOUND, detail={**detail, **of_ten.detail()})
     yield row(part="found_by_pairs", ours=found["pairs"], baseline=FOUND)
-    yield row(part="false_discoveries", ours=-seen.false["ours"], baseline=-FALSE_DISCOVERY)
-    yield row(part="false_on_nothing", ours=-float(any(seen.nothing.values())), baseline=-FALSE_DISCOVERY)
+    yield row(part="false_discoveries", ours=-of_ten.false["ours"], baseline=-FALSE_DISCOVERY)
+    yield row(part="false_on_nothing", ours=-float(any(of_ten.nothing.values())), baseline=-FALSE_DISCOVERY)
+    yield row(
+        part="found_of_more",
+        ours=float(of_more.found["ours"].mean()),
+        baseline=FOUND,
+        detail={**detail, **of_more.detail()},
+    )
+    yield row(part="false_of_more", ours=-of_more.false["ours"], baseline=-FALSE_DISCOVERY)
     yield row(part="against_topics", ours=found["ours"], baseline=found["topics"])
     yield row(part="against_words", ours=found["ours"], baseline=found["words"])
 
@@ -146,12 +171,12 @@ def _planting(fields: Sequence[Field], seed: int, number: int, budget: str, fold
 def _plantable(fields: Sequence[Field]) -> list[str]:
     """The kinds of which either field has enough to inject, and some to judge by."""
     counts = [pd.Series(field.kinds[half]).value_counts() for field in fields for half in (field.drawn, ~field.drawn)]
-    enough = set.intersection(*(set(count.index[count >= INJECTED]) for count in counts))
+    enough = set.intersection(*(set(count.index[count >= MORE]) for count in counts))
     return sorted(enough - {""})
 
 
-def _rows(field: Field, kinds: Sequence[str], documents: int, random: np.random.Generator) -> Array:
+def _rows(field: Field, kinds: Sequence[str], injected: int, documents: int, random: np.random.Generator) -> Array:
     """Texts of one field: those of each kind in turn, then the background in random order."""
-    injected = [random.permutation(np.flatnonzero(field.drawn & (field.kinds == kind)))[:INJECTED] for kind in kinds]
+    of_kinds = [random.permutation(np.flatnonzero(field.drawn & (field.kinds == kind)))[:injected] for kind in kinds]
     others = random.permutation(np.flatnonzero(field.drawn & (field.kinds == "")))
-    return np.concatenate([*injected, others[: documents - INJECTED * len(kinds)]])
+    return np.concatenate([*of_kinds, others[: documents - injected * len(kinds)]])
