@@ -16,8 +16,9 @@ $(READY): pyproject.toml constraints.txt
 explore: $(READY)
 	$(BIN)/hourglass explore docstrings: --by package --limit 6000 --out hourglass-explore --force
 
+# A process a core and a thread a process: the suite takes little more than half the time. A file's tests stay together, for they share what they make.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """Runs a compiled loop over rows on as many threads as torch uses.
 
 Plain threads rather than numba's own parallel loops: those abort when called from two Python threads at once or
-after a fork. Every row is written by exactly one thread and in one order, so the result does not depend on how
-many threads there are.
+after a fork, and set the number of torch's threads, on which the last digits of much else hang. Every row is written
+by exactly one thread and in one order, so the result does not depend on how many threads there are.
 """
 
 from __future__ import annotations

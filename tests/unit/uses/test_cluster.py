@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 from sklearn.metrics import adjusted_rand_score
 
@@ -38,6 +39,18 @@ def test_neighbours_are_those_of_brute_force(n, width, share, k):
         expected[i, order] = full[i, order]
     expected = np.maximum(expected, expected.T) + np.eye(p)
     assert jaccard_graph(rows, k).toarray() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_graph_is_the_same_with_any_number_of_threads_which_it_leaves_as_they_are(threads):
+    rows, before = random_rows(400, 30, 0.2, seed=1), torch.get_num_threads()
+    expected = jaccard_graph(rows, 7)
+    try:
+        torch.set_num_threads(threads)
+        assert (jaccard_graph(rows, 7) != expected).nnz == 0
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_complete_graph_is_brute_force():

@@ -18,6 +18,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from hourglass.nn.parallel import over_rows
+
 Array = np.ndarray[Any, Any]
 
 _DENSE = 400  # nodes up to which all eigenvectors are computed at once
@@ -66,65 +68,63 @@ def jaccard_graph(rows: csr_matrix, neighbours: int) -> csr_matrix:
         similarity = shared.data / (sizes[shared.row] + sizes[shared.col] - shared.data)
         return csr_matrix((similarity, (shared.row, shared.col)), shape=(p, p))
     lists = rows.tocsc()
-    similarity, nearest = _nearest(
-        rows.indptr,
-        rows.indices,
-        lists.indptr,
-        lists.indices,
-        sizes.astype(np.int32),
-        neighbours,
-        numba.get_num_threads(),
-    )
+    similarity, nearest = np.zeros((p, neighbours)), np.full((p, neighbours), -1, np.int64)
+    arrays = rows.indptr, rows.indices, lists.indptr, lists.indices, sizes.astype(np.int32)
+    over_rows(_nearest, p, *arrays, similarity, nearest)
     row, column = np.repeat(np.arange(p), neighbours), nearest.ravel()
     met = column >= 0
     one_way = csr_matrix((similarity.ravel()[met], (row[met], column[met])), shape=(p, p))
     return (one_way.maximum(one_way.T) + identity(p)).tocsr()
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def _nearest(
-    indptr: Array, indices: Array, list_indptr: Array, list_rows: Array, sizes: Array, k: int, threads: int
-) -> tuple[Array, Array]:
-    """Similarity and number [p, k] of the nearest other rows, the nearest first; -1 where there are no more."""
-    p = len(sizes)
-    best = np.zeros((p, k), np.float64)
-    nearest = np.full((p, k), -1, np.int64)
-    for thread in numba.prange(threads):
-        shared = np.zeros(p, np.int32)
-        met = np.empty(p, np.int32)
-        for row in range(thread, p, threads):
-            number = 0
-            for at in range(indptr[row], indptr[row + 1]):
-                feature = indices[at]
-                for place in range(list_indptr[feature], list_indptr[feature + 1]):
-                    other = list_rows[place]
-                    if shared[other] == 0:
-                        met[number] = other
-                        number += 1
-                    shared[other] += 1
-            for i in range(number):
-                other = met[i]
-                both = shared[other]
-                shared[other] = 0
-                if other == row:
-                    continue
-                similarity = both / (sizes[row] + sizes[other] - both)
-                last = k - 1
-                if nearest[row, last] >= 0 and (
-                    similarity < best[row, last] or (similarity == best[row, last] and other > nearest[row, last])
-                ):
-                    continue
-                while last > 0 and (
-                    nearest[row, last - 1] < 0
-                    or similarity > best[row, last - 1]
-                    or (similarity == best[row, last - 1] and other < nearest[row, last - 1])
-                ):
-                    best[row, last] = best[row, last - 1]
-                    nearest[row, last] = nearest[row, last - 1]
-                    last -= 1
-                best[row, last] = similarity
-                nearest[row, last] = other
-    return best, nearest
+    indptr: Any,
+    indices: Any,
+    list_indptr: Any,
+    list_rows: Any,
+    sizes: Any,
+    best: Any,
+    nearest: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """Similarity and number [p, k] of the nearest other rows, the nearest first; what there is no more of stays as it is."""
+    shared = np.zeros(len(sizes), np.int32)
+    met = np.empty(len(sizes), np.int32)
+    k = nearest.shape[1]
+    for row in range(start, stop):
+        number = 0
+        for at in range(indptr[row], indptr[row + 1]):
+            feature = indices[at]
+            for place in range(list_indptr[feature], list_indptr[feature + 1]):
+                other = list_rows[place]
+                if shared[other] == 0:
+                    met[number] = other
+                    number += 1
+                shared[other] += 1
+        for i in range(number):
+            other = met[i]
+            both = shared[other]
+            shared[other] = 0
+            if other == row:
+                continue
+            similarity = both / (sizes[row] + sizes[other] - both)
+            last = k - 1
+            if nearest[row, last] >= 0 and (
+                similarity < best[row, last] or (similarity == best[row, last] and other > nearest[row, last])
+            ):
+                continue
+            while last > 0 and (
+                nearest[row, last - 1] < 0
+                or similarity > best[row, last - 1]
+                or (similarity == best[row, last - 1] and other < nearest[row, last - 1])
+            ):
+                best[row, last] = best[row, last - 1]
+                nearest[row, last] = nearest[row, last - 1]
+                last -= 1
+            best[row, last] = similarity
+            nearest[row, last] = other
 
 
 def spectrum(graph: csr_matrix, weight: Array, number: int, random: np.random.Generator) -> tuple[Array, Array]:

@@ -24,6 +24,7 @@ from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
 from scipy.stats import pearson3
 
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval
+from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_alike, same_as
 from hourglass.uses.explore.looked_at import Field
 from hourglass.uses.explore.ridge import Ridge
@@ -170,7 +171,10 @@ class Distances:
         return _tail(self.found[which], self._shuffled(which, shuffles))
 
     def _shuffled(self, which: Array, shuffles: Array) -> Array:
-        return np.asarray(_distances(self._both, self._total, self._items.indptr, self._items.indices, which, shuffles))
+        made = np.empty((len(shuffles), len(which)))
+        places = self._items.indptr, self._items.indices
+        over_rows(_distances, len(which), self._both, self._total, *places, which, shuffles, made)
+        return made
 
 
 def _p_values(of: list[Distances], shuffles: Array, level: float, bar: Progress) -> list[Array]:
@@ -190,12 +194,13 @@ def _p_values(of: list[Distances], shuffles: Array, level: float, bar: Progress)
     return p
 
 
-@numba.njit(cache=True, parallel=True)
-def _distances(both: Array, total: Array, starts: Array, rows: Array, items: Array, shuffles: Array) -> Array:
-    """[shuffles, items] mean score of the rows with an item less that of those without, the items shuffled over the rows."""
-    distances = np.empty((len(shuffles), len(items)))
-    for draw in numba.prange(len(shuffles)):
-        for k in range(len(items)):
+@numba.njit(cache=True, nogil=True)
+def _distances(
+    both: Any, total: Any, starts: Any, rows: Any, items: Any, shuffles: Any, made: Any, start: int, stop: int
+) -> None:
+    """made [shuffles, items]: mean score of the rows with an item less that of those without, the items shuffled over the rows."""
+    for k in range(start, stop):
+        for draw in range(len(shuffles)):
             places = shuffles[draw][rows[starts[items[k]] : starts[items[k] + 1]]]
             own = np.sort(places)  # in order, memory is read faster
             number, within, overall = len(own), 0.0, 0.0
@@ -205,8 +210,7 @@ def _distances(both: Array, total: Array, starts: Array, rows: Array, items: Arr
                     of_row += scores[own[j]]
                 within += of_row
                 overall += total[own[i]]
-            distances[draw, k] = within / number - (overall - within) / (shuffles.shape[1] - number)
-    return distances
+            made[draw, k] = within / number - (overall - within) / (shuffles.shape[1] - number)
 
 
 def _tail(found: Array, drawn: Array) -> Array:
