@@ -41,9 +41,9 @@ def in_parts(number: int, cost: float, work: Callable[[int, int], T], uneven: bo
     threads = int(max(1, min(torch.get_num_threads(), number * cost // _LEAST)))
     ends = [number * i // threads for i in range(threads + 1)]
     if uneven and threads > 1:
-        most, pieces = number * 3 // 4, 2 * threads
+        most = number * 3 // 4
         ends = [most * i // threads for i in range(threads)]
-        ends = sorted({*ends, *(most + (number - most) * i // pieces for i in range(pieces + 1))})
+        ends = sorted({*ends, *(most + (number - most) * i // threads for i in range(threads + 1))})
     parts = list(pairwise(ends))
     made: list[Any] = [None] * len(parts)
     left = iter(range(len(parts)))
@@ -265,16 +265,22 @@ def _scan_for_one(vectors: Any, queries: Any, start: int, stop: int, chosen: Any
 
 @numba.njit(cache=True, nogil=True, fastmath=_SUMS)
 def _products_of(vectors: Any, queries: Any, rows: Any, made: Any) -> None:
+    # Rows lie far apart: four are fetched at a time, the last of a query again where fewer are left.
+    last = rows.shape[1] - 1 if len(vectors) else -1
     for q in range(len(queries)):
         query = queries[q]
-        for i in range(rows.shape[1]):
-            if rows[q, i] < 0:
-                continue
-            vector = vectors[rows[q, i]]
-            total = np.float32(0)
-            for j in range(len(query)):
-                total += _wide(vector[j]) * query[j]
-            made[q, i] = total
+        for i in range(0, last + 1, _TILE):
+            j, k, m = min(i + 1, last), min(i + 2, last), min(i + 3, last)
+            a, b = vectors[max(rows[q, i], 0)], vectors[max(rows[q, j], 0)]
+            c, d = vectors[max(rows[q, k], 0)], vectors[max(rows[q, m], 0)]
+            of_a = of_b = of_c = of_d = np.float32(0)
+            for at in range(len(query)):
+                own = query[at]
+                of_a, of_b = of_a + _wide(a[at]) * own, of_b + _wide(b[at]) * own
+                of_c, of_d = of_c + _wide(c[at]) * own, of_d + _wide(d[at]) * own
+            for place, product in ((i, of_a), (j, of_b), (k, of_c), (m, of_d)):
+                if rows[q, place] >= 0:
+                    made[q, place] = product
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_SUMS)
