@@ -18,7 +18,7 @@ explore: $(READY)
 
 # A process a core and a thread a process: the suite takes little more than half the time. A file's tests stay together, for they share what they make.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
