@@ -45,7 +45,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hourglass.storage.atomic import read_json, write_json
+from hourglass.storage.atomic import atomic_file, read_json, write_json
 from hourglass.uses.search.approximate import Approximate
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.hamming import Hamming
@@ -426,7 +426,8 @@ class Run:
                     graph.hnsw.efConstruction = expansion
                     for block in blocks(exact.vectors):
                         graph.add(block)
-                    self.faiss.write_index(graph, str(path))
+                    with atomic_file(path) as part:
+                        self.faiss.write_index(graph, str(part))
                     return graph
 
                 graph = timed(name, partial(read_or_add, self.folder / f"{name}-{self.documents}.graph"))
@@ -450,7 +451,8 @@ class Run:
                     for block in blocks(exact.vectors):
                         graph.add(np.arange(start, start + len(block)), block, threads=self.threads)
                         start += len(block)
-                    graph.save(str(path))
+                    with atomic_file(path) as part:
+                        graph.save(str(part))
 
                 timed(name, partial(load_or_fill, self.folder / f"{name}-{self.documents}.graph"))
 

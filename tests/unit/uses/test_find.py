@@ -46,7 +46,7 @@ def test_by_words_uses_the_nearest_names(planted, monkeypatch):
         ({}, "exactly one of"),
         ({"query": "x", "like": ["1"]}, "exactly one of"),
         ({"query": "  "}, "query is empty"),
-        ({"like": ["nobody"]}, "no document with id 'nobody'"),
+        ({"like": ["nobody", "d0", "a third"]}, "no document with id 'nobody'"),  # the first, not the first by name
         ({"features": {99: 1.0}}, "no feature 99; they go from 0 to 7"),
         ({"query": "x", "without": [99]}, "no feature 99; they go from 0 to 7"),
         ({"query": "x", "unlike": ["1"]}, "need examples that have it"),

@@ -357,10 +357,10 @@ class Workspace:
             inside = np.flatnonzero(found >= 0)
             where[found[inside]] = start + inside
             start += len(table)
-        for name, at in zip(names, where):
-            if at < 0:
-                raise InputError(f"{self.folder}: no document with id {name!r}")
-        return where[named]
+        positions = where[named]
+        if (positions < 0).any():
+            raise InputError(f"{self.folder}: no document with id {str(ids[int(np.argmin(positions))])!r}")
+        return positions
 
     # The verbs ---------------------------------------------------------------------------------------
 
