@@ -120,6 +120,7 @@ def test_tables_are_for_people(explored):
     told = run("diff", explored, "--by", "topic")
     assert "football" in told and "taken together: 100 % of the documents" in told
     assert "go together" in run("correlate", explored, "--max-similarity", 1, "--no-split")
+    assert "Nothing goes together." in run("correlate", explored, "--min-npmi", 1.1)
     moving = run("trend", explored, "--by", "topic", "--order", "football,cooking")
     rising, falling = moving[moving.index("Rising") :].split("Falling")
     assert any(word in rising for word in COOKING) and any(word in falling for word in FOOTBALL)

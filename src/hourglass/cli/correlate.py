@@ -116,6 +116,8 @@ def correlate(
     )
     if found.predicted is not None and len(found.predicted.table):
         _print_predicted(found.predicted)
+    elif not told:
+        out.print("Nothing goes together.")
     print_usage(found.usage)
     untold = sum(not _is_told(row) for row, _ in told)
     for note in [

@@ -274,6 +274,8 @@ def test_mistakes_are_named(tmp_path):
     ws = made(tmp_path / "a", has, names=names)
     with pytest.raises(ConfigError, match=r"no option 'min_npim'.*did you mean 'min_npmi'"):
         ws.correlate(min_npim=0.5)
+    with pytest.raises(ConfigError, match="min_frequency 2: expected a share, from 0 to 1"):
+        ws.correlate(min_frequency=2)
     with pytest.raises(InputError, match="the other workspace is the same one"):
         ws.correlate(ws)
     with pytest.raises(InputError, match=r"0 documents have the same id \(explore both with --id\); at least 20"):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hourglass.errors import InputError
+from hourglass.errors import ConfigError, InputError
 from hourglass.metrics.association import npmi, npmi_interval
 from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.uses.explore.looked_at import look_at
@@ -82,6 +82,11 @@ class CorrelateOptions:
     false_discovery: float = 0.05
     top: int = 100
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("min_frequency", "false_discovery"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected a share, from 0 to 1")
 
 
 @dataclass(frozen=True)
