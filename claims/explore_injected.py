@@ -3,14 +3,15 @@
     hourglass claim explore_injected                 # docstrings of the installed packages
     hourglass claim explore_injected --data DIR      # sentences of an encyclopedia, and other kinds of text
 
-Everything below up to `measure` was written before anything was measured; that twenty-five documents are injected, too, after
-ten were measured, and before it was. The paper injects four correlations into a corpus, ten
+Everything below up to `measure` was written before anything was measured, but that more documents are injected, too: twenty-five
+after ten were measured and fifty after twenty-five were, each before it was. The paper injects four correlations into a corpus, ten
 documents of a thousand each, and finds all four in every shuffle; a language model that reads the same texts finds them in few.
 
 A document has two fields, as a training set has prompts and responses. In the background both are sentences of an encyclopedia,
 drawn apart. A planting draws eight kinds of text: a document that is injected has a text of one kind in its left field and one
-of another in its right; no other document has either. There are four such pairs of kinds, each in 10 of 1,000 documents, and
-once more each in 25, the share that `explore_correlate` joins. A
+of another in its right; no other document has either. There are four such pairs of kinds, each in 10 of 1,000 documents, once
+more each in 25, the share that `explore_correlate` joins, and once, with pairs drawn anew of the kinds that are large enough, each
+in 50: how many documents it takes until all are found. A
 null has the same texts, one field's shuffled. Each field is explored once, with three times as many sentences and the kinds among them, as
 the paper's features are learned on other texts than it looks at; a planting is drawn from one half of its texts.
 
@@ -27,6 +28,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +41,7 @@ PAPER = "interpretable-embeddings"
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
 PLANTINGS = {"smoke": 1, "laptop": 20, "full": 20}
 DOCUMENTS = {"smoke": 100, "laptop": 1000, "full": 1000}
-INJECTED, MORE, PAIRS = 10, 25, {"smoke": 1, "laptop": 4, "full": 4}
+INJECTED, MORE, MOST, PAIRS = 10, 25, 50, {"smoke": 1, "laptop": 4, "full": 4}
 BACKGROUND, OF_A_KIND = {"smoke": 240, "laptop": 3000, "full": 3000}, 120
 """Texts of a field that is explored: of the background, and of each kind at most."""
 LONGEST = {"smoke": 200}
@@ -86,6 +88,16 @@ CLAIMS = {
     ),
     "false_of_more": _claim(
         statement=f"Of what correlate calls together at q < 0.05 where {MORE} documents of a pair are injected, no more than 5 % is false.",
+        metric="- false share of it, 0 without any; mean over plantings",
+        baseline=f"the constant -{FALSE_DISCOVERY}",
+    ),
+    "found_of_most": _claim(
+        statement=f"correlate finds every pair at q < 0.05 of which {MOST} documents are injected: the share found is above 0.95.",
+        metric=SHARE,
+        baseline=f"the constant {FOUND}",
+    ),
+    "false_of_most": _claim(
+        statement=f"Of what correlate calls together at q < 0.05 where {MOST} documents of a pair are injected, no more than 5 % is false.",
         metric="- false share of it, 0 without any; mean over plantings",
         baseline=f"the constant -{FALSE_DISCOVERY}",
     ),
@@ -137,41 +149,45 @@ def _texts(data: Path | None, budget: str) -> Iterator[tuple[list[str], Array]]:
 
 
 def _planting(fields: Sequence[Field], seed: int, number: int, budget: str, folder: Path) -> Iterator[Row]:
-    random = np.random.default_rng([seed, number, 1])  # not the stream that halves the documents
-    planted = random.permutation(_plantable(fields))[: 2 * PAIRS[budget]].reshape(-1, 2).tolist()
+    def pairs(random: np.random.Generator, injected: int) -> list[list[str]]:
+        return random.permutation(_plantable(fields, injected))[: 2 * PAIRS[budget]].reshape(-1, 2).tolist()
 
-    def seen(injected: int) -> Outcome:
+    def seen(random: np.random.Generator, planted: list[list[str]], injected: int) -> tuple[Outcome, dict[str, Any]]:
         rows = [
             _rows(field, [pair[side] for pair in planted], injected, DOCUMENTS[budget], random)
             for side, field in enumerate(fields)
         ]
         shuffled = random.permutation(rows[1])
-        return outcome(fields, planted, rows, shuffled, folder / str(injected), seed=seed, **OPTIONS)
+        found = outcome(fields, planted, rows, shuffled, folder / str(injected), seed=seed, **OPTIONS)
+        told = [[field.told(kind) for field, kind in zip(fields, pair)] for pair in planted]
+        return found, {"planted": planted, "told": told, **found.detail()}
 
-    of_ten, of_more = seen(INJECTED), seen(MORE)
+    random = np.random.default_rng([seed, number, 1])  # not the stream that halves the documents
+    planted = pairs(random, MORE)
+    (of_ten, detail), more = seen(random, planted, INJECTED), seen(random, planted, MORE)
+    random = np.random.default_rng([seed, number, 2])
+    most = seen(random, pairs(random, MOST), MOST)
     found = {part: float(own.mean()) for part, own in of_ten.found.items()}
-    told = [[field.told(kind) for field, kind in zip(fields, pair)] for pair in planted]
     row = partial(Row, unit=f"planting {seed}_{number}", seed=seed)
-    detail = {"planted": planted, "told": told}
-    yield row(part="found", ours=found["ours"], baseline=FOUND, detail={**detail, **of_ten.detail()})
+    yield row(part="found", ours=found["ours"], baseline=FOUND, detail=detail)
     yield row(part="found_by_pairs", ours=found["pairs"], baseline=FOUND)
     yield row(part="false_discoveries", ours=-of_ten.false["ours"], baseline=-FALSE_DISCOVERY)
     yield row(part="false_on_nothing", ours=-float(any(of_ten.nothing.values())), baseline=-FALSE_DISCOVERY)
-    yield row(
-        part="found_of_more",
-        ours=float(of_more.found["ours"].mean()),
-        baseline=FOUND,
-        detail={**detail, **of_more.detail()},
-    )
-    yield row(part="false_of_more", ours=-of_more.false["ours"], baseline=-FALSE_DISCOVERY)
+    for part, (own, detail) in {"more": more, "most": most}.items():
+        yield row(part=f"found_of_{part}", ours=float(own.found["ours"].mean()), baseline=FOUND, detail=detail)
+        yield row(part=f"false_of_{part}", ours=-own.false["ours"], baseline=-FALSE_DISCOVERY)
     yield row(part="against_topics", ours=found["ours"], baseline=found["topics"])
     yield row(part="against_words", ours=found["ours"], baseline=found["words"])
 
 
-def _plantable(fields: Sequence[Field]) -> list[str]:
+def _plantable(fields: Sequence[Field], injected: int) -> list[str]:
     """The kinds of which either field has enough to inject, and some to judge by."""
-    counts = [pd.Series(field.kinds[half]).value_counts() for field in fields for half in (field.drawn, ~field.drawn)]
-    enough = set.intersection(*(set(count.index[count >= MORE]) for count in counts))
+    counts = [
+        (pd.Series(field.kinds[half]).value_counts(), least)
+        for field in fields
+        for half, least in ((field.drawn, injected), (~field.drawn, MORE))
+    ]
+    enough = set.intersection(*(set(count.index[count >= least]) for count, least in counts))
     return sorted(enough - {""})
 
 

@@ -21,6 +21,9 @@ from hourglass.errors import ConfigError, nearest
 Array = np.ndarray[Any, Any]
 Pooling = Literal["max", "sum", "mean", "binarize", "count"]
 
+_SINGLE = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+"""What each half-precision number is, by its bits."""
+
 
 @dataclass(frozen=True)
 class PooledCodes:
@@ -89,12 +92,11 @@ class PooledCodes:
         It has when the maximum is above `level` (one number, or one for each feature) and at least `min_tokens`
         tokens fire.
         """
-        floor = np.broadcast_to(np.asarray(level, np.float32), (self.width,))[self.indices]
-        kept = (self.maximum > floor) & (self.count >= min_tokens)
-        # A new structure: removing zeros in place would change the arrays that this object shares.
-        indptr = np.append(0, np.cumsum(kept))[self.indptr]
-        ones = np.ones(int(indptr[-1]), np.float32)
-        return csr_matrix((ones, self.indices[kept], indptr), shape=(len(self), self.width))
+        floor = np.ascontiguousarray(np.broadcast_to(np.asarray(level, np.float32), (self.width,)))
+        indptr, indices = _having(
+            self.indptr, self.indices, self.maximum.view(np.uint16), self.count, floor, min_tokens, _SINGLE
+        )
+        return csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(self), self.width))
 
     def _csr(self, values: Array) -> csr_matrix:
         return csr_matrix((values, self.indices, self.indptr), shape=(len(self), self.width))
@@ -119,6 +121,23 @@ def pool(codes: SparseCodes, offsets: Array, threshold: float = 0.0) -> PooledCo
     # Above half precision's range a value would become infinite; no feature is told apart up there.
     maximum = np.minimum(maximum, np.finfo(np.float16).max).astype(np.float16)
     return PooledCodes(indptr, indices, maximum, total, count, np.diff(offsets).astype(np.int32), codes.width)
+
+
+@numba.njit(cache=True)
+def _having(
+    indptr: Array, indices: Array, maximum: Array, count: Array, floor: Array, min_tokens: int, single: Array
+) -> tuple[Array, Array]:
+    """Bounds and features of what is above `floor` [width]; `maximum` as the bits of half precision, which numba does not know."""
+    bounds = np.zeros(len(indptr), np.int64)
+    kept = np.empty(len(indices), np.int32)
+    number = 0
+    for document in range(len(indptr) - 1):
+        for at in range(indptr[document], indptr[document + 1]):
+            if single[maximum[at]] > floor[indices[at]] and count[at] >= min_tokens:
+                kept[number] = indices[at]
+                number += 1
+        bounds[document + 1] = number
+    return bounds, kept[:number].copy()
 
 
 @numba.njit(cache=True)
