@@ -75,6 +75,19 @@ def test_a_document_in_parts_is_the_document(case):
     assert merged.tokens.tolist() == whole.tokens.tolist()
 
 
+@settings(max_examples=40, deadline=None)
+@given(token_codes(), st.integers(1, 3), st.integers(0, 999))
+def test_presence_is_what_numpy_says(case, min_tokens, seed):
+    offsets, dense = case
+    pooled = pool(sparse(dense), offsets)
+    random = np.random.default_rng(seed)
+    # Some levels are maxima themselves, and a maximum is not above itself.
+    level = np.where(random.random(WIDTH) < 0.5, pooled.matrix("max").toarray().max(0), random.random(WIDTH))
+    level = level.astype(np.float32)
+    expected = (pooled.matrix("max").toarray() > level) & (pooled.matrix("count").toarray() >= min_tokens)
+    assert np.array_equal(pooled.present(level, min_tokens).toarray(), expected)
+
+
 def test_presence_by_level_and_tokens():
     dense = np.zeros((4, WIDTH), np.float32)
     dense[:, 0] = [1, 1, 0, 0]

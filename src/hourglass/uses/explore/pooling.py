@@ -92,14 +92,19 @@ class PooledCodes:
         It has when the maximum is above `level` (one number, or one for each feature) and at least `min_tokens`
         tokens fire.
         """
-        floor = np.ascontiguousarray(np.broadcast_to(np.asarray(level, np.float32), (self.width,)))
-        indptr, indices = _having(
-            self.indptr, self.indices, self.maximum.view(np.uint16), self.count, floor, min_tokens, _SINGLE
-        )
-        return csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(self), self.width))
+        floor = np.broadcast_to(np.asarray(level, np.float32), (self.width,))
+        return having(self.indptr, self.indices, self.maximum, self.count, floor, min_tokens)
 
     def _csr(self, values: Array) -> csr_matrix:
         return csr_matrix((values, self.indices, self.indptr), shape=(len(self), self.width))
+
+
+def having(indptr: Array, indices: Array, maximum: Array, count: Array, floor: Array, min_tokens: int) -> csr_matrix:
+    """Of codes as in `PooledCodes`: documents x features, 1 where the maximum is above the feature's `floor` [width] and at least
+    `min_tokens` tokens fire."""
+    bits = maximum.view(np.uint16)
+    bounds, kept = _having(indptr, indices, bits, count, np.ascontiguousarray(floor), min_tokens, _SINGLE)
+    return csr_matrix((np.ones(len(kept), np.float32), kept, bounds), shape=(len(indptr) - 1, len(floor)))
 
 
 def pool(codes: SparseCodes, offsets: Array, threshold: float = 0.0) -> PooledCodes:
@@ -127,15 +132,17 @@ def pool(codes: SparseCodes, offsets: Array, threshold: float = 0.0) -> PooledCo
 def _having(
     indptr: Array, indices: Array, maximum: Array, count: Array, floor: Array, min_tokens: int, single: Array
 ) -> tuple[Array, Array]:
-    """Bounds and features of what is above `floor` [width]; `maximum` as the bits of half precision, which numba does not know."""
+    """Bounds and features; `maximum` by the bits of half precision, which numba does not know."""
     bounds = np.zeros(len(indptr), np.int64)
-    kept = np.empty(len(indices), np.int32)
+    kept = np.empty(len(indices) + 1, np.int32)
     number = 0
     for document in range(len(indptr) - 1):
         for at in range(indptr[document], indptr[document + 1]):
-            if single[maximum[at]] > floor[indices[at]] and count[at] >= min_tokens:
-                kept[number] = indices[at]
-                number += 1
+            feature = indices[at]
+            kept[number] = (
+                feature  # and over it the next one, where it does not count: a branch would be guessed wrong as often as not
+            )
+            number += (single[maximum[at]] > floor[feature]) & (count[at] >= min_tokens)
         bounds[document + 1] = number
     return bounds, kept[:number].copy()
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
+from hourglass.uses.explore.pooling import having
+
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
 
@@ -20,20 +22,19 @@ def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: i
     columns  each a feature, or the width plus the number of a word
     level, min_tokens  presence: share of the feature's 90th percentile that the maximum must pass, tokens that must fire
     """
-    floor = level * workspace.features["p90"].to_numpy(np.float32)
-    slots = np.full(len(floor) + len(workspace.words), -1, np.int32)
+    width = workspace.manifest["width"]
+    slots = np.full(width + len(workspace.words), -1, np.int32)
     slots[columns] = np.arange(len(columns))
-    of_feature, of_word = slots[: len(floor)], slots[len(floor) :]
+    of_feature, of_word = slots[:width], slots[width:]
+    floor = np.where(of_feature >= 0, level * workspace.features["p90"].to_numpy(np.float32), np.inf)
     parts = []
     for a in workspace.stored("indptr", "indices", "maximum", "count", "word_indptr", "word_indices"):
-        has = (a["maximum"] > floor[a["indices"]]) & (a["count"] >= min_tokens)
+        has = having(a["indptr"], a["indices"], a["maximum"], a["count"], floor.astype(np.float32), min_tokens)
         parts.append(
-            picked(a["indptr"], a["indices"], has, of_feature, len(columns))
+            picked(has.indptr, has.indices, None, of_feature, len(columns))
             + picked(a["word_indptr"], a["word_indices"], None, of_word, len(columns))
         )
-    together = vstack(parts, format="csr")
-    together.eliminate_zeros()
-    return together
+    return vstack(parts, format="csr")
 
 
 def any_of(present: csr_matrix, of: Array, number: int) -> csr_matrix:
