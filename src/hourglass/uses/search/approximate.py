@@ -1,7 +1,8 @@
 """Approximate search by vectors: a graph of near neighbours (HNSW, Malkov and Yashunin 2018), walked towards the query.
 
 The graph is faiss's, over vectors of a byte a number; what it finds is scored again by the vectors that the index keeps, so that
-scores are those of the exact search. Chosen by measuring (`benchmarks/search.py`).
+scores are those of the exact search. Chosen by measuring (`benchmarks/search.py`). The graph lies in large pages of memory where the
+system has them: a walk jumps about in it, and of a million vectors a third of its time went into finding small ones.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from hourglass.errors import ConfigError, FolderError, MissingExtra
 from hourglass.storage.atomic import read_json, write_json
+from hourglass.storage.memory import in_large_pages
 from hourglass.uses.progress import Progress
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.index import SearchIndex
@@ -108,7 +110,10 @@ class Approximate(Scorer):
         # What is damaged is not read: faiss would follow links to anywhere.
         if not path.is_file() or _digest(path) != kept.get("sha256"):
             raise FolderError(f"{path}: missing or damaged; remove {folder}, and it is made again")
-        return self._faiss.read_index(str(path))
+        graph = self._faiss.read_index(str(path))
+        for numbers in (self._faiss.downcast_index(graph.storage).codes, graph.hnsw.neighbors):
+            in_large_pages(self._faiss.rev_swig_ptr(numbers.data(), numbers.size()))
+        return graph
 
     def _build(self, folder: Path) -> None:
         vectors = self._exact.vectors
