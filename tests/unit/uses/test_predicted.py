@@ -1,6 +1,7 @@
 """What all of one text predicts of the other: against brute force, on what no pair tells, and where there is nothing."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 from scipy.stats import kstest, pearson3
@@ -81,6 +82,28 @@ def test_shuffles_stay_in_their_strata():
     assert (strata[shuffles] == strata).all()
     assert (np.sort(shuffles, axis=1) == np.arange(6)).all()
     assert len(np.unique(shuffles, axis=0)) == 12
+
+
+@pytest.mark.parametrize(
+    ("number", "kept", "stands"), [(9, [0, 2, 4, 1, 3], [0, 0, 0, 3, 3]), (3, [0, 2, 1], [0, 0, 2]), (1, [0], [0])]
+)
+def test_every_finding_has_a_row_before_any_has_a_second(number, kept, stands):
+    got = module._every_finding(np.array([0, 1, 0, 1, 0]), number)
+    assert [own.tolist() for own in got] == [kept, stands]
+    assert [own.tolist() for own in module._every_finding(np.zeros(0, np.int64), number)] == [[], []]
+
+
+def test_items_that_are_told_in_one_way_are_one_finding():
+    """Of the left text items 0 and 1 go with one half of the right text's words, 2 with the other half; so does the right's item."""
+    random = np.random.default_rng(0)
+    of_kind = np.arange(400) % 8
+    words = np.repeat((of_kind[:, None] == [0, 1]), 10, axis=1) & (random.random((400, 20)) < 0.5)
+    right = csr_matrix((words | (random.random((400, 20)) < 0.05)).astype(float))
+    items = np.column_stack([(of_kind == kind) & (random.random(400) < 0.8) for kind in (0, 0, 1)])
+    left = csr_matrix(items.astype(float))
+    told = pd.DataFrame({"side": ["a", "b", "a", "a"], "item": [0, 0, 1, 2]})
+    found = module._findings(told, {"a": left, "b": right}, {"a": Ridge(right), "b": Ridge(left)})
+    assert found.tolist() == [0, 1, 0, 3]
 
 
 def presence(workspace):

@@ -33,10 +33,19 @@ def first_alike(present: csr_matrix) -> Array:
     size = np.asarray(present.sum(0)).ravel()
     both = (present.T @ present).tocoo()
     near = both.data >= SAME * (size[both.row] + size[both.col] - both.data)
-    near &= both.row < both.col
-    first = np.arange(present.shape[1])
-    order = np.lexsort((both.row[near], both.col[near]))
-    for i, j in zip(both.row[near][order], both.col[near][order]):
+    return first_near(both.row[near], both.col[near], present.shape[1])
+
+
+def first_near(of: Array, near: Array, number: int) -> Array:
+    """[number] the first that each is near to, of those that are near to none before them; its own number where there is none.
+
+    of, near  the pairs that are near to one another, in any order; of a pair the former stands for the latter
+    """
+    before = of < near
+    of, near = of[before], near[before]
+    first = np.arange(number)
+    order = np.lexsort((of, near))
+    for i, j in zip(of[order], near[order]):
         if first[j] == j and first[i] == i:
             first[j] = i
     return first

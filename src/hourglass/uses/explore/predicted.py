@@ -7,6 +7,9 @@ the texts over documents of like length. All items share the shuffles, which gro
 hardly a shuffle reaches what was found, p is the tail of a gamma distribution with the mean, variance and skewness of the shuffles
 (as of other quadratic forms under permutation: Kazi-Aoual and others 1995; Knijnenburg and others 2009).
 
+Items of one text that the other tells in about the same way, by scores that go together, are one finding. Every finding has a row
+before any has a second, so that a strong one with a hundred words does not hide a weak one.
+
 Cost: the third power of the documents that are drawn and, for each item and shuffle, the square of the documents that have it. So
 rare items are tested; of common ones a pair tells more.
 """
@@ -20,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 import pandas as pd
-from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
+from scipy.sparse import csc_matrix, csr_matrix
 from scipy.stats import pearson3
 
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval
 from hourglass.nn.parallel import over_rows
-from hourglass.uses.explore.alike import first_alike, same_as
+from hourglass.uses.explore.alike import first_near, same_as
 from hourglass.uses.explore.looked_at import Field
 from hourglass.uses.explore.ridge import Ridge
 from hourglass.uses.explore.strata import SMALLEST, length_strata
@@ -44,6 +47,9 @@ ROUNDS = ((49, 0.05, 1000), (199, 0.01, 100), (999, 1e-3, 10), (4999, 0.0, 1))
 """Shuffles; the p up to which an item goes on to the next round, but for those that would be told were p so many times as large."""
 COUNTED = 10
 """Where fewer shuffles reach what was found, the tail is fitted."""
+ALIKE, LOOKED_AT = 0.6, 10
+"""Correlation of the scores by which items are predicted from which on they are one finding; how many times as many items as are
+shown are parted into findings, the best predicted of all."""
 TYPICAL, LISTED = 5, 20
 """Documents of a row, and items of the other text for and against it in the JSON."""
 
@@ -70,7 +76,7 @@ _COLUMNS = [
 class Predicted:
     """Items of either text that all of the other predicts.
 
-    table    a row an item, the best predicted first: side ("a": it is of the first text, and the second predicts it), kind, feature, label,
+    table    a row an item, finding after finding, the best predicted first: side ("a": it is of the first text, and the second predicts it), kind, feature, label,
              position (number of the feature, or the width plus that of the word), documents (that have it), frequency_with, frequency_without (shares of the documents with the item, and without, whose
              other text is more like that of those with it, each judged without itself), difference with its interval low and high,
              p, q, same_as (the row that stands for this one), typical (positions of documents with the item whose other text
@@ -135,7 +141,10 @@ def predicted(
     tested["p"] = np.concatenate(_p_values(list(distances.values()), shuffles, level, bar))
     tested["q"] = np.minimum(benjamini_hochberg(tested["p"].to_numpy()) / part, 1)
     told = tested[tested["q"] <= options.false_discovery]
-    told = told.sort_values("distance", ascending=False, kind="stable").head(options.top)
+    told = told.sort_values("distance", ascending=False, kind="stable").head(LOOKED_AT * options.top)
+    first = _findings(told, present, ridges)
+    kept, first = _every_finding(first, options.top)
+    told = told.iloc[kept]
 
     columns = [present[side][:, [item]] for side, item in zip(told["side"], told["item"])]
     lines, weights, bars = [], [], []
@@ -146,9 +155,7 @@ def predicted(
         weights.append(weighed)
         bars.append(least)
     table = pd.DataFrame(lines, columns=_COLUMNS).astype({"feature": "Int64"})
-    table["same_as"] = _same(
-        told["side"], columns, [of[side].terms[item] for side, item in zip(told["side"], told["item"])]
-    )
+    table["same_as"] = same_as(first, [of[side].terms[item] for side, item in zip(told["side"], told["item"])])
     return Predicted(table, weights, np.array(bars), len(tested), len(drawn))
 
 
@@ -256,11 +263,27 @@ def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[di
     return line, weighed.loc[heaviest], ridge.sum_at(middle, has, weights)
 
 
-def _same(sides: pd.Series, columns: list[csr_matrix], terms: list[list[str]]) -> Any:
-    """The row that stands for each: an item of the same text in about the same documents."""
-    if not columns:
-        return pd.array([], dtype="Int64")
-    # The documents of one text are not those of the other.
-    none = csr_matrix(columns[0].shape)
-    apart = [vstack([own, none] if side == "a" else [none, own]) for side, own in zip(sides, columns)]
-    return same_as(first_alike(hstack(apart, format="csr")), terms)
+def _findings(told: pd.DataFrame, present: dict[str, csr_matrix], ridges: dict[str, Ridge]) -> Array:
+    """[told] the first item of the same text that the other text tells in about the same way; its own number where there is none."""
+    first = np.arange(len(told))
+    for side, own in present.items():
+        rows = np.flatnonzero(told["side"] == side)
+        scores = ridges[side].alone @ own[:, told["item"].to_numpy()[rows]].toarray()
+        scores -= scores.mean(0)
+        scores /= np.maximum(np.linalg.norm(scores, axis=0), np.finfo(float).tiny)
+        of, near = np.nonzero(scores.T @ scores >= ALIKE)
+        first[rows] = rows[first_near(of, near, len(rows))]
+    return first
+
+
+def _every_finding(first: Array, number: int) -> tuple[Array, Array]:
+    """Which of the rows are shown, `number` at most, finding after finding; and of these the first of each one's finding.
+
+    A row of every finding, the foremost first, then what comes next, whatever its finding.
+    """
+    heads = np.flatnonzero(first == np.arange(len(first)))[:number]
+    others = np.flatnonzero(first != np.arange(len(first)))[: number - len(heads)]
+    kept = np.concatenate([heads, others])
+    kept = kept[np.lexsort((kept, first[kept]))]
+    starts, of = np.unique(first[kept], return_index=True, return_inverse=True)[1:]
+    return kept, starts[of]
