@@ -60,6 +60,23 @@ _claim = partial(
 )
 SHARE = "share of the four injected pairs that is found; mean over plantings"
 
+
+def _of(part: str, injected: int) -> dict[str, Claim]:
+    """What is claimed where more documents of a pair are injected."""
+    return {
+        f"found_of_{part}": _claim(
+            statement=f"correlate finds every pair at q < 0.05 of which {injected} documents are injected: the share found is above 0.95.",
+            metric=SHARE,
+            baseline=f"the constant {FOUND}",
+        ),
+        f"false_of_{part}": _claim(
+            statement=f"Of what correlate calls together at q < 0.05 where {injected} documents of a pair are injected, no more than 5 % is false.",
+            metric="- false share of it, 0 without any; mean over plantings",
+            baseline=f"the constant -{FALSE_DISCOVERY}",
+        ),
+    }
+
+
 CLAIMS = {
     "found": _claim(
         statement="correlate finds every injected pair at q < 0.05: the share found is above 0.95.",
@@ -81,26 +98,8 @@ CLAIMS = {
         metric="- 1 where there is a pair or anything is predicted, else 0; mean over nulls",
         baseline=f"the constant -{FALSE_DISCOVERY}",
     ),
-    "found_of_more": _claim(
-        statement=f"correlate finds every pair at q < 0.05 of which {MORE} documents are injected: the share found is above 0.95.",
-        metric=SHARE,
-        baseline=f"the constant {FOUND}",
-    ),
-    "false_of_more": _claim(
-        statement=f"Of what correlate calls together at q < 0.05 where {MORE} documents of a pair are injected, no more than 5 % is false.",
-        metric="- false share of it, 0 without any; mean over plantings",
-        baseline=f"the constant -{FALSE_DISCOVERY}",
-    ),
-    "found_of_most": _claim(
-        statement=f"correlate finds every pair at q < 0.05 of which {MOST} documents are injected: the share found is above 0.95.",
-        metric=SHARE,
-        baseline=f"the constant {FOUND}",
-    ),
-    "false_of_most": _claim(
-        statement=f"Of what correlate calls together at q < 0.05 where {MOST} documents of a pair are injected, no more than 5 % is false.",
-        metric="- false share of it, 0 without any; mean over plantings",
-        baseline=f"the constant -{FALSE_DISCOVERY}",
-    ),
+    **_of("more", MORE),
+    **_of("most", MOST),
     "against_topics": _claim(
         statement="correlate finds more of the injected pairs than pairs of topics do.",
         metric=SHARE,
