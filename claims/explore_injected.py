@@ -4,7 +4,9 @@
     hourglass claim explore_injected --data DIR      # sentences of an encyclopedia, and other kinds of text
 
 Everything below up to `measure` was written before anything was measured, but that more documents are injected, too: twenty-five
-after ten were measured and fifty after twenty-five were, each before it was. The paper injects four correlations into a corpus, ten
+after ten were measured and fifty after twenty-five were, each before it was. A first measurement of fifty (232 of 240 found)
+showed that a hundred rows of what is predicted were all of the strongest pairs; `correlate` made findings of them then, with a
+threshold chosen on a seed that is not measured here, and everything was measured again. The paper injects four correlations into a corpus, ten
 documents of a thousand each, and finds all four in every shuffle; a language model that reads the same texts finds them in few.
 
 A document has two fields, as a training set has prompts and responses. In the background both are sentences of an encyclopedia,

@@ -139,9 +139,8 @@ def _having(
     for document in range(len(indptr) - 1):
         for at in range(indptr[document], indptr[document + 1]):
             feature = indices[at]
-            kept[number] = (
-                feature  # and over it the next one, where it does not count: a branch would be guessed wrong as often as not
-            )
+            # What does not count is written over by what comes next: a branch would be guessed wrong as often as not.
+            kept[number] = feature
             number += (single[maximum[at]] > floor[feature]) & (count[at] >= min_tokens)
         bounds[document + 1] = number
     return bounds, kept[:number].copy()

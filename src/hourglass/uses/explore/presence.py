@@ -26,10 +26,10 @@ def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: i
     slots = np.full(width + len(workspace.words), -1, np.int32)
     slots[columns] = np.arange(len(columns))
     of_feature, of_word = slots[:width], slots[width:]
-    floor = np.where(of_feature >= 0, level * workspace.features["p90"].to_numpy(np.float32), np.inf)
+    floor = np.where(of_feature >= 0, level * workspace.features["p90"].to_numpy(np.float32), np.float32(np.inf))
     parts = []
     for a in workspace.stored("indptr", "indices", "maximum", "count", "word_indptr", "word_indices"):
-        has = having(a["indptr"], a["indices"], a["maximum"], a["count"], floor.astype(np.float32), min_tokens)
+        has = having(a["indptr"], a["indices"], a["maximum"], a["count"], floor, min_tokens)
         parts.append(
             picked(has.indptr, has.indices, None, of_feature, len(columns))
             + picked(a["word_indptr"], a["word_indices"], None, of_word, len(columns))
