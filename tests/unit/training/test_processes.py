@@ -29,7 +29,8 @@ class Slow(DenseAutoencoder):
     def after_step(self, step):
         time.sleep(float(sys.argv[2]))
 
-atexit.register(lambda: print("at the end in a group:", torch.distributed.is_initialized()))
+# One string, line end included: what two processes print in pieces may interleave.
+atexit.register(lambda: print(f"at the end in a group: {torch.distributed.is_initialized()}\\n", end=""))
 torch.manual_seed(0)
 model = Slow(DenseConfig(noise=0.3))
 rows = torch.randn(100, 8).numpy()
