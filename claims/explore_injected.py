@@ -6,7 +6,9 @@
 Everything below up to `measure` was written before anything was measured, but that more documents are injected, too: twenty-five
 after ten were measured and fifty after twenty-five were, each before it was. A first measurement of fifty (232 of 240 found)
 showed that a hundred rows of what is predicted were all of the strongest pairs; `correlate` made findings of them then, with a
-threshold chosen on a seed that is not measured here, and everything was measured again. The paper injects four correlations into a corpus, ten
+threshold chosen on a seed that is not measured here, and everything was measured again. Of the shuffled corpora 19 of 180 showed
+something then, most of 25 and 50 documents, which no part counted: the tail by which p is told was replaced (trials on the same
+other seed), parts were written for these, and everything was measured once more. The paper injects four correlations into a corpus, ten
 documents of a thousand each, and finds all four in every shuffle; a language model that reads the same texts finds them in few.
 
 A document has two fields, as a training set has prompts and responses. In the background both are sentences of an encyclopedia,
@@ -61,6 +63,7 @@ _claim = partial(
     margin=0.0,
 )
 SHARE = "share of the four injected pairs that is found; mean over plantings"
+NOTHING = "- 1 where there is a pair or anything is predicted, else 0; mean over nulls"
 
 
 def _of(part: str, injected: int) -> dict[str, Claim]:
@@ -74,6 +77,11 @@ def _of(part: str, injected: int) -> dict[str, Claim]:
         f"false_of_{part}": _claim(
             statement=f"Of what correlate calls together at q < 0.05 where {injected} documents of a pair are injected, no more than 5 % is false.",
             metric="- false share of it, 0 without any; mean over plantings",
+            baseline=f"the constant -{FALSE_DISCOVERY}",
+        ),
+        f"nothing_of_{part}": _claim(
+            statement=f"Where one field is shuffled, with {injected} documents of each kind, correlate calls anything together in no more than 5 % of corpora.",
+            metric=NOTHING,
             baseline=f"the constant -{FALSE_DISCOVERY}",
         ),
     }
@@ -97,7 +105,7 @@ CLAIMS = {
     ),
     "false_on_nothing": _claim(
         statement="Where one field is shuffled, correlate calls anything together at q < 0.05 in no more than 5 % of corpora.",
-        metric="- 1 where there is a pair or anything is predicted, else 0; mean over nulls",
+        metric=NOTHING,
         baseline=f"the constant -{FALSE_DISCOVERY}",
     ),
     **_of("more", MORE),
@@ -177,6 +185,7 @@ def _planting(fields: Sequence[Field], seed: int, number: int, budget: str, fold
     for part, (own, detail) in {"more": more, "most": most}.items():
         yield row(part=f"found_of_{part}", ours=float(own.found["ours"].mean()), baseline=FOUND, detail=detail)
         yield row(part=f"false_of_{part}", ours=-own.false["ours"], baseline=-FALSE_DISCOVERY)
+        yield row(part=f"nothing_of_{part}", ours=-float(any(own.nothing.values())), baseline=-FALSE_DISCOVERY)
     yield row(part="against_topics", ours=found["ours"], baseline=found["topics"])
     yield row(part="against_words", ours=found["ours"], baseline=found["words"])
 

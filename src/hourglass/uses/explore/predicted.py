@@ -4,8 +4,7 @@ A pair needs a feature or word on either side that tells by itself. Where one si
 an item of one text on everything that the other text has, each document scored by the direction that all others give, as in
 `together`. The distance between the mean scores of the documents with the item and of those without is tested by shuffling one of
 the texts over documents of like length. All items share the shuffles, which grow more for those that a few leave possible. Where
-hardly a shuffle reaches what was found, p is the tail of a gamma distribution with the mean, variance and skewness of the shuffles
-(as of other quadratic forms under permutation: Kazi-Aoual and others 1995; Knijnenburg and others 2009).
+hardly a shuffle reaches what was found, p is the tail of a distribution with four of their moments (`shuffled_p`).
 
 Items of one text that the other tells in about the same way, by scores that go together, are one finding. Every finding has a row
 before any has a second, so that a strong one with a hundred words does not hide a weak one.
@@ -24,9 +23,9 @@ import numba
 import numpy as np
 import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix
-from scipy.stats import pearson3
 
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval
+from hourglass.metrics.shuffles import shuffled_p
 from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near, same_as
 from hourglass.uses.explore.looked_at import Field
@@ -45,8 +44,6 @@ COMMONEST = 0.1
 """An item in a larger share of the documents is not tested."""
 ROUNDS = ((49, 0.05, 1000), (199, 0.01, 100), (999, 1e-3, 10), (4999, 0.0, 1))
 """Shuffles; the p up to which an item goes on to the next round, but for those that would be told were p so many times as large."""
-COUNTED = 10
-"""Where fewer shuffles reach what was found, the tail is fitted."""
 ALIKE, LOOKED_AT = 0.6, 10
 """Correlation of the scores by which items are predicted from which on they are one finding; how many times as many items as are
 shown are parted into findings, the best predicted of all."""
@@ -175,7 +172,7 @@ class Distances:
 
     def p_values(self, which: Array, shuffles: Array) -> Array:
         """[which] p of some of the items; shuffles [draws, rows] has the row that takes the place of each."""
-        return _tail(self.found[which], self._shuffled(which, shuffles))
+        return shuffled_p(self.found[which], self._shuffled(which, shuffles))
 
     def _shuffled(self, which: Array, shuffles: Array) -> Array:
         made = np.empty((len(shuffles), len(which)))
@@ -218,16 +215,6 @@ def _distances(
                 within += of_row
                 overall += total[own[i]]
             made[draw, k] = within / number - (overall - within) / (shuffles.shape[1] - number)
-
-
-def _tail(found: Array, drawn: Array) -> Array:
-    """[items] p of what was found, of [draws, items] by shuffling."""
-    reached, spread = (drawn >= found).sum(0), drawn.std(0)
-    safe = np.where(spread > 0, spread, 1)
-    z = (drawn - drawn.mean(0)) / safe
-    skewness = np.maximum((z**3).mean(0), 0)
-    fitted = np.where(spread > 0, pearson3.sf((found - drawn.mean(0)) / safe, skewness), 1)
-    return np.where(reached >= COUNTED, (reached + 1) / (len(drawn) + 1), fitted)
 
 
 def _shuffles(strata: Array, number: int, random: np.random.Generator) -> Array:
