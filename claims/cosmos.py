@@ -1,12 +1,16 @@
 """Whether a smoothed latent space is easier to draw texts from than one that only copies: COSMOS.
 
-    hourglass claim cosmos
+    hourglass claim cosmos                 # sentences of the docstrings of the installed packages
+    hourglass claim cosmos --data DIR      # questions to a bank
 
-Everything below up to `measure` was written before anything was measured at the size of a laptop.
+Everything below up to `measure` was written before anything was measured at the size of a laptop, on either kind of text. Of
+docstrings no autoencoder copied well enough to compare them (docs/papers/cosmos.md); questions to a bank are more alike. Their
+steps are as many as three seeds take in some two and a half hours of a core; with another seed, after 1,500 of them, tokens alone
+brought back 79 % of the tokens of texts left out of those to learn from, and the full ladder 64 %.
 
-Sentences of docstrings, of up to 32 tokens among the 2,000 commonest, become four latents of 128 numbers (eight tokens to a
-latent). Four autoencoders, the paper's ladder, learn from the same frozen features, with the same steps and batches (a seed draws
-both, and the weights that all begin with):
+Texts of up to 32 tokens among the 2,000 commonest become four latents of 128 numbers (eight tokens to a latent). Four
+autoencoders, the paper's ladder, learn from the same frozen features, with the same steps and batches (a seed draws both, and the
+weights that all begin with):
     ce           cross-entropy of the tokens alone
     features     + squared error to the frozen encoder's features
     activations  + features masked or noised before they are compressed, half of a batch each
@@ -19,6 +23,8 @@ Then a small diffusion learns in the spaces of "ce" and "full", with equal steps
                  turned, so that more is better in all parts
     diversity    product of the shares of different 2-, 3- and 4-grams among 50 texts
     mauve        of MiniLM vectors against held-out sentences; where the extra `generation` is installed
+"whole" (--data alone, at this size) is the full ladder with as many latents as tokens, and an equal diffusion in its space: eight
+tokens in one latent are to copy, and to be drawn, about as well as one in each.
 Beside them, with about as many parameters and as much arithmetic: an autoregressive transformer and masked diffusion of the same
 tokens. A unit is a tenth of the sentences, or of the drawn texts; of mauve, a seed. The claim falls where "ce" is as good as "full"
 in noise and fluency while both copy alike.
@@ -33,11 +39,13 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from claims.base import Claim, Row
+from claims.shared.labelled import requests
 from claims.shared.sentences import held_out, of_common_tokens, sentences
 from claims.shared.token_models import Autoregressive, MaskedDiffusion, TokenConfig
 
@@ -48,7 +56,6 @@ from hourglass.training import TrainConfig, fit
 from hourglass.uses.generate import decoder_robustness
 from hourglass.uses.probe.encoders import dense_vectors
 
-PUBLIC_DATA = False
 SEEDS = {"smoke": (0,), "laptop": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
 SEEDS_APART = True
 SIGMAS = (0.5, 0.75, 1.0)
@@ -60,6 +67,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "full": {},
 }
 LADDER = list(ARMS)
+WHOLE: dict[str, dict[str, Any]] = {"whole": {"latents": TOKENS}}
 
 
 @dataclass(frozen=True)
@@ -76,10 +84,16 @@ class Size:
     diffused: tuple[str, ...] = ("ce", "full")
 
 
-SIZES = {
-    "smoke": Size(400, 60, 20, (2, 2, 2), 20, 2),
+_SMOKE = Size(400, 60, 20, (2, 2, 2), 20, 2, ("ce", "full", "whole"))
+DOCSTRINGS = {
+    "smoke": _SMOKE,
     "laptop": Size(40_000, 8000, 500, (1500, 1000, 400), 500, 100),
-    "full": Size(200_000, 100_000, 1000, (30_000, 30_000, 10_000), 1000, 200, tuple(ARMS)),
+    "full": Size(200_000, 100_000, 1000, (30_000, 30_000, 10_000), 1000, 200, (*ARMS, "whole")),
+}
+BANK = {
+    "smoke": _SMOKE,
+    "laptop": Size(14_000, 12_000, 500, (2500, 1200, 500), 500, 100, ("ce", "full", "whole")),
+    "full": Size(14_000, 12_000, 1000, (12_000, 24_000, 6000), 1000, 200, (*ARMS, "whole")),
 }
 
 
@@ -87,7 +101,7 @@ def _claim(statement: str, metric: str, baseline: str, margin: float = 0.0) -> C
     return Claim(
         paper="cosmos",
         statement=statement,
-        data="sentences of the docstrings of installed packages, of up to 32 tokens among the 2,000 commonest",
+        data="sentences of the docstrings of installed packages, or questions to a bank (banking77), of up to 32 tokens among the 2,000 commonest",
         split="held-out sentences by the hash of the text; nothing is chosen on them",
         metric=metric,
         baseline=baseline,
@@ -116,24 +130,40 @@ CLAIMS = {
     "fluency_over_autoregressive": _claim("COSMOS writes likelier words", _FLUENCY, "an autoregressive transformer"),
     "mauve_over_masked_diffusion": _claim("COSMOS is more like real texts", _MAUVE, "masked diffusion of tokens"),
     "mauve_over_autoregressive": _claim("COSMOS is more like real texts", _MAUVE, "an autoregressive transformer"),
+    "copies_eighth_as_whole": _claim(
+        "An eighth of the latents copies as well as a latent for each token",
+        "share of tokens that come back without noise",
+        "the full ladder with 32 latents",
+        -0.02,
+    ),
+    "fluency_eighth_as_whole": _claim(
+        "What is drawn in an eighth of the latents has words as likely",
+        _FLUENCY,
+        "the full ladder with 32 latents",
+        -0.25,
+    ),
+    "mauve_eighth_as_whole": _claim("and is as like real texts", _MAUVE, "the full ladder with 32 latents", -0.1),
 }
 
 
-def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
-    size = SIZES[budget]
+def measure(data: Path | None, seeds: Sequence[int], budget: str) -> list[Row]:
+    size = (BANK if data else DOCSTRINGS)[budget]
     encoder = FrozenEncoder("minilm")  # that of all arms, read once
-    learned, apart = _split(size, encoder)
+    learned, apart = _split(data, size, encoder)
     read = _model("full", encoder, 0).read(learned)
     judged = _Judged(learned, apart)
     rows = []
     for seed in seeds:
-        arms = {name: _autoencoder(name, encoder, read, size, seed) for name in ARMS}
+        arms = {name: _autoencoder(name, encoder, read, size, seed) for name in dict.fromkeys((*ARMS, *size.diffused))}
         noise = {name: [_kept(model, group) for group in np.array_split(apart, GROUPS)] for name, model in arms.items()}
         pairs = {"noise_full_over_ce": ("full", "ce")}
         pairs |= {f"noise_{b}_over_{a}": (b, a) for a, b in pairwise(LADDER)}
         for part, (ours, baseline) in pairs.items():
             rows += _rows(part, seed, *([spoilt for spoilt, _ in noise[name]] for name in (ours, baseline)))
-        rows += _rows("copies_alike", seed, *([whole for _, whole in noise[name]] for name in ("full", "ce")))
+        copies = {name: [unspoilt for _, unspoilt in groups] for name, groups in noise.items()}
+        rows += _rows("copies_alike", seed, copies["full"], copies["ce"])
+        if "whole" in copies:
+            rows += _rows("copies_eighth_as_whole", seed, copies["full"], copies["whole"])
         written = {name: _drawn(arms[name], read, size, seed) for name in size.diffused}
         written |= _by_tokens(arms["full"], learned, size, seed)
         found = {name: judged(texts) for name, texts in written.items()}
@@ -141,9 +171,10 @@ def measure(data: Any, seeds: Sequence[int], budget: str) -> list[Row]:
             "full_over_ce": ("full", "ce"),
             "over_masked_diffusion": ("full", "masked diffusion"),
             "over_autoregressive": ("full", "autoregressive"),
+            "eighth_as_whole": ("full", "whole"),
         }.items():
             for metric in ("fluency", "diversity", "mauve"):
-                if f"{metric}_{part}" in CLAIMS and metric in found[ours]:
+                if f"{metric}_{part}" in CLAIMS and metric in found[ours] and baseline in found:
                     rows += _rows(f"{metric}_{part}", seed, found[ours][metric], found[baseline][metric], found)
     return rows
 
@@ -167,8 +198,11 @@ def _rows(
     ]
 
 
-def _split(size: Size, encoder: FrozenEncoder) -> tuple[list[str], list[str]]:
-    texts = sentences(size.read)
+def _split(data: Path | None, size: Size, encoder: FrozenEncoder) -> tuple[list[str], list[str]]:
+    if data is None:
+        texts = sentences(size.read)
+    else:
+        texts = requests(data, None)["text"].drop_duplicates().tolist()[: size.read]
     rows = encoder.rows(texts)
     texts = of_common_tokens(texts, rows, WORDS, TOKENS, encoder.tokenizer.all_special_ids)
     learned = [text for text in texts if not held_out(text)]
@@ -179,7 +213,7 @@ def _model(arm: str, encoder: FrozenEncoder, seed: int) -> Cosmos:
     torch.manual_seed(seed)
     shape = {"max_tokens": TOKENS, "latents": LATENTS, "width": WIDTH, "layers": 2, "heads": 4, "words": WORDS}
     denoiser = {"denoiser_layers": 4, "denoiser_heads": 4, "denoiser_width": 192}
-    return Cosmos(CosmosConfig(**shape, **denoiser, **ARMS[arm]), encoder)
+    return Cosmos(CosmosConfig(**{**shape, **denoiser, **(ARMS | WHOLE)[arm]}), encoder)
 
 
 def _train(steps: int, batch: int, seed: int, **more: Any) -> TrainConfig:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 BASELINES = ("dense", "bm25")
 FOUND_IN = ("answers", "questions", "statements", "essays", "questions_by_words", "statements_by_words")
 SURVEYED = ("fused", "cross", "cascade", "cascade_cost", "deepct", "rm3")
+DRAWN = ("full_over_ce", "over_masked_diffusion", "over_autoregressive", "eighth_as_whole")
 CLUSTERED = ("news_question", "news_comment", "essays", "requests", "interests")
 
 
@@ -36,7 +37,7 @@ CLUSTERED = ("news_question", "news_comment", "essays", "requests", "interests")
         ("binary_paragraph_vector", set()),
         ("sentencevae", set()),
         ("bert_ir", {f"{part} {name}" for part in SURVEYED for name in ("cranfield", "npl_vaswani")}),
-        ("cosmos", {f"mauve_{over}" for over in ("full_over_ce", "over_masked_diffusion", "over_autoregressive")}),
+        ("cosmos", {f"mauve_{part}" for part in DRAWN}),
         ("adapt", {"cranfield", "npl_vaswani", "squad_questions"}),
     ],
 )
