@@ -1,14 +1,16 @@
 """Approximate search by vectors: a graph of near neighbours (HNSW, Malkov and Yashunin 2018), walked towards the query.
 
 The graph is faiss's, over vectors of a byte a number; what it finds is scored again by the vectors that the index keeps, so that
-scores are those of the exact search. Chosen by measuring (`benchmarks/search.py`). The graph lies in large pages of memory where the
+scores are those of the exact search. Vectors of one length are compared as whole numbers, which is faster; of others the bytes become
+floats. Chosen by measuring (`benchmarks/search.py`). The graph lies in large pages of memory where the
 system has them: a walk jumps about in it, and of a million vectors a third of its time went into finding small ones.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -20,6 +22,7 @@ from hourglass.errors import ConfigError, FolderError, MissingExtra
 from hourglass.storage.atomic import read_json, write_json
 from hourglass.storage.memory import in_large_pages
 from hourglass.uses.progress import Progress
+from hourglass.uses.search.byte_codes import ByteCodes
 from hourglass.uses.search.dense import Dense
 from hourglass.uses.search.index import SearchIndex
 from hourglass.uses.search.scanning import best_of, in_order, in_parts
@@ -34,7 +37,8 @@ _COST = 1 << 19
 """Of a walk, in bytes read, or so."""
 _MORE = 4
 """Documents beyond those that are wanted, and beyond an eighth of them, that are scored again: bytes order a little differently."""
-_LEARNED, _ADDED_AT_ONCE = 50_000, 8192
+_LEARNED, _AT_ONCE = 50_000, 8192
+"""Vectors that the range of bytes is learned from where lengths differ; that are read together."""
 
 
 @final
@@ -80,15 +84,15 @@ class Approximate(Scorer):
             settings.sel = self._selector
             ef = ef * len(self._index) // len(selected)  # as many of those that count
         settings.efSearch = max(ef, depth)
-        graph, number = self._graph, min(settings.efSearch, depth + _MORE + depth // 8)
-        vectors = self._exact.vectors
+        (graph, codes), number = self._graph, min(settings.efSearch, depth + _MORE + depth // 8)
+        vectors, coded = self._exact.vectors, asked if codes is None else codes.queries(asked)
 
         def part(start: int, stop: int) -> list[Ranking]:
             # Threads of OpenMP would wait for one another by spinning; the number is of the calling thread alone.
             before = self._faiss.omp_get_max_threads()
             self._faiss.omp_set_num_threads(1)
             try:
-                rows = np.asarray(graph.search(asked[start:stop], number, params=settings)[1], np.int64)
+                rows = np.asarray(graph.search(coded[start:stop], number, params=settings)[1], np.int64)
             finally:
                 self._faiss.omp_set_num_threads(before)
             return in_order(best_of(vectors, asked[start:stop], rows, depth))
@@ -103,8 +107,8 @@ class Approximate(Scorer):
         return self._faiss.IDSelectorBitmap(np.packbits(counted, bitorder="little"))
 
     @cached_property
-    def _graph(self) -> Any:
-        name = "near-" + "-".join(map(str, self._settings.values()))
+    def _graph(self) -> tuple[Any, ByteCodes | None]:
+        name = "near-bytes-" + "-".join(map(str, self._settings.values()))
         folder = self._index.cached(name, self._build)
         path, kept = folder / _FILE, read_json(folder / _SETTINGS)
         # What is damaged is not read: faiss would follow links to anywhere.
@@ -113,24 +117,39 @@ class Approximate(Scorer):
         graph = self._faiss.read_index(str(path))
         for numbers in (self._faiss.downcast_index(graph.storage).codes, graph.hnsw.neighbors):
             in_large_pages(self._faiss.rev_swig_ptr(numbers.data(), numbers.size()))
-        return graph
+        return graph, None if kept["codes"] is None else ByteCodes(**kept["codes"])
 
     def _build(self, folder: Path) -> None:
         vectors = self._exact.vectors
-        kind = self._faiss.ScalarQuantizer.QT_8bit_uniform
-        graph = self._faiss.IndexHNSWSQ(vectors.shape[1], kind, self._settings["m"], self._faiss.METRIC_INNER_PRODUCT)
+        codes, kinds, links = ByteCodes.of(self._parts()), self._faiss.ScalarQuantizer, self._settings["m"]
+        if codes is None:
+            inner = self._faiss.METRIC_INNER_PRODUCT
+            graph = self._faiss.IndexHNSWSQ(vectors.shape[1], kinds.QT_8bit_uniform, links, inner)
+            graph.train(np.asarray(vectors[:: -(-len(vectors) // _LEARNED)], np.float32))
+        else:
+            graph = self._faiss.IndexHNSWSQ(codes.width, kinds.QT_8bit_direct, links, self._faiss.METRIC_L2)
         graph.hnsw.efConstruction = self._settings["ef_construction"]
         self._faiss.omp_set_num_threads(torch.get_num_threads())
-        graph.train(np.asarray(vectors[:: -(-len(vectors) // _LEARNED)], np.float32))
         with Progress(True) as bars:
             task = bars.start("linking", len(vectors), "vectors")
-            for start in range(0, len(vectors), _ADDED_AT_ONCE):
-                some = np.asarray(vectors[start : start + _ADDED_AT_ONCE], np.float32)
-                graph.add(some)
-                bars.advance(task, len(some))
+            for part in self._parts():
+                graph.add(part if codes is None else codes.documents(part))
+                bars.advance(task, len(part))
         path = folder / _FILE
         self._faiss.write_index(graph, str(path))
-        write_json(folder / _SETTINGS, {**self._settings, "documents": len(vectors), "sha256": _digest(path)})
+        settings = {
+            **self._settings,
+            "documents": len(vectors),
+            "codes": codes and asdict(codes),
+            "sha256": _digest(path),
+        }
+        write_json(folder / _SETTINGS, settings)
+
+    def _parts(self) -> Iterator[Array]:
+        """All vectors, float32, some at a time."""
+        vectors = self._exact.vectors
+        for start in range(0, len(vectors), _AT_ONCE):
+            yield np.asarray(vectors[start : start + _AT_ONCE], np.float32)
 
 
 def _digest(path: Path) -> str:

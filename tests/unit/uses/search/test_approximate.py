@@ -75,6 +75,19 @@ def test_it_finds_nearly_what_the_exact_search_finds_with_its_scores(index, walk
     assert len(walks) == 1
 
 
+@pytest.mark.parametrize("lengths", ["alike", "apart"])
+def test_inner_products_of_vectors_of_any_length_are_found(tmp_path, lengths):
+    def encoder(texts):
+        rows = near_topics(texts)
+        if lengths == "alike":
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows * np.array([[1 + len(text) if lengths == "apart" else 3] for text in texts], np.float32)
+
+    index = SearchIndex.create(DOCUMENTS, tmp_path / "ix", encoder=encoder, similarity="dot", code=None, progress=False)
+    exact, found = (kind(index).retrieve(QUERIES, 10) for kind in (Dense, Approximate))
+    assert recall(found, exact) > 0.95
+
+
 def test_more_candidates_find_more(index):
     exact = Dense(index).retrieve(QUERIES, 10)
     few, many = (recall(Approximate(index, ef, 4, 20).retrieve(QUERIES, 10), exact) for ef in (1, 500))
@@ -103,7 +116,7 @@ def test_all_documents_can_be_asked_for(index):
 def test_a_graph_is_kept_and_other_settings_make_another(index, monkeypatch):
     index.pipeline("near(ef=20, m=8, ef_construction=30) % 5").run(QUERIES[:1])
     made = {place.name for place in (index.folder / "cache").glob("near-*")}
-    assert f"near-8-30@{index.version}" in made
+    assert f"near-bytes-8-30@{index.version}" in made
     monkeypatch.setattr(Approximate, "_build", None)
     Approximate(SearchIndex(index.folder, encoder=near_topics), 10, 8, 30).retrieve(QUERIES[:1], 5)
 
@@ -129,7 +142,7 @@ def test_a_damaged_graph_is_one_line_and_is_made_again_when_removed(tmp_path, sp
     before = Approximate(index).retrieve(QUERIES[:2], 5)
     folder = next((tmp_path / "ix" / "cache").glob("near-*"))
     spoil(folder / "graph.faiss")
-    with pytest.raises(FolderError, match=r"graph.faiss: missing or damaged; remove .*near-16-200@") as error:
+    with pytest.raises(FolderError, match=r"graph.faiss: missing or damaged; remove .*near-bytes-16-200@") as error:
         Approximate(index).retrieve(QUERIES[:2], 5)
     assert "\n" not in str(error.value)
     for file in folder.iterdir():
