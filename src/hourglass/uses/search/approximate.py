@@ -85,19 +85,20 @@ class Approximate(Scorer):
             ef = ef * len(self._index) // len(selected)  # as many of those that count
         settings.efSearch = max(ef, depth)
         (graph, codes), number = self._graph, min(settings.efSearch, depth + _MORE + depth // 8)
-        vectors, coded = self._exact.vectors, asked if codes is None else codes.queries(asked)
+        vectors = self._exact.vectors
 
         def part(start: int, stop: int) -> list[Ranking]:
+            some = asked[start:stop]
             # Threads of OpenMP would wait for one another by spinning; the number is of the calling thread alone.
             before = self._faiss.omp_get_max_threads()
             self._faiss.omp_set_num_threads(1)
             try:
-                rows = np.asarray(graph.search(coded[start:stop], number, params=settings)[1], np.int64)
+                rows = graph.search(some if codes is None else codes.queries(some), number, params=settings)[1]
             finally:
                 self._faiss.omp_set_num_threads(before)
-            return in_order(best_of(vectors, asked[start:stop], rows, depth))
+            return in_order(best_of(vectors, some, rows, depth))
 
-        return in_parts(len(asked), _COST, part, uneven=True)
+        return in_parts(len(asked), _COST, part)
 
     @cached_property
     def _selector(self) -> Any:

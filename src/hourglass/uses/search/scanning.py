@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numba
@@ -33,33 +32,16 @@ Kept = tuple[Array, Array]
 """rows [queries, n] int64, -1 for none, and their scores [queries, n] float32, in no order."""
 
 
-def in_parts(number: int, cost: float, work: Callable[[int, int], T], uneven: bool = False) -> list[T]:
-    """What `work(start, stop)` makes of each part of `number` things of `cost` bytes each, threads side by side.
-
-    uneven  one may cost far more than another: a thread that has done its part goes on with the quarter that was left
-    """
+def in_parts(number: int, cost: float, work: Callable[[int, int], T]) -> list[T]:
+    """What `work(start, stop)` makes of each part of `number` things of `cost` bytes each, threads side by side."""
     threads = int(max(1, min(torch.get_num_threads(), number * cost // _LEAST)))
     ends = [number * i // threads for i in range(threads + 1)]
-    if uneven and threads > 1:
-        most = number * 3 // 4
-        ends = [most * i // threads for i in range(threads)]
-        ends = sorted({*ends, *(most + (number - most) * i // threads for i in range(threads + 1))})
-    parts = list(pairwise(ends))
-    made: list[Any] = [None] * len(parts)
-    left = iter(range(len(parts)))
-
-    def take() -> None:
-        for i in left:
-            made[i] = work(*parts[i])
-
-    pending = [pool(threads).submit(take) for _ in range(1, threads)]
+    pending = [pool(threads).submit(work, *ends[i : i + 2]) for i in range(1, threads)]
     try:
-        take()
+        first = work(*ends[:2])
     finally:
         wait(pending)
-    for done in pending:
-        done.result()
-    return made
+    return [first, *(part.result() for part in pending)]
 
 
 def joined(parts: Sequence[Kept]) -> Kept:
