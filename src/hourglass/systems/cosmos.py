@@ -574,10 +574,12 @@ class Cosmos(TextSystem):
         """`n` texts on the way from one text to another, both ends included.
 
         t  above 0: each is noised up to time t and cleaned by the diffusion, so that it is more like texts there are
+
+        Raises InputError for an end of which no token can be written, as of another script than the texts learned from.
         """
         if n < 2:
             raise InputError(f"n {n}: expected 2 or more, the two ends")
-        ends = self.latents(_texts([first, last]))
+        ends = self.latents(self._writable([first, last]))
         shares = torch.linspace(0, 1, n, device=ends.device)[:, None, None]
         between = torch.lerp(ends[:1], ends[1:], shares)
         with self._evaluated():
@@ -602,6 +604,16 @@ class Cosmos(TextSystem):
         for i, source in enumerate(sources or []):
             if not isinstance(source, str) or not source.strip():
                 raise InputError(f"source {i} is empty: expected a text to write from")
+            if not self.encoder.knows(source):
+                raise InputError(f"source {i} ({source[:40]!r}): the tokenizer of the encoder knows none of its script")
+
+    def _writable(self, texts: Sequence[str]) -> list[str]:
+        for text, row in zip(_texts(texts), self.encoder.rows(texts)):
+            if not self.autoencoder.can_write(torch.tensor(row, device=self._device), self.encoder.tokenizer).any():
+                raise InputError(
+                    f"{text[:40]!r}: none of its tokens is among those that this model has learned to write"
+                )
+        return list(texts)
 
     def _seen(self, sources: Sequence[str]) -> Any:
         ids, mask = self.encoder.padded(sources, self.config.source_tokens)

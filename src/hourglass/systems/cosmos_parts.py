@@ -85,6 +85,10 @@ class FrozenEncoder(nn.Module):
         """Token ids of each text, special ones included."""
         return [[*self.before, *found.ids, *self.after] for found in loading.encode(self._backend, list(texts))]
 
+    def knows(self, text: str) -> bool:
+        """Whether a token of the text is more than the unknown one."""
+        return any(token != self.tokenizer.unk_token_id for token in loading.encode(self._backend, [text])[0].ids)
+
     def padded(self, texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor]:
         """Ids [n, L] and what of them is no padding [n, L] bool. Raises SourceError for a text of more than `longest` tokens."""
         rows = self.rows(texts)
@@ -215,6 +219,11 @@ class Autoencoder(nn.Module):
         self.written.copy_(chosen)
         self.place.fill_(int((chosen == tokenizer.unk_token_id).nonzero()[0]))
         self.place[chosen.to(self.place.device)] = torch.arange(len(chosen), device=self.place.device)
+
+    def can_write(self, ids: Tensor, tokenizer: Any) -> Tensor:
+        """Which of ids are written as they are, special tokens left out."""
+        special = torch.tensor(tokenizer.all_special_ids, device=ids.device)
+        return (self.written[self.place[ids]] == ids) & ~torch.isin(ids, special)
 
     def normalised(self, states: Tensor) -> Tensor:
         return (states - self.feature_mean) / self.feature_std

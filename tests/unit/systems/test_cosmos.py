@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from hourglass import api
 from hourglass.errors import ConfigError, FolderError, InputError, SourceError
 from hourglass.systems.cosmos import Cosmos, CosmosConfig
-from hourglass.systems.cosmos_parts import Latent, noised, roles
+from hourglass.systems.cosmos_parts import FrozenEncoder, Latent, noised, roles
 from hourglass.testing import tiny_examples
 from hourglass.training import TrainConfig, fit
 from hourglass.training.callbacks import Callback
@@ -298,6 +298,24 @@ def test_what_cannot_be_asked_for(trained, rewriter):
         rewriter.generate(sources=["x" * 300])
     with pytest.raises(ConfigError, match="no solver 'dpmpp'"):
         trained.generate(1, solver="dpmpp")
+
+
+def test_another_script_is_named(rewriter, monkeypatch):
+    few = in_both(words=60)
+    assert len(few.interpolate(TEXTS[0], TEXTS[1], 3)) == 3
+    with pytest.raises(
+        InputError, match="'Жщ': none of its tokens is among those that this model has learned to write"
+    ):
+        few.interpolate(TEXTS[0], "Жщ")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(rewriter.encoder), "knows", lambda self, text: text.isascii())
+        with pytest.raises(
+            InputError, match=r"source 1 \('Жщ'\): the tokenizer of the encoder knows none of its script"
+        ):
+            rewriter.generate(sources=["a", "Жщ"], steps=2)
+    reader = FrozenEncoder("minilm")
+    assert reader.knows("refund 😀")
+    assert not reader.knows("ሰላም 😀")
 
 
 def test_settings_that_do_not_fit():
