@@ -2,7 +2,7 @@
 
 Far out p is the tail of a normal-inverse Gaussian distribution with the mean, variance, skewness and kurtosis of the shuffles
 (Barndorff-Nielsen 1997). A gamma distribution, fitted to three of them (Knijnenburg and others 2009 compare such fits), is too
-light for sums over few pairs: of p of 1e-5 it gives 4 to 5 times as many as there are, this one 2.
+light for sums over few pairs: a p of 1e-5 is passed 4 to 5 times as often as it says with the gamma, twice with this one.
 """
 
 from __future__ import annotations

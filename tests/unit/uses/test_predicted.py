@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csc_matrix, csr_matrix
-from scipy.stats import kstest
+from scipy.stats import chisquare, kstest
 from sklearn.linear_model import Ridge as Peer
 
 from hourglass.metrics.proportions import benjamini_hochberg
-from hourglass.metrics.shuffles import shuffled_p
 from hourglass.uses.explore import predicted as module
 from hourglass.uses.explore.predicted import Distances
 from hourglass.uses.explore.presence import present_in
@@ -18,37 +18,55 @@ from workspaces import two_texts
 
 
 def test_p_is_of_scores_without_the_document_itself():
+    """By hand for the rows that an item has, and for all that it could have by chance: one of each stratum of its two."""
     random = np.random.default_rng(0)
-    x, y = (random.random((30, 12)) < 0.4).astype(float), random.random((30, 2)) < 0.3
-    shuffles = np.stack([random.permutation(30) for _ in range(20)]).astype(np.uint16)
+    x = (random.random((30, 12)) < 0.4).astype(float)
+    strata = np.repeat([0, 1, 2], [6, 4, 20])
 
-    def distance(has):
-        scores = np.zeros(30)
+    def distance(rows):
+        has, scores = np.isin(np.arange(30), rows), np.zeros(30)
         for i in range(30):
             others = np.arange(30) != i
             fitted = Peer(alpha=RIDGE * ((x - x.mean(0)) ** 2).sum(1).mean()).fit(x[others], has[others].astype(float))
             scores[i] = fitted.predict(x[[i]])[0]
         return scores[has].mean() - scores[~has].mean()
 
-    def shuffled(has, places):
-        there = np.zeros(30, bool)
-        there[places[has]] = True
-        return there
-
-    found = Distances(Ridge(csr_matrix(x)), csc_matrix(y.astype(float)))
-    for item, apart, p in zip(y.T, found.found, found.p_values(np.arange(2), shuffles)):
-        found, drawn = distance(item), np.array([distance(shuffled(item, places)) for places in shuffles])
-        assert apart == pytest.approx(found, rel=1e-4)
-        assert p == pytest.approx(shuffled_p(np.array([found]), drawn[:, None])[0], rel=1e-3)
+    item = np.isin(np.arange(30), [2, 7]).astype(float)
+    found = Distances(Ridge(csr_matrix(x)), csc_matrix(item[:, None]), strata)
+    assert found.found[0] == pytest.approx(distance([2, 7]), rel=1e-4)
+    by_hand = np.array([distance([i, j]) for i in range(6) for j in range(6, 10)])
+    drawn = found._drawn(np.zeros(1, np.int64), 12_000, random)[:, 0]
+    nearest = np.abs(drawn[:, None] - by_hand).argmin(1)
+    np.testing.assert_allclose(drawn, by_hand[nearest], rtol=1e-4)
+    assert chisquare(np.bincount(nearest, minlength=24)).pvalue > 1e-3
+    share = np.mean(by_hand >= found.found[0] - 1e-9)
+    assert found.p_values(np.zeros(1, np.int64), 12_000, random)[0] == pytest.approx(share, abs=0.02)
 
 
 def test_p_is_as_often_small_as_it_says():
     random = np.random.default_rng(0)
     x = Ridge(csr_matrix((random.random((200, 60)) < 0.2).astype(float)))
     y = csc_matrix((random.random((200, 2000)) < 0.1).astype(float))
-    p = Distances(x, y).p_values(np.arange(2000), module._shuffles(np.zeros(200, int), 999, random))
+    p = Distances(x, y, np.zeros(200, np.int64)).p_values(np.arange(2000), 999, random)
     assert kstest(p, "uniform").pvalue > 1e-3
     assert (p <= 0.001).sum() <= 8
+
+
+def test_draws_are_the_same_on_any_number_of_threads():
+    random = np.random.default_rng(0)
+    x, y = ((random.random((100, n)) < 0.2).astype(float) for n in (30, 200))
+    found, threads, p = (
+        Distances(Ridge(csr_matrix(x)), csc_matrix(y), np.arange(100) // 50),
+        torch.get_num_threads(),
+        [],
+    )
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            p.append(found.p_values(np.arange(200), 99, np.random.default_rng(1)))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(*p)
 
 
 def test_rounds_leave_what_is_sure_or_hopeless_and_tell_the_same():
@@ -56,31 +74,22 @@ def test_rounds_leave_what_is_sure_or_hopeless_and_tell_the_same():
     x = random.random((300, 40)) < 0.2
     told = [(x[:, :30].sum(1) + random.normal(size=300) * noise) > 9 for noise in (0.5, 1, 2, 3, 4)]
     y = csc_matrix(np.column_stack([*told, random.random((300, 60)) < 0.1]).astype(float))
-    found = [Distances(Ridge(csr_matrix(x.astype(float))), y)] * 2
-    shuffles = module._shuffles(np.zeros(300, int), 4999, random)
+    found = [Distances(Ridge(csr_matrix(x.astype(float))), y, np.zeros(300, np.int64))] * 2
     drawn = []
 
     class Counting:
         def __init__(self, one):
             self.found, self.one = one.found, one
 
-        def p_values(self, which, shuffles):
+        def p_values(self, which, draws, random):
             drawn.append(len(which))
-            return self.one.p_values(which, shuffles)
+            return self.one.p_values(which, draws, random)
 
-    p = module._p_values([Counting(one) for one in found], shuffles, 0.01, Progress(False))
-    everything = found[0].p_values(np.arange(65), shuffles)
+    p = module._p_values([Counting(one) for one in found], 0.01, random, Progress(False))
+    everything = found[0].p_values(np.arange(65), 9999, random)
     assert drawn[0] == 65 and sum(drawn[-2:]) < 20
     for of_one in p:
         assert ((benjamini_hochberg(of_one) <= 0.01) == (benjamini_hochberg(everything) <= 0.01)).all()
-
-
-def test_shuffles_stay_in_their_strata():
-    strata = np.array([0, 1, 0, 1, 1, 2])
-    shuffles = module._shuffles(strata, 50, np.random.default_rng(0))
-    assert (strata[shuffles] == strata).all()
-    assert (np.sort(shuffles, axis=1) == np.arange(6)).all()
-    assert len(np.unique(shuffles, axis=0)) == 12
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,16 @@
 
 A pair needs a feature or word on either side that tells by itself. Where one side has none, all of it may: a ridge regression of
 an item of one text on everything that the other text has, each document scored by the direction that all others give, as in
-`together`. The distance between the mean scores of the documents with the item and of those without is tested by shuffling one of
-the texts over documents of like length. All items share the shuffles, which grow more for those that a few leave possible. Where
-hardly a shuffle reaches what was found, p is the tail of a distribution with four of their moments (`shuffled_p`).
+`together`. The distance between the mean scores of the documents with the item and of those without is tested by giving the item
+to other documents of like length, as many of each length, at random: again and again, and anew with more draws for those items
+that a few leave possible. Where hardly a draw reaches what was found, p is the tail of a distribution with four of their moments
+(`shuffled_p`), which have to be sure: of thousands of items those are told for which they came out small.
 
 Items of one text that the other tells in about the same way, by scores that go together, are one finding. Every finding has a row
 before any has a second, so that a strong one with a hundred words does not hide a weak one.
 
-Cost: the third power of the documents that are drawn and, for each item and shuffle, the square of the documents that have it. So
-rare items are tested; of common ones a pair tells more.
+Cost: the third power of the documents that are learned from and, for each item and draw, the square of the documents that have it.
+So rare items are tested; of common ones a pair tells more.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ LARGEST = 2500
 """Documents, drawn at random, that are learned from at most."""
 COMMONEST = 0.1
 """An item in a larger share of the documents is not tested."""
-ROUNDS = ((49, 0.05, 1000), (199, 0.01, 100), (999, 1e-3, 10), (4999, 0.0, 1))
-"""Shuffles; the p up to which an item goes on to the next round, but for those that would be told were p so many times as large."""
+ROUNDS = ((49, 0.05, 1000), (199, 0.01, 100), (999, 1e-3, 30), (4999, 1e-4, 30), (49_999, 0.0, 1))
+"""Draws; the p up to which an item goes on to the next round, but for those that would be told were p so many times as large."""
+_PAIRS, _LEAST = 2**27, 4999
+"""Of documents that all draws of an item sum over, but for so many draws: sums over more documents have lighter tails."""
 ALIKE, LOOKED_AT = 0.6, 10
 """Correlation of the scores by which items are predicted from which on they are one finding; how many times as many items as are
 shown are parted into findings, the best predicted of all."""
@@ -125,17 +128,16 @@ def predicted(
     strata = np.zeros(len(drawn), np.int64)
     if options.match_length:
         strata = length_strata(left.tokens[drawn], right.tokens[drawn], smallest=SMALLEST)
-    shuffles = _shuffles(strata, ROUNDS[-1][0], random)
     ridges = {"a": Ridge(present["b"]), "b": Ridge(present["a"])}
     distances, parts = {}, []
     for side, own in present.items():
         count = np.asarray(own.sum(0)).ravel()
         items = np.flatnonzero((count > 0) & (count <= COMMONEST * len(drawn)))
-        distances[side] = Distances(ridges[side], own[:, items].tocsc())
+        distances[side] = Distances(ridges[side], own[:, items].tocsc(), strata)
         parts.append(pd.DataFrame({"side": side, "item": items, "distance": distances[side].found}))
     tested = pd.concat(parts, ignore_index=True)
     level = options.false_discovery * part
-    tested["p"] = np.concatenate(_p_values(list(distances.values()), shuffles, level, bar))
+    tested["p"] = np.concatenate(_p_values(list(distances.values()), level, random, bar))
     tested["q"] = np.minimum(benjamini_hochberg(tested["p"].to_numpy()) / part, 1)
     told = tested[tested["q"] <= options.false_discovery]
     told = told.sort_values("distance", ascending=False, kind="stable").head(LOOKED_AT * options.top)
@@ -159,36 +161,44 @@ def predicted(
 class Distances:
     """How far apart the mean scores are of the rows with an item and of those without, each row judged without itself.
 
-    items  [rows, items] 1 where a row has the item: some do, some do not
-    found  [items] the distances
+    items   [rows, items] 1 where a row has the item: some do, some do not
+    strata  [rows] numbers from 0; by chance an item has other rows, as many of each stratum
+    found   [items] the distances
     """
 
-    def __init__(self, ridge: Ridge, items: csc_matrix) -> None:
+    def __init__(self, ridge: Ridge, items: csc_matrix, strata: Array) -> None:
         # A sum over pairs of rows is the same for either order of the two.
         self._both, self._total = (ridge.alone + ridge.alone.T).astype(np.float32), ridge.alone.sum(0)
-        self._items = items
-        everything, unshuffled = np.arange(items.shape[1]), np.arange(items.shape[0], dtype=np.uint16)[None]
-        self.found: Array = self._shuffled(everything, unshuffled)[0]
+        self._items, self._counts = items, np.diff(items.indptr)
+        self._strata = strata, np.argsort(strata, kind="stable"), np.cumsum([0, *np.bincount(strata)])
+        self.found: Array = self._drawn(np.arange(items.shape[1]), 1, None)[0]
 
-    def p_values(self, which: Array, shuffles: Array) -> Array:
-        """[which] p of some of the items; shuffles [draws, rows] has the row that takes the place of each."""
-        return shuffled_p(self.found[which], self._shuffled(which, shuffles))
+    def p_values(self, which: Array, draws: int, random: np.random.Generator) -> Array:
+        """[which] p of some of the items, by so many draws, or fewer of what is in many rows."""
+        p = np.empty(len(which))
+        each = np.minimum(draws, np.maximum(_PAIRS // self._counts[which] ** 2, _LEAST))
+        for number in np.unique(each):
+            same = which[each == number]
+            p[each == number] = shuffled_p(self.found[same], self._drawn(same, int(number), random))
+        return p
 
-    def _shuffled(self, which: Array, shuffles: Array) -> Array:
-        made = np.empty((len(shuffles), len(which)))
+    def _drawn(self, which: Array, draws: int, random: np.random.Generator | None) -> Array:
+        """[draws, which] distances of other rows; without `random` of the item's own."""
+        made = np.empty((draws, len(which)))
+        seeds = np.full(len(which), -1) if random is None else random.integers(2**32, size=len(which))
         places = self._items.indptr, self._items.indices
-        over_rows(_distances, len(which), self._both, self._total, *places, which, shuffles, made)
+        over_rows(_distances, len(which), self._both, self._total, *places, *self._strata, which, seeds, made)
         return made
 
 
-def _p_values(of: list[Distances], shuffles: Array, level: float, bar: Progress) -> list[Array]:
-    """Those of the items of each, by as many shuffles as it takes to tell which are told at a false discovery rate of `level`."""
+def _p_values(of: list[Distances], level: float, random: np.random.Generator, bar: Progress) -> list[Array]:
+    """Those of the items of each, by as many draws as it takes to tell which are told at a false discovery rate of `level`."""
     p = [np.ones(len(own.found)) for own in of]
     going = [np.arange(len(own.found)) for own in of]
     task = bar.start("Predicting", len(ROUNDS), "rounds")
     for draws, most, margin in ROUNDS:
         for own, of_own, which in zip(of, p, going):
-            of_own[which] = own.p_values(which, shuffles[:draws])
+            of_own[which] = own.p_values(which, draws, random)
         unsure = benjamini_hochberg(np.minimum(margin * np.concatenate(p), 1)) > level
         starts = np.cumsum([0, *map(len, p)])
         going = [
@@ -200,30 +210,49 @@ def _p_values(of: list[Distances], shuffles: Array, level: float, bar: Progress)
 
 @numba.njit(cache=True, nogil=True)
 def _distances(
-    both: Any, total: Any, starts: Any, rows: Any, items: Any, shuffles: Any, made: Any, start: int, stop: int
+    both: Any,
+    total: Any,
+    starts: Any,
+    rows: Any,
+    strata: Any,
+    members: Any,
+    bounds: Any,
+    items: Any,
+    seeds: Any,
+    made: Any,
+    start: int,
+    stop: int,
 ) -> None:
-    """made [shuffles, items]: mean score of the rows with an item less that of those without, the items shuffled over the rows."""
+    """made [draws, items]: mean score of the rows with an item less that of those without, the item in rows drawn from its strata.
+
+    members, bounds  the rows of stratum after stratum, and where each begins
+    seeds            [items] those of what is drawn, so that threads draw the same; below 0: the item stays in its rows
+    """
+    taken = np.empty(len(bounds) - 1, np.int64)
     for k in range(start, stop):
-        for draw in range(len(shuffles)):
-            places = shuffles[draw][rows[starts[items[k]] : starts[items[k] + 1]]]
-            own = np.sort(places)  # in order, memory is read faster
-            number, within, overall = len(own), 0.0, 0.0
+        own = rows[starts[items[k]] : starts[items[k] + 1]]
+        drawn, left, number = own.copy(), members.copy(), len(own)
+        if seeds[k] >= 0:
+            np.random.seed(seeds[k])
+        for draw in range(len(made)):
+            if seeds[k] >= 0:
+                taken[:] = bounds[:-1]
+                for i in range(number):
+                    stratum = strata[own[i]]
+                    first = taken[stratum]
+                    other = np.random.randint(first, bounds[stratum + 1])
+                    left[first], left[other] = left[other], left[first]
+                    drawn[i] = left[first]
+                    taken[stratum] += 1
+                drawn.sort()  # in order, memory is read faster
+            within, overall = 0.0, 0.0
             for i in range(number):
-                scores, of_row = both[own[i]], 0.0
+                scores, of_row = both[drawn[i]], 0.0
                 for j in range(i):
-                    of_row += scores[own[j]]
+                    of_row += scores[drawn[j]]
                 within += of_row
-                overall += total[own[i]]
-            made[draw, k] = within / number - (overall - within) / (shuffles.shape[1] - number)
-
-
-def _shuffles(strata: Array, number: int, random: np.random.Generator) -> Array:
-    """[number, rows] the rows in random order, each in a place of its own stratum."""
-    shuffles = np.empty((number, len(strata)), np.uint16)
-    for stratum in np.unique(strata):
-        rows = np.flatnonzero(strata == stratum)
-        shuffles[:, rows] = random.permuted(np.tile(rows.astype(np.uint16), (number, 1)), axis=1)
-    return shuffles
+                overall += total[drawn[i]]
+            made[draw, k] = within / number - (overall - within) / (len(total) - number)
 
 
 def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[dict[str, Any], pd.DataFrame, float]:
