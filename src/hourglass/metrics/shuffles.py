@@ -15,7 +15,7 @@ from scipy.special import ndtr
 Array = np.ndarray[Any, Any]
 
 COUNTED = 10
-"""Where fewer shuffles reach what was found, the tail is fitted."""
+"""Where fewer shuffles reach what was found, the tail is fitted, and p is at least the median of what their number speaks for."""
 _LEAST_SKEWNESS, _LEAST_RATIO = 1e-3, 1.7
 """The distribution leans to the right, and its kurtosis above 3 is more than 5/3 of the square of its skewness."""
 _POINTS, _FARTHEST = 241, 60.0
@@ -31,7 +31,9 @@ def shuffled_p(found: Array, drawn: Array) -> Array:
     skewness = np.maximum((z**3).mean(0), _LEAST_SKEWNESS)
     excess = np.maximum((z**4).mean(0) - 3, _LEAST_RATIO * skewness**2)
     fitted = np.where(moves, heavy_tail((found - drawn.mean(0)) / safe, skewness, excess), 1)
-    return np.where(reached >= COUNTED, (reached + 1) / (len(drawn) + 1), fitted)
+    return np.where(
+        reached >= COUNTED, (reached + 1) / (len(drawn) + 1), np.maximum(fitted, (reached - 1 / 3) / len(drawn))
+    )
 
 
 def heavy_tail(z: Array, skewness: Array, excess: Array) -> Array:

@@ -17,8 +17,9 @@ from hourglass.uses.progress import Progress
 from workspaces import two_texts
 
 
-def test_p_is_of_scores_without_the_document_itself():
+def test_p_is_of_scores_without_the_document_itself(monkeypatch):
     """By hand for the rows that an item has, and for all that it could have by chance: one of each stratum of its two."""
+    monkeypatch.setattr(module, "MOST_SAID", 1)
     random = np.random.default_rng(0)
     x = (random.random((30, 12)) < 0.4).astype(float)
     strata = np.repeat([0, 1, 2], [6, 4, 20])
@@ -50,6 +51,22 @@ def test_p_is_as_often_small_as_it_says():
     p = Distances(x, y, np.zeros(200, np.int64)).p_values(np.arange(2000), 999, random)
     assert kstest(p, "uniform").pvalue > 1e-3
     assert (p <= 0.001).sum() <= 8
+
+
+def test_two_copies_are_no_finding():
+    """Two documents of 400 have the same twenty rare words and, by chance, the same item: as one of 5,000 draws has, and none of 999."""
+    random = np.random.default_rng(0)
+    x = np.column_stack([random.random((400, 60)) < 0.2, np.isin(np.arange(400), [5, 6])[:, None].repeat(20, 1)])
+    y = np.isin(np.arange(400), [5, 6, *random.permutation(np.arange(7, 400))[:4]])
+    p = {}
+    for share in (1, module.MOST_SAID):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "MOST_SAID", share)
+            found = Distances(
+                Ridge(csr_matrix(x.astype(float))), csc_matrix(y[:, None].astype(float)), np.zeros(400, int)
+            )
+            p[share] = found.p_values(np.zeros(1, np.int64), 999, np.random.default_rng(1))[0]
+    assert p[1] < 1e-5 < 1e-4 < p[module.MOST_SAID]
 
 
 def test_draws_are_the_same_on_any_number_of_threads():

@@ -43,10 +43,14 @@ LARGEST = 2500
 """Documents, drawn at random, that are learned from at most."""
 COMMONEST = 0.1
 """An item in a larger share of the documents is not tested."""
-ROUNDS = ((49, 0.05, 1000), (199, 0.01, 100), (999, 1e-3, 30), (4999, 1e-4, 30), (49_999, 0.0, 1))
-"""Draws; the p up to which an item goes on to the next round, but for those that would be told were p so many times as large."""
+ROUNDS = ((49, 0.05, 0.25), (199, 0.01, 0.4), (999, 1e-3, 0.5), (4999, 1e-4, 0.7), (49_999, 0.0, 1.0))
+"""Draws; the p up to which an item goes on to the next round, but for those that would be told were p but this power of itself:
+the shape of a tail is unsure, and the more so the farther out and the fewer the draws."""
 _PAIRS, _LEAST = 2**27, 4999
 """Of documents that all draws of an item sum over, but for so many draws: sums over more documents have lighter tails."""
+MOST_SAID = 0.999
+"""What a document says of another counts up to this share of all that is said: one pair of copies weighs as much as fifty others,
+and hardly a draw has it, so that no draws tell the tail."""
 ALIKE, LOOKED_AT = 0.6, 10
 """Correlation of the scores by which items are predicted from which on they are one finding; how many times as many items as are
 shown are parted into findings, the best predicted of all."""
@@ -159,7 +163,8 @@ def predicted(
 
 
 class Distances:
-    """How far apart the mean scores are of the rows with an item and of those without, each row judged without itself.
+    """How far apart the mean scores are of the rows with an item and of those without, each row judged without itself, and copies as
+    what is very much alike.
 
     items   [rows, items] 1 where a row has the item: some do, some do not
     strata  [rows] numbers from 0; by chance an item has other rows, as many of each stratum
@@ -167,8 +172,9 @@ class Distances:
     """
 
     def __init__(self, ridge: Ridge, items: csc_matrix, strata: Array) -> None:
+        scores = np.minimum(ridge.alone, np.quantile(ridge.alone, MOST_SAID))
         # A sum over pairs of rows is the same for either order of the two.
-        self._both, self._total = (ridge.alone + ridge.alone.T).astype(np.float32), ridge.alone.sum(0)
+        self._both, self._total = (scores + scores.T).astype(np.float32), scores.sum(0)
         self._items, self._counts = items, np.diff(items.indptr)
         self._strata = strata, np.argsort(strata, kind="stable"), np.cumsum([0, *np.bincount(strata)])
         self.found: Array = self._drawn(np.arange(items.shape[1]), 1, None)[0]
@@ -196,10 +202,10 @@ def _p_values(of: list[Distances], level: float, random: np.random.Generator, ba
     p = [np.ones(len(own.found)) for own in of]
     going = [np.arange(len(own.found)) for own in of]
     task = bar.start("Predicting", len(ROUNDS), "rounds")
-    for draws, most, margin in ROUNDS:
+    for draws, most, power in ROUNDS:
         for own, of_own, which in zip(of, p, going):
             of_own[which] = own.p_values(which, draws, random)
-        unsure = benjamini_hochberg(np.minimum(margin * np.concatenate(p), 1)) > level
+        unsure = benjamini_hochberg(np.concatenate(p) ** power) > level
         starts = np.cumsum([0, *map(len, p)])
         going = [
             which[(of_own <= most)[which] & unsure[start + which]] for start, of_own, which in zip(starts, p, going)
