@@ -46,6 +46,7 @@ from torch import Tensor, nn
 
 from hourglass.adapters.huggingface_loading import local_folder
 from hourglass.bottlenecks.diffusion import DiffusionConfig, LatentDiffusion, Prediction, Solver
+from hourglass.data.scripts import letters_by_script
 from hourglass.errors import ConfigError, FolderError, InputError, SourceError
 from hourglass.nn.denoiser import Denoiser
 from hourglass.nn.text_system import Lesson, TextSystem
@@ -70,6 +71,8 @@ Stage = Literal["autoencoder", "diffusion"]
 
 _AT_ONCE = 64
 _LOOKED_AT = 256
+_SCRIPTS_OF, _SCRIPT = 10_000, 0.01
+"""Sources whose letters are counted at most, and the share of letters from which on a script is one that was learned from."""
 _MOST_BYTES = 4 << 30
 """Of a corpus's features on disk."""
 
@@ -243,6 +246,7 @@ class Cosmos(TextSystem):
         self.diffusion = LatentDiffusion(config.diffusion(), network, (config.latents, width))
         self._has_autoencoder = False
         self._found: dict[str, str] = {}
+        self._source_scripts: list[str] | None = None  # not known of a model that learned from batches alone
         self.begin("autoencoder")
 
     @classmethod
@@ -300,6 +304,10 @@ class Cosmos(TextSystem):
         if first == steps:
             return
         self.begin("diffusion")
+        if config.source is not None:
+            some = np.linspace(0, len(texts) - 1, min(len(texts), _SCRIPTS_OF)).astype(int)
+            letters = letters_by_script(texts[i][1] for i in some)
+            self._source_scripts = sorted(s for s, n in letters.items() if n >= _SCRIPT * letters.total())
         learned, measured = (
             self.keep_latents(part, folder / name, progress) if len(part) else part
             for part, name in ((texts, "latents"), (held_out, "latents-held-out"))
@@ -551,8 +559,8 @@ class Cosmos(TextSystem):
         steps, solver  "euler" as in the paper; "dpm++" needs a tenth of the steps
         guidance       1: as learned; more: closer to the source
 
-        The same seed gives the same texts. Raises InputError for a model without a trained diffusion, for sources it cannot take
-        and for guidance where no sources were learned from.
+        The same seed gives the same texts. Raises InputError for a model without a trained diffusion, for sources it cannot take, as
+        in a script that none of those it learned from had, and for guidance where no sources were learned from.
         """
         self._check(sources, guidance)
         each = (8 if sources is None else 1) if n is None else n
@@ -606,6 +614,13 @@ class Cosmos(TextSystem):
                 raise InputError(f"source {i} is empty: expected a text to write from")
             if not self.encoder.knows(source):
                 raise InputError(f"source {i} ({source[:40]!r}): the tokenizer of the encoder knows none of its script")
+            if self._source_scripts is not None:
+                letters = letters_by_script([source])
+                if 2 * sum(letters[script] for script in self._source_scripts) < letters.total():
+                    raise InputError(
+                        f"source {i} ({source[:40]!r}): most of its letters are {letters.most_common(1)[0][0]}; this model "
+                        f"learned from sources in {', '.join(self._source_scripts) or 'no script'}"
+                    )
 
     def _writable(self, texts: Sequence[str]) -> list[str]:
         for text, row in zip(_texts(texts), self.encoder.rows(texts)):
@@ -652,6 +667,8 @@ model.interpolate("a text", "another")"""
 
     def _save_pretrained(self, save_directory: Path) -> None:
         config = {"system": self.system_name(), **self.config.to_dict()}
+        if self._source_scripts is not None:
+            config["source_scripts"] = self._source_scripts
         (save_directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         kept = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if not k.startswith("encoder.")}
         save_file(kept, save_directory / "model.safetensors", {"format": "pt"})
@@ -663,7 +680,9 @@ model.interpolate("a text", "another")"""
         values = read_json(folder / "config.json")
         if (system := values.pop("system", None)) != cls.system_name():
             raise FolderError(f"{folder / 'config.json'}: holds the system {system!r}, expected {cls.system_name()!r}")
+        scripts = values.pop("source_scripts", None)
         model = cls(cls.Config.from_dict(values), FrozenEncoder(str(folder / "encoder")))
+        model._source_scripts = scripts
         try:
             found = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
             lacking = [name for name in found.missing_keys if not name.startswith("encoder.")]

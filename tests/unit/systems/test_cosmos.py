@@ -438,6 +438,13 @@ def test_pairs_come_from_two_columns(tmp_path):
     assert (about["documents"], about["left_out"]) == (len(rows), 2)
     assert "| left out | 2 texts |" in (tmp_path / "run" / "model" / "README.md").read_text()
     assert len(result.model.generate(sources=["NOBODY WAITS HERE."], steps=3, guidance=1.5)) == 1
+    for model in (result.model, api.load(tmp_path / "run" / "model")):
+        assert len(model.generate(sources=["ＷＡＩＴ 7 Ж", "12"], steps=2)) == 2
+        with pytest.raises(
+            InputError,
+            match=r"source 1 \('Жди 7 лет'\): most of its letters are CYRILLIC; this model learned from .* LATIN$",
+        ):
+            model.generate(sources=["NOBODY", "Жди 7 лет"], steps=2)
     with pytest.raises(SourceError, match=r"no column 'orignal' \(did you mean 'original'"):
         learn(write(tmp_path, rows), tmp_path / "no", source="orignal")
 
