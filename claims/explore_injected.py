@@ -8,7 +8,9 @@ after ten were measured and fifty after twenty-five were, each before it was. A 
 showed that a hundred rows of what is predicted were all of the strongest pairs; `correlate` made findings of them then, with a
 threshold chosen on a seed that is not measured here, and everything was measured again. Of the shuffled corpora 19 of 180 showed
 something then, most of 25 and 50 documents, which no part counted: the tail by which p is told was replaced (trials on the same
-other seed), parts were written for these, and everything was measured once more. The paper injects four correlations into a corpus, ten
+other seed), parts were written for these, and everything was measured once more: 12 of 180, and of ten documents 196 of 240 pairs
+found. Then tails were fitted to more draws and copies bounded, `correlate` learned to tell documents that are alike in both texts,
+all on that other seed, and everything was measured a third time. The paper injects four correlations into a corpus, ten
 documents of a thousand each, and finds all four in every shuffle; a language model that reads the same texts finds them in few.
 
 A document has two fields, as a training set has prompts and responses. In the background both are sentences of an encyclopedia,
@@ -63,7 +65,7 @@ _claim = partial(
     margin=0.0,
 )
 SHARE = "share of the four injected pairs that is found; mean over plantings"
-NOTHING = "- 1 where there is a pair or anything is predicted, else 0; mean over nulls"
+NOTHING = "- 1 where there is a pair, anything is predicted or alike in both, else 0; mean over nulls"
 
 
 def _of(part: str, injected: int) -> dict[str, Claim]:
@@ -95,11 +97,11 @@ CLAIMS = {
     ),
     "found_by_pairs": _claim(
         statement="correlate finds every injected pair at q < 0.05 by pairs: the share found is above 0.95.",
-        metric=SHARE + "; what all of a field predicts is not looked at",
+        metric=SHARE + "; what all of a field predicts and what is alike in both are not looked at",
         baseline=f"the constant {FOUND}",
     ),
     "false_discoveries": _claim(
-        statement="Of what correlate calls together at q < 0.05, pairs and what is predicted, no more than 5 % is false.",
+        statement="Of what correlate calls together at q < 0.05, pairs, what is predicted and what is alike in both, no more than 5 % is false.",
         metric="- false share of it, 0 without any; mean over plantings",
         baseline=f"the constant -{FALSE_DISCOVERY}",
     ),

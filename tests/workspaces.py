@@ -107,6 +107,7 @@ def two_texts(folder, planted):
             [f"{name} text"] * 600,
             {},
             maxima.astype(float),
+            dense=random.normal(size=(600, 16)),
             names=[f"{name}{i}" for i in range(maxima.shape[1])],
         )
         for name, maxima in (("first", left), ("second", right))

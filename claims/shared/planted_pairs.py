@@ -18,6 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 import hourglass as hg
 from hourglass.metrics.association import joint_tail, npmi
 from hourglass.metrics.proportions import benjamini_hochberg
+from hourglass.uses.explore.alike_in_both import AlikeInBoth
 from hourglass.uses.explore.correlate import CorrelateOptions, items_in
 from hourglass.uses.explore.labels import says_form
 from hourglass.uses.explore.predicted import Predicted
@@ -74,7 +75,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found in a planted corpus by each part: pairs, predicted, ours (of either kind), words, topics, "pairs, both named".
+    """What was found in a planted corpus by each part: pairs, predicted, alike (in both), ours (of any kind), words, topics, "pairs, both named".
 
     found    [planted] whether each pair of kinds was
     false    share of what is called together that is not, 0 where nothing is
@@ -111,12 +112,13 @@ def outcome(
         redrawn(field.ws, own, folder / name)
         for field, own, name in zip([*fields, fields[1]], [*rows, shuffled], ("a", "b", "c"))
     )
-    reported, by_all = together(a, b, **options)
-    nothing, from_nothing = together(a, c, **options)
+    reported, by_all, groups = together(a, b, **options)
+    nothing, from_nothing, alike_on_nothing = together(a, c, **options)
     own = [field.present for field in fields]
     parts: dict[str, tuple[Sequence[csr_matrix], Pairs]] = {
         "pairs": (own, columns_of(reported)),
         "predicted": as_pairs(own, by_all),
+        "alike": as_directions(own, groups),
         "pairs, both named": (own, columns_of(reported.dropna(subset=["label_a", "label_b"]))),
     }
     defaults = CorrelateOptions(**options)
@@ -127,26 +129,31 @@ def outcome(
     found, true = {}, {}
     for part, (matrices, pairs) in parts.items():
         found[part], true[part] = judged(fields, planted, matrices, pairs)
-    found["ours"], true["ours"] = found["pairs"] | found["predicted"], np.append(true["pairs"], true["predicted"])
+    found["ours"] = found["pairs"] | found["predicted"] | found["alike"]
+    true["ours"] = np.concatenate([true["pairs"], true["predicted"], true["alike"]])
     return Outcome(
         found,
         {part: float(1 - own.mean()) if len(own) else 0.0 for part, own in true.items()},
         {part: len(own) for part, own in true.items()},
-        {"pairs_on_nothing": len(nothing), "predicted_on_nothing": len(from_nothing.table)},
+        {
+            "pairs_on_nothing": len(nothing),
+            "predicted_on_nothing": len(from_nothing.table),
+            "alike_on_nothing": len(alike_on_nothing.table),
+        },
     )
 
 
-def together(a: hg.Workspace, b: hg.Workspace, **options: Any) -> tuple[pd.DataFrame, Predicted]:
-    """What `correlate` calls together, with the columns of each pair in `presence`, and what all of either predicts."""
+def together(a: hg.Workspace, b: hg.Workspace, **options: Any) -> tuple[pd.DataFrame, Predicted, AlikeInBoth]:
+    """What `correlate` calls together, with the columns of each pair in `presence`, what all of either predicts, and groups."""
     found = a.correlate(b, progress=False, **options)
-    assert found.predicted is not None
+    assert found.predicted is not None and found.alike_in_both is not None
     table = found.table[found.table["q"] <= FALSE_DISCOVERY]
     columns = {}
     for side, ws in (("a", a), ("b", b)):
         word = {text: ws.manifest["width"] + i for i, text in enumerate(ws.words)}
         items = items_in(table, side)
         columns[f"column_{side}"] = np.array([word[i] if isinstance(i, str) else i for i in items], np.int64)
-    return table.assign(**columns), found.predicted
+    return table.assign(**columns), found.predicted, found.alike_in_both
 
 
 def as_pairs(present: Sequence[csr_matrix], by_all: Predicted) -> tuple[list[csr_matrix], Pairs]:
@@ -159,6 +166,18 @@ def as_pairs(present: Sequence[csr_matrix], by_all: Predicted) -> tuple[list[csr
         pairs[other].append(present[other].shape[1] + len(wider[other]) - 1)
         wider[other].append(csr_matrix((score > bar).astype(np.float32)[:, None]))
     return [hstack(columns, format="csr") for columns in wider], tuple(np.array(own, np.int64) for own in pairs)
+
+
+def as_directions(present: Sequence[csr_matrix], groups: AlikeInBoth) -> tuple[list[csr_matrix], Pairs]:
+    """A column for each group in either field, of what is more like it by that text, and the pairs of these two."""
+    matrices = []
+    for side, own in enumerate(present):
+        columns = [csr_matrix((own.shape[0], 0), dtype=np.float32)]
+        for weights, bars in zip(groups.weights, groups.bars):
+            score = own[:, weights[side]["position"].to_numpy()] @ weights[side]["weight"].to_numpy()
+            columns.append(csr_matrix((score > bars[side]).astype(np.float32)[:, None]))
+        matrices.append(hstack(columns, format="csr"))
+    return matrices, (np.arange(len(groups.table)), np.arange(len(groups.table)))
 
 
 def columns_of(table: pd.DataFrame) -> Pairs:

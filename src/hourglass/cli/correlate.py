@@ -13,6 +13,7 @@ from hourglass.cli.output import also, errors, gathered, one_line, out, p_value,
 from hourglass.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hourglass.uses.explore.alike_in_both import AlikeInBoth
     from hourglass.uses.explore.predicted import Predicted
 
 
@@ -114,9 +115,12 @@ def correlate(
             for r, others in told[:20]
         ],
     )
-    if found.predicted is not None and len(found.predicted.table):
-        _print_predicted(found.predicted)
-    elif not told:
+    predicted, groups = found.predicted, found.alike_in_both
+    if predicted is not None and len(predicted.table):
+        _print_predicted(predicted)
+    if groups is not None and len(groups.table):
+        _print_groups(groups)
+    if not (told or (predicted is not None and len(predicted.table)) or (groups is not None and len(groups.table))):
         out.print("Nothing goes together.")
     print_usage(found.usage)
     untold = sum(not _is_told(row) for row, _ in told)
@@ -159,6 +163,29 @@ def _print_predicted(found: Predicted) -> None:
                 one_line("; ".join(found.speaks_for(r.Index)[:4]) or "nothing that has a name", 60),
             )
             for r, others in list(gathered(found.table))[:20]
+        ],
+    )
+
+
+def _print_groups(found: AlikeInBoth) -> None:
+    """Groups of documents that are alike in both texts."""
+    out.print()
+    print_table(
+        f"Documents that are alike in both texts ({found.documents:,} documents, {found.neighbours} neighbours of each)\n"
+        "shared: neighbours by both texts, of the document that shares most surely",
+        ["documents ", "shared ", "chance ", "q ", "what a has", "what b has"],
+        [
+            (
+                str(r.documents),
+                str(r.shared),
+                f"{r.expected:.1f}",
+                p_value(r.q),
+                *(
+                    one_line("; ".join(found.has(r.Index, side)[:4]) or "nothing that has a name", 60)
+                    for side in (0, 1)
+                ),
+            )
+            for r in found.table.head(20).itertuples()
         ],
     )
 

@@ -109,6 +109,15 @@ def test_rounds_leave_what_is_sure_or_hopeless_and_tell_the_same():
         assert ((benjamini_hochberg(of_one) <= 0.01) == (benjamini_hochberg(everything) <= 0.01)).all()
 
 
+def test_how_large_p_may_be():
+    p = np.array([1.0, 1e-2, 1e-9, 1e-300, 0.0])
+    most = module._at_most(p, 0.19)
+    size = -np.log10(most)
+    np.testing.assert_allclose(size[:4] + 0.19 * size[:4] ** 2, -np.log10(p[:4]), atol=1e-9)
+    assert (most >= p).all() and most[-1] > 0
+    assert module._at_most(p, 0.0) is p
+
+
 @pytest.mark.parametrize(
     ("number", "kept", "stands"), [(9, [0, 2, 4, 1, 3], [0, 0, 0, 3, 3]), (3, [0, 2, 1], [0, 0, 2]), (1, [0], [0])]
 )

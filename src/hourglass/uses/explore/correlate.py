@@ -5,7 +5,8 @@ other. Long documents have more of everything, so what a pair is compared with, 
 documents shuffled among documents of like length. Words and pairs of words compete beside features, as in `diff`. Pairs that
 say nothing are left out: with labels about the same, on the same tokens and, within one text, of form alone. With `split`,
 one half of the documents selects the pairs and the other half, which had no say, must confirm them and gives the numbers
-that are shown. Across two texts, what no pair shows all of one text may: [predicted.py](predicted.py).
+that are shown. Across two texts, what no pair shows all of one text may: [predicted.py](predicted.py); and what no item of either
+shows, documents that are alike in both: [alike_in_both.py](alike_in_both.py).
 
 Cost: time grows with the sum over documents of the square of the items present, memory with their sum and, for a block of
 items at a time, with the number of items. No matrix of documents is ever dense.
@@ -27,6 +28,7 @@ import pandas as pd
 from hourglass.errors import ConfigError, InputError
 from hourglass.metrics.association import npmi, npmi_interval
 from hourglass.metrics.proportions import benjamini_hochberg
+from hourglass.uses.explore.alike_in_both import AlikeInBoth, alike_in_both
 from hourglass.uses.explore.looked_at import look_at
 from hourglass.uses.explore.pair_counts import PairCounts, measured
 from hourglass.uses.explore.pair_filters import (
@@ -36,7 +38,7 @@ from hourglass.uses.explore.pair_filters import (
     one_of_a_kind,
     same_findings,
 )
-from hourglass.uses.explore.predicted import Predicted, predicted
+from hourglass.uses.explore.predicted import Learned, Predicted, predicted
 from hourglass.uses.explore.presence import names_of
 from hourglass.uses.explore.strata import FEWEST, FEWEST_SPLIT, SMALLEST, halves, length_strata
 from hourglass.uses.progress import Progress
@@ -46,8 +48,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-TO_PREDICTED = 0.2
-"""Of what may be discovered falsely across two texts, the part of what all of one predicts; the rest is for pairs."""
+TO_PREDICTED = TO_ALIKE = 0.15
+"""Of what may be discovered falsely across two texts, the parts of what all of one predicts, and of what is alike in both; the rest
+is for pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ class CorrelateOptions:
                    None: across two texts
     split          select on one half, confirm and estimate on the other
     false_discovery  largest q that is kept
-    top            most pairs whose parts both have a name, most others, and most of what is predicted
+    top            most pairs whose parts both have a name, most others, most of what is predicted and most groups
     """
 
     level: float = 0.5
@@ -106,6 +109,7 @@ class Correlations:
     notes      what a reader has to know before believing the table
     rows, other_rows  [documents] positions of these documents in the first workspace, and in the other
     predicted  what of either text all of the other predicts; None within one text, and with a false_discovery of 1, which tests nothing
+    alike_in_both  groups of documents that are alike in both texts; None as `predicted` is
     judge, usage      who judged, None: nobody; what was asked of a language model
     """
 
@@ -116,6 +120,7 @@ class Correlations:
     rows: Array
     other_rows: Array
     predicted: Predicted | None = None
+    alike_in_both: AlikeInBoth | None = None
     judge: str | None = None
     usage: dict[str, Any] | None = None
 
@@ -128,6 +133,7 @@ class Correlations:
             "notes": self.notes,
             "rows": json.loads(self.table.to_json(orient="records")),
             **({} if self.predicted is None else {"predicted": self.predicted.to_dict()}),
+            **({} if self.alike_in_both is None else {"alike_in_both": self.alike_in_both.to_dict()}),
         }
 
 
@@ -155,8 +161,8 @@ def correlate(
 
     selecting = PairCounts(left, right, half == 0, strata)
     predicting = other is not None and options.false_discovery < 1  # nothing but its test makes it worth telling
-    to_pairs = 1 - TO_PREDICTED if predicting else 1.0
-    by_all = None
+    to_pairs = 1 - TO_PREDICTED - TO_ALIKE if predicting else 1.0
+    by_all, groups = None, None
     with Progress(progress) as bar:
         pairs, shown = _select(selecting, options, split, to_pairs, bar), selecting
         pairs = of_different_labels(pairs, left, right, options, notes)
@@ -165,7 +171,9 @@ def correlate(
             pairs = of_different_tokens(pairs, left, rows, half == 0, options, notes, bar)
         if predicting:
             random = np.random.default_rng([options.seed, 1])  # not the stream that halves the documents
-            by_all = predicted(left, right, rows, options, TO_PREDICTED, random, bar)
+            learned = Learned.of(left, right, rows, other_rows, options.match_length, random)
+            groups = alike_in_both(learned, options, TO_ALIKE, random)
+            by_all = predicted(learned, options, TO_PREDICTED, random, bar)
     told = left.named[pairs["i"]] & right.named[pairs["j"]]
     pairs = pd.concat([pairs[told].head(options.top), pairs[~told].head(options.top)], ignore_index=True)
     if split:
@@ -183,7 +191,7 @@ def correlate(
     table = _described(pairs, shown)
     table["same_as"] = same_findings(pairs, shown)
     fresh = half == half.max()
-    return Correlations(table, shown.total, selecting.pairs, notes, rows[fresh], other_rows[fresh], by_all)
+    return Correlations(table, shown.total, selecting.pairs, notes, rows[fresh], other_rows[fresh], by_all, groups)
 
 
 def verified(pairs: pd.DataFrame, judged_a: pd.DataFrame, judged_b: pd.DataFrame) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near, same_as
 from hourglass.uses.explore.looked_at import Field
 from hourglass.uses.explore.ridge import Ridge
+from hourglass.uses.explore.scores import dense_rows
 from hourglass.uses.explore.strata import SMALLEST, length_strata
 from hourglass.uses.progress import Progress
 
@@ -43,9 +44,10 @@ LARGEST = 2500
 """Documents, drawn at random, that are learned from at most."""
 COMMONEST = 0.1
 """An item in a larger share of the documents is not tested."""
-ROUNDS = ((49, 0.05, 0.25), (199, 0.01, 0.4), (999, 1e-3, 0.5), (4999, 1e-4, 0.7), (49_999, 0.0, 1.0))
-"""Draws; the p up to which an item goes on to the next round, but for those that would be told were p but this power of itself:
-the shape of a tail is unsure, and the more so the farther out and the fewer the draws."""
+ROUNDS = ((49, 0.05, 0.7), (199, 0.01, 0.35), (999, 1e-3, 0.19), (4999, 1e-4, 0.09), (49_999, 0.0, 0.0))
+"""Draws; the p up to which an item goes on to the next round, but for those that would be told were p as large as it may be; and how
+much a p of them may be too small: its logarithm (to base 10) by so many times the square of what it should be. Of 24,000 tails that
+were fitted to so few draws hardly one was further off."""
 _PAIRS, _LEAST = 2**27, 4999
 """Of documents that all draws of an item sum over, but for so many draws: sums over more documents have lighter tails."""
 MOST_SAID = 0.999
@@ -112,32 +114,52 @@ class Predicted:
         return {"tested": self.tested, "documents": self.documents, "rows": rows}
 
 
-def predicted(
-    left: Field,
-    right: Field,
-    rows: Array,
-    options: CorrelateOptions,
-    part: float,
-    random: np.random.Generator,
-    bar: Progress,
-) -> Predicted:
-    """The surest items of either field that the other predicts.
+@dataclass(frozen=True)
+class Learned:
+    """The documents that are learned from, and what their texts say of each other.
 
-    rows  [documents] position of each document
-    part  of what may be discovered falsely, that these may use
+    rows     [documents] position of each in the first workspace
+    fields   of the two texts, "a" and "b"; present: [documents, items] what each has; dense: [documents, d] their vectors
+    ridges   by which items of "a" are predicted, by the other text; and of "b"
+    strata   [documents] numbers from 0, of like length
     """
-    drawn = np.sort(random.permutation(len(rows))[:LARGEST])
-    of, other = {"a": left, "b": right}, {"a": right, "b": left}
-    present = {side: field.present[drawn] for side, field in of.items()}
-    strata = np.zeros(len(drawn), np.int64)
-    if options.match_length:
-        strata = length_strata(left.tokens[drawn], right.tokens[drawn], smallest=SMALLEST)
-    ridges = {"a": Ridge(present["b"]), "b": Ridge(present["a"])}
+
+    rows: Array
+    fields: dict[str, Field]
+    present: dict[str, csr_matrix]
+    dense: dict[str, Array]
+    ridges: dict[str, Ridge]
+    strata: Array
+
+    @classmethod
+    def of(
+        cls, left: Field, right: Field, rows: Array, other_rows: Array, match_length: bool, random: np.random.Generator
+    ) -> Learned:
+        """Some of the documents that are looked at, drawn at random; rows, other_rows: their positions in either workspace."""
+        drawn = np.sort(random.permutation(len(rows))[:LARGEST])
+        fields = {"a": left, "b": right}
+        present = {side: field.present[drawn] for side, field in fields.items()}
+        strata = np.zeros(len(drawn), np.int64)
+        if match_length:
+            strata = length_strata(left.tokens[drawn], right.tokens[drawn], smallest=SMALLEST)
+        dense = {}
+        for side, workspace, at in (("a", left.workspace, rows[drawn]), ("b", right.workspace, other_rows[drawn])):
+            own = dense_rows(workspace, at)  # in rising order
+            dense[side] = own[np.argsort(np.argsort(at))]
+        return cls(rows[drawn], fields, present, dense, {"a": Ridge(present["b"]), "b": Ridge(present["a"])}, strata)
+
+
+def predicted(
+    learned: Learned, options: CorrelateOptions, part: float, random: np.random.Generator, bar: Progress
+) -> Predicted:
+    """The surest items of either field that the other predicts; `part` of what may be discovered falsely is theirs."""
+    of, other = learned.fields, {"a": learned.fields["b"], "b": learned.fields["a"]}
+    present, ridges, documents = learned.present, learned.ridges, len(learned.rows)
     distances, parts = {}, []
     for side, own in present.items():
         count = np.asarray(own.sum(0)).ravel()
-        items = np.flatnonzero((count > 0) & (count <= COMMONEST * len(drawn)))
-        distances[side] = Distances(ridges[side], own[:, items].tocsc(), strata)
+        items = np.flatnonzero((count > 0) & (count <= COMMONEST * documents))
+        distances[side] = Distances(ridges[side], own[:, items].tocsc(), learned.strata)
         parts.append(pd.DataFrame({"side": side, "item": items, "distance": distances[side].found}))
     tested = pd.concat(parts, ignore_index=True)
     level = options.false_discovery * part
@@ -152,14 +174,14 @@ def predicted(
     columns = [present[side][:, [item]] for side, item in zip(told["side"], told["item"])]
     lines, weights, bars = [], [], []
     for (side, item, _, p, q), column in zip(told.itertuples(index=False), columns):
-        line, weighed, least = _shown(ridges[side], column.toarray().ravel() > 0, other[side], rows[drawn])
+        line, weighed, least = _shown(ridges[side], column.toarray().ravel() > 0, other[side], learned.rows)
         position = int(of[side].columns[item])
         lines.append({"side": side, **of[side].items.iloc[item], "position": position, **line, "p": p, "q": q})
         weights.append(weighed)
         bars.append(least)
     table = pd.DataFrame(lines, columns=_COLUMNS).astype({"feature": "Int64"})
     table["same_as"] = same_as(first, [of[side].terms[item] for side, item in zip(told["side"], told["item"])])
-    return Predicted(table, weights, np.array(bars), len(tested), len(drawn))
+    return Predicted(table, weights, np.array(bars), len(tested), documents)
 
 
 class Distances:
@@ -202,16 +224,24 @@ def _p_values(of: list[Distances], level: float, random: np.random.Generator, ba
     p = [np.ones(len(own.found)) for own in of]
     going = [np.arange(len(own.found)) for own in of]
     task = bar.start("Predicting", len(ROUNDS), "rounds")
-    for draws, most, power in ROUNDS:
+    for draws, most, doubt in ROUNDS:
         for own, of_own, which in zip(of, p, going):
             of_own[which] = own.p_values(which, draws, random)
-        unsure = benjamini_hochberg(np.concatenate(p) ** power) > level
+        unsure = benjamini_hochberg(_at_most(np.concatenate(p), doubt)) > level
         starts = np.cumsum([0, *map(len, p)])
         going = [
             which[(of_own <= most)[which] & unsure[start + which]] for start, of_own, which in zip(starts, p, going)
         ]
         bar.advance(task, 1)
     return p
+
+
+def _at_most(p: Array, doubt: float) -> Array:
+    """What p may be where its logarithm may be too small by `doubt` times the square of what it should be."""
+    if not doubt:
+        return p
+    size = -np.log10(np.maximum(p, np.finfo(float).tiny))
+    return np.asarray(10 ** (-(np.sqrt(1 + 4 * doubt * size) - 1) / (2 * doubt)))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -279,10 +309,17 @@ def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[di
         "high": float(high),
         "typical": positions[has][np.argsort(-scores[has], kind="stable")[:TYPICAL]].tolist(),
     }
-    weights = ridge.weights(has)
-    weighed = other.items.assign(weight=weights, position=other.columns)
+    return line, *direction_to(ridge, has, other)
+
+
+def direction_to(ridge: Ridge, has: Array, field: Field) -> tuple[pd.DataFrame, float]:
+    """What of a text is weighed to tell the documents that `has` [documents] marks, the heaviest first, and the bar, above which a
+    sum of weights is more like these than like the others."""
+    scores, weights = ridge.alone @ has, ridge.weights(has)
+    middle = (scores[has].mean() + scores[~has].mean()) / 2
+    weighed = field.items.assign(weight=weights, position=field.columns)
     heaviest = weighed["weight"].abs().sort_values(ascending=False, kind="stable").index
-    return line, weighed.loc[heaviest], ridge.sum_at(middle, has, weights)
+    return weighed.loc[heaviest], ridge.sum_at(middle, has, weights)
 
 
 def _findings(told: pd.DataFrame, present: dict[str, csr_matrix], ridges: dict[str, Ridge]) -> Array:

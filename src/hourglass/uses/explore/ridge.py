@@ -20,10 +20,7 @@ class Ridge:
     """
 
     def __init__(self, x: csr_matrix, intercept: bool = True) -> None:
-        gram = (x @ x.T).toarray().astype(float)
-        if intercept:
-            mean = gram.mean(0)
-            gram += mean.mean() - mean - mean[:, None]
+        gram = centred_gram(x) if intercept else (x @ x.T).toarray().astype(float)
         penalty = RIDGE * np.trace(gram) / len(gram) or 1.0  # rows that are all alike say nothing, whatever the penalty
         gram[np.diag_indices_from(gram)] += penalty
         self._x, self._intercept = x, intercept
@@ -40,3 +37,11 @@ class Ridge:
         """What a row's weights sum to that is given this score: a score is the target's mean, and how much further the row leans
         than the average one."""
         return float(score - target.mean() + (self._x @ weights).mean())
+
+
+def centred_gram(x: csr_matrix) -> Array:
+    """[rows, rows] products of the rows of x [rows, columns], each less their mean."""
+    gram: Array = (x @ x.T).toarray().astype(float)
+    mean = gram.mean(0)
+    gram += mean.mean() - mean - mean[:, None]
+    return gram
