@@ -113,3 +113,25 @@ def two_texts(folder, planted):
         for name, maxima in (("first", left), ("second", right))
     ]
     return *made, has
+
+
+def kinds_in_both(folder, planted):
+    """Workspaces of two texts of 600 documents; where it is planted, 12 that have some of forty features of the first have some
+    of forty of the second."""
+    random = np.random.default_rng(0)
+    groups = np.zeros(600, int)
+    groups[random.permutation(600)[:24]] = np.repeat([1, 2], 12)
+    made = []
+    for name in ("first", "second"):
+        own = groups if name == "first" or planted else random.permutation(groups)
+        often = np.repeat([1, 2], 40) == own[:, None]
+        maxima = np.column_stack(
+            [random.random((600, 80)) < np.where(often, 0.4, 0.02), random.random((600, 20)) < 0.1]
+        )
+        texts, dense = [f"{name} text"] * 600, random.normal(size=(600, 16))
+        made.append(
+            make_workspace(
+                folder / name, texts, {}, maxima.astype(float), dense=dense, names=[f"{name}{i}" for i in range(100)]
+            )
+        )
+    return *made, groups

@@ -170,6 +170,22 @@ def test_what_is_predicted_is_a_pair_with_what_predicts_it():
     assert right.toarray()[:, 4:].ravel().tolist() == [1, 0, 1, 1]
 
 
+def test_a_group_is_a_pair_of_what_either_text_tells_it_by():
+    from claims.shared.planted_pairs import as_directions
+
+    present = [csr_matrix(np.eye(4)[:, :3]), csr_matrix(np.eye(4))]
+    sides = tuple(pd.DataFrame({"position": at, "weight": [1.0, -2.0]}) for at in ([1, 0], [3, 2]))
+    groups = SimpleNamespace(
+        table=pd.DataFrame(index=[0, 1]), weights=[sides] * 2, bars=np.array([[0.5, -1], [-3, 0.5]])
+    )
+    (left, right), (i, j) = as_directions(present, groups)
+    assert i.tolist() == j.tolist() == [0, 1]
+    assert left.toarray().T.tolist() == [[0, 1, 0, 0], [1, 1, 1, 1]]
+    assert right.toarray().T.tolist() == [[1, 1, 0, 1], [0, 0, 0, 1]]
+    nothing = SimpleNamespace(table=pd.DataFrame(), weights=[], bars=np.zeros((0, 2)))
+    assert [own.shape for own in as_directions(present, nothing)[0]] == [(4, 0), (4, 0)]
+
+
 def test_bm25_of_the_baseline_ranks_what_holds_the_words():
     from claims.explore_find import _Words
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import hourglass as hg
 from corpus import COOKING, FOOTBALL, documents, write_csv
 from hourglass.cli import app, main
-from workspaces import two_texts
+from workspaces import kinds_in_both, two_texts
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -96,6 +96,18 @@ def test_what_all_of_the_other_text_predicts_is_shown(tmp_path):
     got = json.loads(run(*call, "--json"))
     assert got["predicted"]["rows"][0]["label"] == "second0"
     assert not keys_of(got) - documented("correlate")
+
+
+def test_groups_that_are_alike_in_both_texts_are_shown(tmp_path):
+    kinds_in_both(tmp_path, True)
+    call = ("correlate", tmp_path / "first", "--with", tmp_path / "second", "--max-similarity", 1)
+    printed = run(*call).split("Documents that are alike in both texts (600 documents, 15 neighbours of each)")[1]
+    printed_rows = [line.split() for line in printed.splitlines() if line[:9].strip().isdigit()]
+    assert len(printed_rows) == 2 and all(
+        "first" in " ".join(row) and "second" in " ".join(row) for row in printed_rows
+    )
+    rows = json.loads(run(*call, "--json"))["alike_in_both"]["rows"]
+    assert [[str(row["documents"]), str(row["shared"])] for row in rows] == [row[:2] for row in printed_rows]
 
 
 def test_the_axis_is_shown_before_the_clusters(explored):

@@ -11,7 +11,7 @@ from hourglass.uses.explore import alike_in_both as module
 from hourglass.uses.explore.alike_in_both import nearest, shared_p
 from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import Ridge
-from workspaces import make_workspace
+from workspaces import kinds_in_both
 
 
 def marked(neighbours):
@@ -85,28 +85,6 @@ def test_p_is_no_more_often_small_than_it_says():
     p = np.concatenate(found)
     for level in (0.1, 0.01, 0.001):
         assert (p <= level).mean() <= 1.5 * level
-
-
-def kinds_in_both(folder, planted):
-    """Workspaces of two texts of 600 documents; where it is planted, 12 that have some of forty features of the first have some
-    of forty of the second."""
-    random = np.random.default_rng(0)
-    groups = np.zeros(600, int)
-    groups[random.permutation(600)[:24]] = np.repeat([1, 2], 12)
-    made = []
-    for name in ("first", "second"):
-        own = groups if name == "first" or planted else random.permutation(groups)
-        often = np.repeat([1, 2], 40) == own[:, None]
-        maxima = np.column_stack(
-            [random.random((600, 80)) < np.where(often, 0.4, 0.02), random.random((600, 20)) < 0.1]
-        )
-        texts, dense = [f"{name} text"] * 600, random.normal(size=(600, 16))
-        made.append(
-            make_workspace(
-                folder / name, texts, {}, maxima.astype(float), dense=dense, names=[f"{name}{i}" for i in range(100)]
-            )
-        )
-    return *made, groups
 
 
 def test_a_group_without_a_common_item_is_found_and_told_by_either_text(tmp_path):
