@@ -19,7 +19,7 @@ Differences from the paper:
 - A feature counts as present above half of its 90th percentile; the paper's rules are `level=0` and `min_tokens`.
 - Differences are estimated on documents that did not select them and carry intervals and false discovery rates; words
   compete with features in one list, and in pairs. Pairs and trends are tested among documents of like length. Groups are told
-  by everything at once, too, and one text's items by everything in the other.
+  by everything at once, too, one text's items by everything in the other, and documents that are alike in both texts.
 - Searches are fused with dense vectors and words, and from examples learned, with votes by how each ranking parts them;
   clusters are drawn on the graph of the nearest.
 - `PAPER_DIFF`, `PAPER_FIND`, `PAPER_CLUSTER`, `PAPER_CORRELATE` and `PAPER_TREND` switch to the paper's procedure.

@@ -171,8 +171,11 @@ def correlate(
             pairs = of_different_tokens(pairs, left, rows, half == 0, options, notes, bar)
         if predicting:
             random = np.random.default_rng([options.seed, 1])  # not the stream that halves the documents
+            task = bar.start("Comparing documents", 2, "steps")
             learned = Learned.of(left, right, rows, other_rows, options.match_length, random)
+            bar.advance(task, 1)
             groups = alike_in_both(learned, options, TO_ALIKE, random)
+            bar.advance(task, 1)
             by_all = predicted(learned, options, TO_PREDICTED, random, bar)
     told = left.named[pairs["i"]] & right.named[pairs["j"]]
     pairs = pd.concat([pairs[told].head(options.top), pairs[~told].head(options.top)], ignore_index=True)
