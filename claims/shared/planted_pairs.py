@@ -161,10 +161,9 @@ def as_pairs(present: Sequence[csr_matrix], by_all: Predicted) -> tuple[list[csr
     wider, pairs = [[matrix] for matrix in present], ([], [])
     for row, weights, bar in zip(by_all.table.itertuples(), by_all.weights, by_all.bars):
         own, other = (0, 1) if row.side == "a" else (1, 0)
-        score = present[other][:, weights["position"].to_numpy()] @ weights["weight"].to_numpy()
         pairs[own].append(row.position)
         pairs[other].append(present[other].shape[1] + len(wider[other]) - 1)
-        wider[other].append(csr_matrix((score > bar).astype(np.float32)[:, None]))
+        wider[other].append(_more_like(present[other], weights, bar))
     return [hstack(columns, format="csr") for columns in wider], tuple(np.array(own, np.int64) for own in pairs)
 
 
@@ -174,10 +173,15 @@ def as_directions(present: Sequence[csr_matrix], groups: AlikeInBoth) -> tuple[l
     for side, own in enumerate(present):
         columns = [csr_matrix((own.shape[0], 0), dtype=np.float32)]
         for weights, bars in zip(groups.weights, groups.bars):
-            score = own[:, weights[side]["position"].to_numpy()] @ weights[side]["weight"].to_numpy()
-            columns.append(csr_matrix((score > bars[side]).astype(np.float32)[:, None]))
+            columns.append(_more_like(own, weights[side], bars[side]))
         matrices.append(hstack(columns, format="csr"))
     return matrices, (np.arange(len(groups.table)), np.arange(len(groups.table)))
+
+
+def _more_like(present: csr_matrix, weights: pd.DataFrame, bar: float) -> csr_matrix:
+    """[texts, 1] 1 where a text's weights sum to more than the bar."""
+    score = present[:, weights["position"].to_numpy()] @ weights["weight"].to_numpy()
+    return csr_matrix((score > bar).astype(np.float32)[:, None])
 
 
 def columns_of(table: pd.DataFrame) -> Pairs:

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from hourglass.adapters.huggingface_loading import local_folder
 from hourglass.bottlenecks.diffusion import DiffusionConfig, LatentDiffusion, Prediction, Solver
-from hourglass.data.scripts import letters_by_script
+from hourglass.data.scripts import other_script, scripts_of
 from hourglass.errors import ConfigError, FolderError, InputError, SourceError
 from hourglass.nn.denoiser import Denoiser
 from hourglass.nn.text_system import Lesson, TextSystem
@@ -71,8 +71,8 @@ Stage = Literal["autoencoder", "diffusion"]
 
 _AT_ONCE = 64
 _LOOKED_AT = 256
-_SCRIPTS_OF, _SCRIPT = 10_000, 0.01
-"""Sources whose letters are counted at most, and the share of letters from which on a script is one that was learned from."""
+_SCRIPTS_OF = 10_000
+"""Sources whose letters are counted at most."""
 _MOST_BYTES = 4 << 30
 """Of a corpus's features on disk."""
 
@@ -306,8 +306,7 @@ class Cosmos(TextSystem):
         self.begin("diffusion")
         if config.source is not None:
             some = np.linspace(0, len(texts) - 1, min(len(texts), _SCRIPTS_OF)).astype(int)
-            letters = letters_by_script(texts[i][1] for i in some)
-            self._source_scripts = sorted(s for s, n in letters.items() if n >= _SCRIPT * letters.total())
+            self._source_scripts = scripts_of(texts[i][1] for i in some)
         learned, measured = (
             self.keep_latents(part, folder / name, progress) if len(part) else part
             for part, name in ((texts, "latents"), (held_out, "latents-held-out"))
@@ -614,13 +613,12 @@ class Cosmos(TextSystem):
                 raise InputError(f"source {i} is empty: expected a text to write from")
             if not self.encoder.knows(source):
                 raise InputError(f"source {i} ({source[:40]!r}): the tokenizer of the encoder knows none of its script")
-            if self._source_scripts is not None:
-                letters = letters_by_script([source])
-                if 2 * sum(letters[script] for script in self._source_scripts) < letters.total():
-                    raise InputError(
-                        f"source {i} ({source[:40]!r}): most of its letters are {letters.most_common(1)[0][0]}; this model "
-                        f"learned from sources in {', '.join(self._source_scripts) or 'no script'}"
-                    )
+            known = self._source_scripts
+            if known is not None and (other := other_script(source, known)):
+                raise InputError(
+                    f"source {i} ({source[:40]!r}): most of its letters are {other}; this model learned from sources in "
+                    f"{', '.join(known) or 'no script'}"
+                )
 
     def _writable(self, texts: Sequence[str]) -> list[str]:
         for text, row in zip(_texts(texts), self.encoder.rows(texts)):

@@ -6,6 +6,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
+from scipy.stats import hypergeom
 
 from hourglass.uses.explore import alike_in_both as module
 from hourglass.uses.explore.alike_in_both import nearest, shared_p
@@ -42,6 +43,13 @@ def test_p_is_the_share_of_all_shuffles_that_share_as_much(strata):
     by_hand = (np.array(drawn) >= shared).mean(0)
     np.testing.assert_allclose(p, np.where(shared >= 2, by_hand, 1), rtol=1e-9)
     np.testing.assert_allclose(expected[shared >= 2], np.mean(drawn, 0)[shared >= 2], rtol=1e-9)
+
+
+def test_the_smallest_p_has_its_digits():
+    near = marked(np.array([np.delete(np.arange(200), i)[:15] for i in range(200)]))
+    p, expected = shared_p(np.full(200, 15), near, near, np.zeros(200, int))
+    np.testing.assert_allclose(p, hypergeom.sf(14, 199, 15, 15), rtol=1e-9)
+    np.testing.assert_allclose(expected, 15 * 15 / 199)
 
 
 def test_the_nearest_differ_from_the_mean_in_the_same_way():
@@ -106,6 +114,15 @@ def test_a_group_without_a_common_item_is_found_and_told_by_either_text(tmp_path
     got = json.loads(json.dumps(found.to_dict()["alike_in_both"]))
     assert (got["documents"], got["neighbours"]) == (600, 15)
     assert got["rows"][0]["items_a"][0]["label"] == alike.has(0, 0)[0]
+
+
+def test_that_most_documents_are_alike_in_both_is_said(tmp_path):
+    a, b, _ = kinds_in_both(tmp_path / "one", True)
+    _, again, _ = kinds_in_both(tmp_path / "two", True)
+    said = "of 600 documents are alike in both texts"
+    assert not any(said in note for note in a.correlate(b, max_similarity=None, progress=False).notes)
+    found = b.correlate(again, max_similarity=None, progress=False)
+    assert any(note.startswith(f"{found.alike_in_both.sure} {said}") for note in found.notes)
 
 
 def test_where_nothing_goes_together_nothing_is_alike_in_both(tmp_path):

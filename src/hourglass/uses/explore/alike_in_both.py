@@ -29,7 +29,7 @@ from scipy.special import gammaln
 from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near
-from hourglass.uses.explore.predicted import ALIKE, LISTED, LOOKED_AT, Learned, direction_to
+from hourglass.uses.explore.predicted import LISTED, LOOKED_AT, Learned, direction_to, names_for, told_alike
 from hourglass.uses.explore.ridge import centred_gram
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class AlikeInBoth:
     bars        [groups, 2] a text whose weights sum to more is more like the group's
     neighbours  that are compared
     documents   number of documents that were tested
+    sure        number of these that share more neighbours than chance explains
     """
 
     table: pd.DataFrame
@@ -63,11 +64,11 @@ class AlikeInBoth:
     bars: Array
     neighbours: int
     documents: int
+    sure: int
 
     def has(self, row: int, side: int) -> list[str]:
         """Names of what a group has in its first text (side 0) or second (1), the heaviest first."""
-        weighed = self.weights[row][side]
-        return list(weighed["label"][weighed["weight"] > 0].dropna().drop_duplicates())
+        return names_for(self.weights[row][side])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, each row with what its texts have."""
@@ -76,7 +77,7 @@ class AlikeInBoth:
             for name, weighed in zip(("items_a", "items_b"), sides):
                 plain = weighed[weighed["weight"] > 0][["kind", "feature", "label", "weight"]]
                 row[name] = json.loads(plain.head(LISTED).to_json(orient="records"))
-        return {"documents": self.documents, "neighbours": self.neighbours, "rows": rows}
+        return {"documents": self.documents, "neighbours": self.neighbours, "sure": self.sure, "rows": rows}
 
 
 def alike_in_both(learned: Learned, options: CorrelateOptions, part: float, random: np.random.Generator) -> AlikeInBoth:
@@ -92,28 +93,22 @@ def alike_in_both(learned: Learned, options: CorrelateOptions, part: float, rand
     p, expected = shared_p(shared, inside[0], inside[1], learned.strata)
     q: Array = np.minimum(benjamini_hochberg(p) / part, 1)
     order = np.lexsort((-shared, p))
-    centres, groups = _groups(order[q[order] <= options.false_discovery], both, LOOKED_AT * options.top)
+    sure = order[q[order] <= options.false_discovery]
+    centres, groups = _groups(sure, both, LOOKED_AT * options.top)
     centres, groups = _merged(centres, groups, learned)
     lines, weights, bars = [], [], []
     for centre, has in list(zip(centres, groups))[: options.top]:
         members = np.flatnonzero(has)
         members = members[np.argsort(p[members], kind="stable")]
-        line = (
-            len(members),
-            shared[centre],
-            expected[centre],
-            p[centre],
-            q[centre],
-            learned.rows[members].tolist(),
-        )
-        lines.append(line)
+        positions = learned.rows[members].tolist()
+        lines.append((len(members), shared[centre], expected[centre], p[centre], q[centre], positions))
         told = [
             direction_to(learned.ridges[side], has, learned.fields[field]) for side, field in (("b", "a"), ("a", "b"))
         ]
         weights.append((told[0][0], told[1][0]))
         bars.append([bar for _, bar in told])
     table = pd.DataFrame(lines, columns=_COLUMNS)
-    return AlikeInBoth(table, weights, np.array(bars).reshape(-1, 2), number, total)
+    return AlikeInBoth(table, weights, np.array(bars).reshape(-1, 2), number, total, len(sure))
 
 
 def nearest(present: csr_matrix, dense: Array, number: int, random: np.random.Generator) -> Array:
@@ -172,12 +167,12 @@ def _shared_p(
         if shared[i] < FEWEST:
             continue
         tail, mean = 0.0, 0.0
-        below = np.empty(shared[i])  # chances of fewer, of the strata so far
-        added = np.empty(shared[i])
+        chances = np.empty(shared[i] + 1)  # of so many in the strata so far, the last of so many or more
+        added = np.empty(shared[i] + 1)
         for m in range(bounds[own], bounds[own + 1]):
             other = members[m]  # whose text the document gets
-            below[:] = 0.0
-            below[0] = 1.0
+            chances[:] = 0.0
+            chances[0] = 1.0
             for stratum in range(len(sizes)):
                 size = sizes[stratum] - (stratum == own)  # without the document itself
                 a, b = left[i, stratum], right[other, stratum]
@@ -186,7 +181,7 @@ def _shared_p(
                 mean += a * b / size
                 added[:] = 0.0
                 least = max(0, a + b - size)
-                for x in range(least, min(a, b, shared[i] - 1) + 1):
+                for x in range(least, min(a, b) + 1):
                     chance = np.exp(
                         logs[a]
                         - logs[x]
@@ -198,10 +193,10 @@ def _shared_p(
                         + logs[b]
                         + logs[size - b]
                     )
-                    for y in range(shared[i] - x):
-                        added[x + y] += chance * below[y]
-                below[:] = added
-            tail += max(0.0, 1 - below.sum())
+                    for y in range(shared[i] + 1):
+                        added[min(x + y, shared[i])] += chance * chances[y]
+                chances[:] = added
+            tail += chances[shared[i]]
         number = bounds[own + 1] - bounds[own]
         p[i], expected[i] = tail / number, mean / number
 
@@ -226,13 +221,9 @@ def _merged(centres: list[int], groups: list[Array], learned: Learned) -> tuple[
     """Groups that either text tells in about the same way are one, with the centre of the first."""
     if not centres:
         return centres, groups
-    has, alike = np.stack(groups, axis=1), np.ones((len(groups), len(groups)), bool)
-    for ridge in learned.ridges.values():
-        scores = ridge.alone @ has.astype(float)
-        scores -= scores.mean(0)
-        scores /= np.maximum(np.linalg.norm(scores, axis=0), np.finfo(float).tiny)
-        alike &= scores.T @ scores >= ALIKE
-    of, near = np.nonzero(alike)
+    has = np.stack(groups, axis=1)
+    by_a, by_b = (told_alike(ridge, has) for ridge in learned.ridges.values())
+    of, near = np.nonzero(by_a & by_b)
     first = first_near(of, near, len(groups))
     heads = np.flatnonzero(first == np.arange(len(first)))
     return [centres[head] for head in heads], [np.any(has[:, first == head], axis=1) for head in heads]

@@ -176,6 +176,11 @@ def correlate(
             bar.advance(task, 1)
             groups = alike_in_both(learned, options, TO_ALIKE, random)
             bar.advance(task, 1)
+            if 2 * groups.sure > groups.documents:
+                notes.append(
+                    f"{groups.sure:,} of {groups.documents:,} documents are alike in both texts, as where both have one subject: "
+                    "the groups are the surest of many."
+                )
             by_all = predicted(learned, options, TO_PREDICTED, random, bar)
     told = left.named[pairs["i"]] & right.named[pairs["j"]]
     pairs = pd.concat([pairs[told].head(options.top), pairs[~told].head(options.top)], ignore_index=True)

@@ -101,8 +101,7 @@ class Predicted:
 
     def speaks_for(self, row: int) -> list[str]:
         """Names of what speaks for a row's item in the other text, the heaviest first."""
-        weighed = self.weights[row]
-        return list(weighed["label"][weighed["weight"] > 0].dropna().drop_duplicates())
+        return names_for(self.weights[row])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, each row with what speaks most for it and most against it."""
@@ -296,8 +295,7 @@ def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[di
 
     has, positions  [documents] whether they have the item, and where they are
     """
-    scores = ridge.alone @ has
-    middle = (scores[has].mean() + scores[~has].mean()) / 2
+    scores, middle = _scores(ridge, has)
     more, total = [int((scores[of] > middle).sum()) for of in (has, ~has)], [int(of.sum()) for of in (has, ~has)]
     low, high = difference_interval(np.array(more[0]), total[0], np.array(more[1]), total[1])
     line = {
@@ -315,11 +313,30 @@ def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[di
 def direction_to(ridge: Ridge, has: Array, field: Field) -> tuple[pd.DataFrame, float]:
     """What of a text is weighed to tell the documents that `has` [documents] marks, the heaviest first, and the bar, above which a
     sum of weights is more like these than like the others."""
-    scores, weights = ridge.alone @ has, ridge.weights(has)
-    middle = (scores[has].mean() + scores[~has].mean()) / 2
+    middle, weights = _scores(ridge, has)[1], ridge.weights(has)
     weighed = field.items.assign(weight=weights, position=field.columns)
     heaviest = weighed["weight"].abs().sort_values(ascending=False, kind="stable").index
     return weighed.loc[heaviest], ridge.sum_at(middle, has, weights)
+
+
+def _scores(ridge: Ridge, has: Array) -> tuple[Array, float]:
+    """[documents] how like those marked each is, judged without itself, and the middle between the means of these and of the others."""
+    scores = ridge.alone @ has
+    return scores, float((scores[has].mean() + scores[~has].mean()) / 2)
+
+
+def names_for(weighed: pd.DataFrame) -> list[str]:
+    """Names of what has a weight above 0, each once."""
+    return list(weighed["label"][weighed["weight"] > 0].dropna().drop_duplicates())
+
+
+def told_alike(ridge: Ridge, has: Array) -> Array:
+    """[m, m] bool, which columns of has [documents, m] are told in about the same way: by scores that go together."""
+    scores = ridge.alone @ has.astype(float)
+    scores -= scores.mean(0)
+    scores /= np.maximum(np.linalg.norm(scores, axis=0), np.finfo(float).tiny)
+    alike: Array = scores.T @ scores >= ALIKE
+    return alike
 
 
 def _findings(told: pd.DataFrame, present: dict[str, csr_matrix], ridges: dict[str, Ridge]) -> Array:
@@ -327,10 +344,7 @@ def _findings(told: pd.DataFrame, present: dict[str, csr_matrix], ridges: dict[s
     first = np.arange(len(told))
     for side, own in present.items():
         rows = np.flatnonzero(told["side"] == side)
-        scores = ridges[side].alone @ own[:, told["item"].to_numpy()[rows]].toarray()
-        scores -= scores.mean(0)
-        scores /= np.maximum(np.linalg.norm(scores, axis=0), np.finfo(float).tiny)
-        of, near = np.nonzero(scores.T @ scores >= ALIKE)
+        of, near = np.nonzero(told_alike(ridges[side], own[:, told["item"].to_numpy()[rows]].toarray()))
         first[rows] = rows[first_near(of, near, len(rows))]
     return first
 
