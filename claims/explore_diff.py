@@ -44,7 +44,7 @@ import pandas as pd
 from claims.base import Claim, Row
 from claims.shared.docstrings import PROPERTIES, docstrings
 from claims.shared.labelled import ANSWER_PROPERTIES, answers, questions
-from claims.shared.presence import best_f1, confirmed, presence, share_gap
+from claims.shared.presence import best_f1, confirmed, more_like, presence, share_gap, vectors
 from scipy.sparse import csr_matrix, hstack
 from scipy.stats import norm
 from sklearn.feature_extraction.text import CountVectorizer
@@ -196,14 +196,14 @@ def _plantings(
             groups[f"null_{unit}"] = _groups(np.zeros(len(has), bool), size, SHARES, random)
             groups[f"whole_{unit}"] = _groups(has, _size(has, WHOLE, left), WHOLE, random)
     ws = hg.explore(pd.DataFrame({"text": texts, **groups}), text="text", out=folder, progress=False)
-    present = presence(ws)
+    present, states = presence(ws), vectors(ws)
     counter = CountVectorizer(token_pattern=r"(?u)\b\w[\w'’-]*\w\b", min_df=3)
     counts = counter.fit_transform(texts).tocsr()
     for unit, name in planted.items():
         seed = int(unit.split("_")[0])
         at = partial(Row, unit=f"{corpus} {unit}", seed=seed)
-        yield from _judged(ws, f"planted_{unit}", present, counts, common[name], {"property": name}, seed, at)
-        whole = _found(ws, f"whole_{unit}", present, common[name], seed)
+        yield from _judged(ws, f"planted_{unit}", present, states, counts, common[name], {"property": name}, seed, at)
+        whole = _found(ws, f"whole_{unit}", present, states, common[name], seed)
         yield at(part="found_whole", ours=float(whole.tells >= TELLS), baseline=FOUND, detail=whole.detail())
         reported, together = _different(ws, f"null_{unit}", seed)
         yield at(
@@ -251,6 +251,7 @@ class _Found:
     first          the columns of its first candidates towards A, of either kind
     rows_tell      how well the best of these tells the property
     together       what all features and words tell, None where nothing
+    like_a         [documents outside, 1] 1 where one is more like A by all together; no column where these tell nothing
     together_tells how well that tells the property
     """
 
@@ -258,6 +259,7 @@ class _Found:
     first: dict[str, Array]
     rows_tell: float
     together: Together | None
+    like_a: csr_matrix
     together_tells: float
 
     @property
@@ -273,21 +275,26 @@ class _Found:
         }
 
 
-def _found(ws: hg.Workspace, column: str, present: csr_matrix, has: Array, seed: int) -> _Found:
+def _found(
+    ws: hg.Workspace, column: str, present: csr_matrix, states: Sequence[Array], has: Array, seed: int
+) -> _Found:
     outside = np.array([g is None for g in ws.column(column)])
     seen, true = present[outside], has[outside]
     table, together = _different(ws, column, seed)
     towards_a = table[table["difference"] > 0]
     first = {k: towards_a[towards_a["kind"] == k]["column"].to_numpy()[:CANDIDATES] for k in ("feature", "word")}
     told = share_gap(seen, true)[np.concatenate([first["feature"], first["word"]])].max(initial=0)
-    all_told = share_gap(_like_a(seen, together), true).max(initial=0)
-    return _Found(table, first, float(told), together, float(all_told))
+    like_a = csr_matrix((len(true), 0), dtype=np.float32)
+    if together is not None:
+        like_a = more_like(together.direction, seen, [own[outside] for own in states])
+    return _Found(table, first, float(told), together, like_a, float(share_gap(like_a, true).max(initial=0)))
 
 
 def _judged(
     ws: hg.Workspace,
     column: str,
     present: csr_matrix,
+    states: Sequence[Array],
     counts: csr_matrix,
     has: Array,
     detail: dict[str, Any],
@@ -298,14 +305,14 @@ def _judged(
     outside = np.array([g is None for g in group])
     seen, true = present[outside], has[outside]
     tells = share_gap(seen, true)
-    found = _found(ws, column, present, has, seed)
+    found = _found(ws, column, present, states, has, seed)
     table, first = found.table, found.first
     ten = np.concatenate([first["feature"], first["word"]])
-    like_a = _like_a(seen, found.together)
     # All together count as one more column of what documents have.
-    rows = np.append(table["column"].to_numpy(), seen.shape[1] + np.arange(like_a.shape[1]))
-    more = np.append((table["difference"] > 0).to_numpy(), np.ones(like_a.shape[1], bool))
-    false = _false_share(hstack([seen, like_a], format="csr"), true, rows, more)
+    columns = found.like_a.shape[1]
+    rows = np.append(table["column"].to_numpy(), seen.shape[1] + np.arange(columns))
+    more = np.append((table["difference"] > 0).to_numpy(), np.ones(columns, bool))
+    false = _false_share(hstack([seen, found.like_a], format="csr"), true, rows, more)
 
     a, b = group == "a", group == "b"
     words = (counts[outside] > 0).astype(np.float32).tocsr()
@@ -342,14 +349,6 @@ def _judged(
     yield row(part="against_log_odds", ours=f1["ours"], baseline=f1["log_odds"])
     yield row(part="against_ctfidf", ours=f1["ours"], baseline=f1["ctfidf"])
     yield row(part="fewer_false", ours=-false, baseline=-false_words)
-
-
-def _like_a(present: csr_matrix, together: Together | None) -> csr_matrix:
-    """[documents, 1] 1 where a document is more like A by all features and words together; no column where these tell nothing."""
-    if together is None:
-        return csr_matrix((present.shape[0], 0), dtype=np.float32)
-    score = present[:, together.items["position"].to_numpy()] @ together.items["weight"].to_numpy()
-    return csr_matrix((score > together.bar).astype(np.float32)[:, None])
 
 
 def _false_share(present: csr_matrix, has: Array, columns: Array, more: Array) -> float:

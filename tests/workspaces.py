@@ -24,6 +24,7 @@ def make_workspace(
     tokens=None,
     counts=None,
     dense=None,
+    middle=None,
     vectors=None,
     shard=50,
     ids=None,
@@ -41,6 +42,7 @@ def make_workspace(
     write_json(folder / "words.json", words)
     tokens = np.full(n, 10, np.int32) if tokens is None else np.asarray(tokens, np.int32)
     dense = np.random.default_rng(0).normal(size=(n, DIM)) if dense is None else dense
+    middle = dense if middle is None else middle
     shards = []
     table = pa.table({"text": texts, **columns, "_row": range(1, n + 1), "_id": ids})
     for number, start in enumerate(range(0, n, shard)):
@@ -58,9 +60,9 @@ def make_workspace(
             tokens[rows],
             width,
         )
-        CodedDocuments(codes, word_presence(texts[rows], words), dense[rows].astype(np.float16)).save(
-            folder / "codes" / f"{name}.safetensors"
-        )
+        CodedDocuments(
+            codes, word_presence(texts[rows], words), dense[rows].astype(np.float16), middle[rows].astype(np.float16)
+        ).save(folder / "codes" / f"{name}.safetensors")
         shards.append({"name": name, "documents": rows.stop - start, "coded": True, "tokens": int(tokens[rows].sum())})
     p90 = np.array([np.quantile(c[c > 0], 0.9) if (c > 0).any() else 0 for c in maxima.T], np.float32)
     features = pd.DataFrame(
@@ -94,6 +96,11 @@ def make_workspace(
     return Workspace.open(folder, lambda path: coder or pytest.fail(f"loaded a model from {path}"))
 
 
+def states_of(maxima, random):
+    """[n, 200] mean states, in which features lie nearly side by side."""
+    return maxima @ random.normal(size=(maxima.shape[1], 200))
+
+
 def two_texts(folder, planted):
     """Workspaces of two texts of 600 documents, and which of them have the second's first feature: where it is planted, these
     have every feature of the first a little more often."""
@@ -107,7 +114,7 @@ def two_texts(folder, planted):
             [f"{name} text"] * 600,
             {},
             maxima.astype(float),
-            dense=random.normal(size=(600, 16)),
+            dense=states_of(maxima, random),
             names=[f"{name}{i}" for i in range(maxima.shape[1])],
         )
         for name, maxima in (("first", left), ("second", right))
@@ -128,7 +135,7 @@ def kinds_in_both(folder, planted):
         maxima = np.column_stack(
             [random.random((600, 80)) < np.where(often, 0.4, 0.02), random.random((600, 20)) < 0.1]
         )
-        texts, dense = [f"{name} text"] * 600, random.normal(size=(600, 16))
+        texts, dense = [f"{name} text"] * 600, states_of(maxima, random)
         made.append(
             make_workspace(
                 folder / name, texts, {}, maxima.astype(float), dense=dense, names=[f"{name}{i}" for i in range(100)]

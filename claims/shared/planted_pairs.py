@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from claims.shared.presence import confirmed, presence, share_gap
+from claims.shared.presence import confirmed, more_like, presence, share_gap, vectors
 from claims.shared.redrawn import redrawn
 from scipy.sparse import csr_matrix, hstack
 from sklearn.decomposition import LatentDirichletAllocation
@@ -37,6 +37,7 @@ class Field:
     """One field's texts, explored; `drawn` [n] marks the half that plantings are made of.
 
     present    [n, features and words], for the truth about features and words
+    vectors    [n, d] each, the mean states, for that about directions
     topics     [n, topics] 1 where a text has the topic
     """
 
@@ -44,6 +45,7 @@ class Field:
     kinds: Array
     drawn: Array
     present: csr_matrix
+    vectors: tuple[Array, ...]
     topics: csr_matrix
 
     @classmethod
@@ -54,7 +56,8 @@ class Field:
         counts = CountVectorizer(stop_words="english", min_df=3).fit_transform(texts)
         lda = LatentDirichletAllocation(topics, learning_method="online", random_state=0)
         shares = lda.fit(counts[drawn]).transform(counts)
-        return cls(ws, kinds, drawn, presence(ws), csr_matrix((shares >= TOPIC_SHARE).astype(np.float32)))
+        of_topics = csr_matrix((shares >= TOPIC_SHARE).astype(np.float32))
+        return cls(ws, kinds, drawn, presence(ws), vectors(ws), of_topics)
 
     def told(self, kind: str) -> dict[str, float]:
         """How well the best feature, feature that is looked at, or word tells a kind, on the half not planted from."""
@@ -117,8 +120,8 @@ def outcome(
     own = [field.present for field in fields]
     parts: dict[str, tuple[Sequence[csr_matrix], Pairs]] = {
         "pairs": (own, columns_of(reported)),
-        "predicted": as_pairs(own, by_all),
-        "alike": as_directions(own, groups),
+        "predicted": as_pairs(fields, by_all),
+        "alike": as_directions(fields, groups),
         "pairs, both named": (own, columns_of(reported.dropna(subset=["label_a", "label_b"]))),
     }
     defaults = CorrelateOptions(**options)
@@ -156,32 +159,25 @@ def together(a: hg.Workspace, b: hg.Workspace, **options: Any) -> tuple[pd.DataF
     return table.assign(**columns), found.predicted, found.alike_in_both
 
 
-def as_pairs(present: Sequence[csr_matrix], by_all: Predicted) -> tuple[list[csr_matrix], Pairs]:
-    """Both fields with a column more for what of them is more like what has an item of the other, and the pairs of these two."""
-    wider, pairs = [[matrix] for matrix in present], ([], [])
-    for row, weights, bar in zip(by_all.table.itertuples(), by_all.weights, by_all.bars):
+def as_pairs(fields: Sequence[Field], by_all: Predicted) -> tuple[list[csr_matrix], Pairs]:
+    """What both fields have, with a column more for what of them is more like what has an item of the other, and the pairs of these two."""
+    wider, pairs = [[field.present] for field in fields], ([], [])
+    for row, direction in zip(by_all.table.itertuples(), by_all.directions):
         own, other = (0, 1) if row.side == "a" else (1, 0)
         pairs[own].append(row.position)
-        pairs[other].append(present[other].shape[1] + len(wider[other]) - 1)
-        wider[other].append(_more_like(present[other], weights, bar))
+        pairs[other].append(fields[other].present.shape[1] + len(wider[other]) - 1)
+        wider[other].append(more_like(direction, fields[other].present, fields[other].vectors))
     return [hstack(columns, format="csr") for columns in wider], tuple(np.array(own, np.int64) for own in pairs)
 
 
-def as_directions(present: Sequence[csr_matrix], groups: AlikeInBoth) -> tuple[list[csr_matrix], Pairs]:
+def as_directions(fields: Sequence[Field], groups: AlikeInBoth) -> tuple[list[csr_matrix], Pairs]:
     """A column for each group in either field, of what is more like it by that text, and the pairs of these two."""
     matrices = []
-    for side, own in enumerate(present):
-        columns = [csr_matrix((own.shape[0], 0), dtype=np.float32)]
-        for weights, bars in zip(groups.weights, groups.bars):
-            columns.append(_more_like(own, weights[side], bars[side]))
+    for side, field in enumerate(fields):
+        columns = [csr_matrix((len(field.kinds), 0), dtype=np.float32)]
+        columns += [more_like(both[side], field.present, field.vectors) for both in groups.directions]
         matrices.append(hstack(columns, format="csr"))
     return matrices, (np.arange(len(groups.table)), np.arange(len(groups.table)))
-
-
-def _more_like(present: csr_matrix, weights: pd.DataFrame, bar: float) -> csr_matrix:
-    """[texts, 1] 1 where a text's weights sum to more than the bar."""
-    score = present[:, weights["position"].to_numpy()] @ weights["weight"].to_numpy()
-    return csr_matrix((score > bar).astype(np.float32)[:, None])
 
 
 def columns_of(table: pd.DataFrame) -> Pairs:

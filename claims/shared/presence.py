@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
 from scipy.stats import hypergeom
 
 import hourglass as hg
+from hourglass.uses.explore.ridge import Direction
+from hourglass.uses.explore.scores import mean_states
 
 Array = np.ndarray[Any, Any]
 
@@ -24,6 +27,16 @@ def presence(workspace: hg.Workspace) -> csr_matrix:
     level = LEVEL * workspace.features["p90"].to_numpy(np.float32)
     rows = [hstack([coded.codes.present(level), coded.words], format="csr") for coded in workspace.coded()]
     return vstack(rows, format="csr")
+
+
+def vectors(workspace: hg.Workspace) -> tuple[Array, ...]:
+    """[documents, d] the mean states of every document that a `Direction` goes through."""
+    return mean_states(workspace, np.arange(len(workspace)))
+
+
+def more_like(direction: Direction, present: csr_matrix, vectors: Sequence[Array]) -> csr_matrix:
+    """[documents, 1] 1 where a document lies above the direction's bar: present and vectors as above."""
+    return csr_matrix((direction.sums(present, vectors) > direction.bar).astype(np.float32)[:, None])
 
 
 def share_gap(present: csr_matrix, has: Array) -> Array:

@@ -55,4 +55,5 @@ def _coded(workspace: hg.Workspace, rows: Array) -> CodedDocuments:
     picked = {name: getattr(codes, name)[entries] for name in ("indices", "maximum", "total", "count")}
     pooled = PooledCodes(indptr, **picked, tokens=codes.tokens[rows], width=codes.width)
     words = vstack([part.words for part in parts], format="csr")[rows]
-    return CodedDocuments(pooled, words, np.concatenate([part.dense for part in parts])[rows])
+    dense, middle = (np.concatenate([getattr(part, name) for part in parts])[rows] for name in ("dense", "middle"))
+    return CodedDocuments(pooled, words, dense, middle)

@@ -11,6 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
+from hourglass.uses.explore.ridge import Direction
 from workspaces import WIDTH, make_workspace
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +41,12 @@ def planted(tmp_path):
 def _judged(planted):
     from claims import explore_diff
     from claims.base import Row
-    from claims.shared.presence import presence
+    from claims.shared.presence import presence, vectors
 
     ws, has, texts = planted
     counts = CountVectorizer().fit_transform(texts).tocsr()
-    rows = explore_diff._judged(ws, "group", presence(ws), counts, has, {}, 0, partial(Row, unit="one", seed=0))
+    row = partial(Row, unit="one", seed=0)
+    rows = explore_diff._judged(ws, "group", presence(ws), vectors(ws), counts, has, {}, 0, row)
     return {row.part: row for row in rows}
 
 
@@ -73,8 +75,9 @@ def test_what_all_rows_tell_together_is_found_and_when_wrong_is_false(planted, m
     monkeypatch.setattr(explore_diff, "_different", lambda *_: (nothing, found.together))
     rows = _judged(planted)
     assert (rows["found"].ours, rows["found_by_rows"].ours, rows["false_discoveries"].ours) == (1, 0, 0)
-    items = found.together.items
-    turned = replace(found.together, items=items.assign(weight=-items["weight"]), bar=-found.together.bar)
+    items, weights, bar = vars(found.together.direction).values()
+    turned = Direction(items.assign(weight=-items["weight"]), tuple(-own for own in weights), -bar)
+    turned = replace(found.together, direction=turned)
     monkeypatch.setattr(explore_diff, "_different", lambda *_: (nothing, turned))
     rows = _judged(planted)
     assert (rows["found"].ours, rows["false_discoveries"].ours) == (0, -1)
@@ -107,7 +110,7 @@ def test_words_of_one_group_have_the_largest_log_odds_and_ctfidf():
 
 
 def test_a_redrawn_workspace_holds_what_was_drawn(planted, tmp_path):
-    from claims.shared.presence import presence
+    from claims.shared.presence import presence, vectors
     from claims.shared.redrawn import redrawn
 
     ws, has, texts = planted
@@ -118,7 +121,8 @@ def test_a_redrawn_workspace_holds_what_was_drawn(planted, tmp_path):
     assert [t for part in drawn.texts() for t in part] == [texts[i] for i in rows]
     assert (drawn.codes != ws.codes[rows]).nnz == 0
     assert (presence(drawn) != presence(ws)[rows]).nnz == 0
-    np.testing.assert_array_equal(drawn.dense, ws.dense[rows])
+    for own, of_all in zip(vectors(drawn), vectors(ws)):
+        np.testing.assert_array_equal(own, of_all[rows])
     assert drawn.features["documents"].iloc[1] == has[rows].sum()
 
 
@@ -140,7 +144,7 @@ def test_a_pair_is_true_when_both_of_its_parts_are():
     kinds = np.repeat(np.array(["x", "y"], object), 100)
     drawn = np.tile([True, False], 100)
     column = csr_matrix(np.stack([kinds == "x", kinds == "y", np.arange(200) % 4 < 2], axis=1).astype(float))
-    field = planted_pairs.Field(None, kinds, drawn, column, column)  # no workspace is needed
+    field = planted_pairs.Field(None, kinds, drawn, column, (), column)  # no workspace is needed
 
     def judged(*pairs):
         i, j = (np.array(side) for side in zip(*pairs))
@@ -157,14 +161,18 @@ def test_a_pair_is_true_when_both_of_its_parts_are():
     assert judged((0, 1), (2, 0)) == ([False, True], [True, False])
 
 
+def _field(present, *states):
+    return SimpleNamespace(present=present, vectors=states, kinds=np.zeros(present.shape[0]))
+
+
 def test_what_is_predicted_is_a_pair_with_what_predicts_it():
     from claims.shared.planted_pairs import as_pairs
 
-    present = [csr_matrix(np.eye(4)[:, :3]), csr_matrix(np.eye(4))]
-    weights = pd.DataFrame({"position": [1, 0], "weight": [-2.0, 1.0]})
+    left, right = csr_matrix(np.eye(4)[:, :3]), csr_matrix(np.eye(4))
+    items = pd.DataFrame({"position": [1, 0], "weight": [-2.0, 1.0]})
     rows = pd.DataFrame({"side": ["b", "a", "b"], "position": [3, 2, 0]})
-    by_all = SimpleNamespace(table=rows, weights=[weights] * 3, bars=np.array([0.5, -0.5, -3]))
-    (left, right), (i, j) = as_pairs(present, by_all)
+    by_all = SimpleNamespace(table=rows, directions=[Direction(items, (), bar) for bar in (0.5, -0.5, -3)])
+    (left, right), (i, j) = as_pairs([_field(left), _field(right)], by_all)
     assert (i.tolist(), j.tolist()) == ([3, 2, 4], [3, 4, 0])
     assert left.toarray()[:, 3:].tolist() == [[1, 1], [0, 1], [0, 1], [0, 1]]
     assert right.toarray()[:, 4:].ravel().tolist() == [1, 0, 1, 1]
@@ -173,17 +181,19 @@ def test_what_is_predicted_is_a_pair_with_what_predicts_it():
 def test_a_group_is_a_pair_of_what_either_text_tells_it_by():
     from claims.shared.planted_pairs import as_directions
 
-    present = [csr_matrix(np.eye(4)[:, :3]), csr_matrix(np.eye(4))]
-    sides = tuple(pd.DataFrame({"position": at, "weight": [1.0, -2.0]}) for at in ([1, 0], [3, 2]))
-    groups = SimpleNamespace(
-        table=pd.DataFrame(index=[0, 1]), weights=[sides] * 2, bars=np.array([[0.5, -1], [-3, 0.5]])
-    )
-    (left, right), (i, j) = as_directions(present, groups)
+    fields = [_field(csr_matrix(np.eye(4)[:, :3])), _field(csr_matrix(np.eye(4)), np.array([[9.0], [0], [0], [0]]))]
+    items = [pd.DataFrame({"position": at, "weight": [1.0, -2.0]}) for at in ([1, 0], [3, 2])]
+    sides = [
+        (Direction(items[0], (), bars[0]), Direction(items[1], (np.array([-1.0]),), bars[1]))
+        for bars in ([0.5, -1], [-3, 0.5])
+    ]
+    groups = SimpleNamespace(table=pd.DataFrame(index=[0, 1]), directions=sides)
+    (left, right), (i, j) = as_directions(fields, groups)
     assert i.tolist() == j.tolist() == [0, 1]
     assert left.toarray().T.tolist() == [[0, 1, 0, 0], [1, 1, 1, 1]]
-    assert right.toarray().T.tolist() == [[1, 1, 0, 1], [0, 0, 0, 1]]
-    nothing = SimpleNamespace(table=pd.DataFrame(), weights=[], bars=np.zeros((0, 2)))
-    assert [own.shape for own in as_directions(present, nothing)[0]] == [(4, 0), (4, 0)]
+    assert right.toarray().T.tolist() == [[0, 1, 0, 1], [0, 0, 0, 1]]
+    nothing = SimpleNamespace(table=pd.DataFrame(), directions=[])
+    assert [own.shape for own in as_directions(fields, nothing)[0]] == [(4, 0), (4, 0)]
 
 
 def test_bm25_of_the_baseline_ranks_what_holds_the_words():

@@ -13,7 +13,7 @@ a block states can be taken, and under which names models keep it, is in `huggin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ Array = np.ndarray[Any, Any]
 PIECE = 100_000
 """Characters that are tokenised at once; the borders of pieces (at white space) are borders of windows."""
 _PIECES_AT_ONCE = 64
+MIDDLE = 2 / 3
+"""Share of a model's blocks below its middle: what the last ones take away is how a text says what it says."""
 
 
 class HuggingFaceReader(NetworkReader):
@@ -156,6 +158,20 @@ class HuggingFaceReader(NetworkReader):
                 keep = [torch.stack(keep).all(0)] * len(keep)
             read = [tokens.where(kept) for tokens, kept in zip(read, keep)]
         return read
+
+    @cached_property
+    def middle(self) -> tuple[int | None, str]:
+        """Where in the model a text's form shows beside what it is about: the output of the block at two thirds of its depth.
+
+        The reader's own layer where it stops before, its own place where blocks do not give states that can be read.
+        """
+        try:
+            depth = self._runs.depth or len(loading.blocks(self._runs.module)[2])
+            place = min(round(depth * MIDDLE), depth if self.layer is None else self.layer), "residual"
+            self.read_sites(["a"], [place])
+        except ConfigError:
+            return self.place
+        return place
 
     # Tokens and windows -----------------------------------------------------------------------------
 

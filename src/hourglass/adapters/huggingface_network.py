@@ -178,6 +178,11 @@ class NetworkReader:
         """Size of a state."""
         return self._place.width
 
+    @property
+    def place(self) -> tuple[int | None, str]:
+        """The layer and site that are read."""
+        return self.layer, self._place.site
+
     def width_at(self, layer: int | None, site: str) -> int:
         """Size of a state at another place that the reader comes to; ConfigError for one that it does not."""
         return self._runs.find(layer, site).width

@@ -142,7 +142,7 @@ class StateStream:
 
     def _blocks(self) -> Iterator[Tensor]:
         for documents, _, parts in self._windows():
-            with _naming(documents):
+            with naming(documents):
                 read = self._reader.read_sites(parts, self._places, aligned=True)
             yield torch.cat([tokens.states.to(torch.float16) for tokens in read.values()], 1)
             release_memory()
@@ -167,7 +167,7 @@ def _cache(
         documents, starts, parts = window
 
         def append(writers: Mapping[int, RowWriter], done: int) -> None:
-            with _naming(documents):
+            with naming(documents):
                 states = read(parts)
             for number, rows in writers.items():
                 append_states(rows, states[number], documents, starts, done=done)
@@ -178,20 +178,14 @@ def _cache(
     return keep_rows(map(unit, chain([first], windows)), whole, advance)
 
 
-def read_named(reader: TextReader, documents: Array, texts: Sequence[str]) -> TokenStates:
-    """The states of `texts` [n]; an error about one of them names it by `documents` [n]."""
-    with _naming(documents):
-        return reader.read(texts)
-
-
 def at_once(width: int) -> int:
     """Characters of documents to read at once where a token has so many numbers."""
     return min(WINDOW_CHARACTERS, _NUMBERS // width)
 
 
 @contextmanager
-def _naming(documents: Array) -> Iterator[None]:
-    """An error about one of the texts that are read names its document."""
+def naming(documents: Array) -> Iterator[None]:
+    """An error about one of the texts that are read names it by `documents` [n]."""
     try:
         yield
     except StatesError as error:

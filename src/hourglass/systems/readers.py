@@ -42,6 +42,7 @@ class LatentReader:
                 )
         self._model, self._name = system.to(as_device(device)).eval(), model
         self.layer = None
+        self.place = self.middle = (None, "residual")
         self.width = int(self._latents(["a"]).shape[-1])
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -78,6 +78,7 @@ def test_models_of_other_kinds(others, name):
 def test_a_layer_of_a_model_without_blocks_of_its_own_is_refused(others, name, said):
     with pytest.raises(ConfigError, match=said):
         HuggingFaceReader(str(others / name), layer=1, dtype="float32").read(TEXTS)
+    assert HuggingFaceReader(str(others / name), dtype="float32").middle == (None, "residual")
 
 
 def test_weights_that_do_not_fill_the_model_are_refused(bert):

@@ -195,3 +195,14 @@ def test_places_beyond_the_readers_layer_are_refused(folders, place):
         reader.read_sites(TEXTS, [(1, "mlp"), place])
     with pytest.raises(ConfigError, match="at least one"):
         reader.read_sites(TEXTS, [])
+
+
+@pytest.mark.parametrize(
+    ("layer", "site", "middle"), [(None, "residual", 2), (-1, "mlp", 2), (2, "head:1", 2), (1, "residual", 1)]
+)
+def test_the_middle_is_at_two_thirds_or_at_the_readers_layer(folders, layer, site, middle):
+    reader = HuggingFaceReader(folders("bert"), layer=layer, site=site, dtype="float32")
+    assert reader.middle == (middle, "residual")
+    assert reader.place == (3 if layer == -1 else layer, site)
+    both = reader.read_sites(TEXTS, [reader.place, reader.middle])
+    torch.testing.assert_close(both[reader.place].states, reader.read(TEXTS).states)

@@ -12,6 +12,7 @@ from hourglass.uses.explore import alike_in_both as module
 from hourglass.uses.explore.alike_in_both import nearest, shared_p
 from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import Ridge
+from hourglass.uses.explore.scores import mean_states
 from workspaces import kinds_in_both
 
 
@@ -54,16 +55,17 @@ def test_the_smallest_p_has_its_digits():
 
 def test_the_nearest_differ_from_the_mean_in_the_same_way():
     random = np.random.default_rng(0)
-    x, dense = (random.random((40, 12)) < 0.4).astype(float), random.normal(size=(40, 5))
+    x = (random.random((40, 12)) < 0.4).astype(float)
+    dense, middle = random.normal(size=(40, 5)), 9 + random.normal(size=(40, 3))
 
     def cosine(of):
         centred = of - of.mean(0)
         centred /= np.linalg.norm(centred, axis=1, keepdims=True)
         return centred @ centred.T
 
-    alike = cosine(x) / cosine(x).std() + cosine(dense) / cosine(dense).std()
+    alike = sum(cosine(of) / cosine(of).std() for of in (x, dense, middle))
     np.fill_diagonal(alike, -9)
-    found = nearest(csr_matrix(x), dense, 5, random)
+    found = nearest([csr_matrix(x), dense, middle], 5, random)
     np.testing.assert_allclose(np.take_along_axis(alike, found, 1), np.sort(alike, axis=1)[:, ::-1][:, :5], rtol=1e-6)
     assert (found != np.arange(40)[:, None]).all()
 
@@ -75,7 +77,7 @@ def test_documents_that_have_nothing_are_not_alike_in_both():
     for _ in range(2):
         x = random.random((600, 50)) < 0.2
         x[random.permutation(600)[:200]] = False
-        p.append(marked(nearest(csr_matrix(x.astype(float)), x[:, :9].astype(float), 15, random)))
+        p.append(marked(nearest([csr_matrix(x.astype(float)), x[:, :9].astype(float)], 15, random)))
     found, _ = shared_p((p[0] & p[1]).sum(1), *p, np.zeros(600, int))
     assert found.min() > 1e-5
 
@@ -86,7 +88,7 @@ def test_p_is_no_more_often_small_than_it_says():
     for _ in range(10):
         # Length is in both texts: documents of a stratum are alike in each.
         left, right = (
-            marked(nearest(csr_matrix(of), random.normal(size=(400, 3)), 15, random))
+            marked(nearest([csr_matrix(of), random.normal(size=(400, 3))], 15, random))
             for of in (random.random((2, 400, 40)) < 0.1 + 0.1 * (strata[:, None] == np.arange(40) // 10)).astype(float)
         )
         found.append(shared_p((left & right).sum(1), left, right, strata)[0])
@@ -107,9 +109,9 @@ def test_a_group_without_a_common_item_is_found_and_told_by_either_text(tmp_path
         assert line["q"] < 0.05 and line["expected"] < 1 < line["shared"]
         of_kind = [f"{name}{i}" for name in ("first", "second") for i in range(40 * kind - 40, 40 * kind)]
         assert {*alike.has(row, 0)[:4], *alike.has(row, 1)[:4]} <= set(of_kind)
-        for ws, weights, bar in zip((a, b), alike.weights[row], alike.bars[row]):
+        for ws, direction in zip((a, b), alike.directions[row]):
             present = present_in(ws, np.arange(ws.manifest["width"]), 0.5, 1)
-            more = present[:, weights["position"].to_numpy()] @ weights["weight"].to_numpy() > bar
+            more = direction.sums(present, mean_states(ws, np.arange(len(ws)))) > direction.bar
             assert more[groups == kind].mean() > more[groups != kind].mean() + 0.5
     got = json.loads(json.dumps(found.to_dict()["alike_in_both"]))
     assert (got["documents"], got["neighbours"]) == (600, 15)

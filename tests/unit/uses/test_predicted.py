@@ -13,6 +13,7 @@ from hourglass.uses.explore import predicted as module
 from hourglass.uses.explore.predicted import Distances
 from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import RIDGE, Ridge
+from hourglass.uses.explore.scores import mean_states
 from hourglass.uses.progress import Progress
 from workspaces import two_texts
 
@@ -162,13 +163,13 @@ def test_what_no_pair_tells_is_predicted_by_all_of_the_other_text(tmp_path):
     assert row["low"] < row["difference"] < row["high"]
     assert has[row["typical"]].all()
     # By weights and bar, which were learned from these documents, about what the table says.
-    weighed, bar = found.predicted.weights[0], found.predicted.bars[0]
-    more = presence(a)[:, weighed["position"].to_numpy()] @ weighed["weight"].to_numpy() > bar
+    direction = found.predicted.directions[0]
+    more = direction.sums(presence(a), mean_states(a, np.arange(len(a)))) > direction.bar
     assert more[has].mean() >= row["frequency_with"]
     assert more[~has].mean() <= row["frequency_without"]
-    assert (weighed["weight"] > 0).mean() > 0.8
+    assert (direction.items["weight"] > 0).mean() > 0.8
     got = found.to_dict()["predicted"]["rows"][0]
-    assert got["items_for"][0]["label"] == found.predicted.speaks_for(0)[0] == weighed["label"].iloc[0]
+    assert got["items_for"][0]["label"] == found.predicted.speaks_for(0)[0] == direction.items["label"].iloc[0]
     mirrored = b.correlate(a, max_similarity=None, progress=False).predicted.table.iloc[0]
     assert (mirrored["side"], mirrored["feature"]) == ("a", 0)
 

@@ -10,19 +10,29 @@ from sklearn.linear_model import Ridge
 from hourglass.errors import ConfigError
 from hourglass.uses.explore.diff import DiffOptions, select
 from hourglass.uses.explore.ridge import RIDGE
-from hourglass.uses.explore.together import direction, direction_of_pairs
-from workspaces import WIDTH, make_workspace
+from hourglass.uses.explore.scores import mean_states
+from hourglass.uses.explore.together import told, told_of_pairs
+from workspaces import WIDTH, make_workspace, states_of
 
 
 def _penalty(x):
     return RIDGE * (x**2).sum(1).mean()
 
 
+def _side_by_side(x, vectors, centre):
+    """Columns, and vectors that weigh as much as these do; the scale of the vectors."""
+    sizes = [((own - own.mean(0) if centre else own) ** 2).sum() for own in (x, *vectors)]
+    scales = [np.sqrt(sizes[0] / size) for size in sizes]
+    return np.hstack([own * scale for own, scale in zip((x, *vectors), scales)]), scales
+
+
 def test_a_document_is_judged_by_a_direction_learned_without_it():
     random = np.random.default_rng(0)
     in_a = random.random(40) < 0.4
-    x = (random.random((40, 15)) < np.where(in_a, 0.5, 0.3)[:, None]).astype(float)
-    found = direction(csr_matrix(x), in_a, 9, random)
+    items = (random.random((40, 15)) < np.where(in_a, 0.5, 0.3)[:, None]).astype(float)
+    vectors = [random.normal(size=(40, 4)) + 0.5 * in_a[:, None], 9 * random.normal(size=(40, 3))]
+    found = told(csr_matrix(items), vectors, in_a, 9, random)
+    x, scales = _side_by_side(items, vectors, True)
     penalty = _penalty(x - x.mean(0))
     scores = np.zeros(40)
     for i in range(40):
@@ -32,14 +42,18 @@ def test_a_document_is_judged_by_a_direction_learned_without_it():
     assert found.share_a == pytest.approx((scores > middle)[in_a].mean())
     assert found.share_b == pytest.approx((scores > middle)[~in_a].mean())
     fitted = Ridge(alpha=penalty).fit(x, in_a.astype(float))
-    assert found.weights == pytest.approx(fitted.coef_)
+    by_view = np.split(fitted.coef_, [15, 19])
+    for weights, own, scale in zip(found.weights, by_view, scales):
+        assert weights == pytest.approx(own * scale)
     assert found.bar == pytest.approx(middle - fitted.intercept_)
 
 
 def test_a_pair_is_judged_by_a_direction_learned_without_it():
     random = np.random.default_rng(0)
-    x = (random.random((30, 12)) < 0.5).astype(float) - (random.random((30, 12)) < 0.3)
-    found = direction_of_pairs(csr_matrix(x), 9, random)
+    items = (random.random((30, 12)) < 0.5).astype(float) - (random.random((30, 12)) < 0.3)
+    vectors = [random.normal(size=(30, 4)) + 0.3]
+    found = told_of_pairs(csr_matrix(items), vectors, 9, random)
+    x, _ = _side_by_side(items, vectors, False)
     right = 0
     for i in range(30):
         others = np.arange(30) != i
@@ -54,8 +68,8 @@ def test_p_is_as_often_small_as_it_says():
     p, of_pairs = [], []
     for _ in range(200):
         x = csr_matrix((random.random((30, 40)) < 0.3).astype(float))
-        p.append(direction(x, np.arange(30) < 12, 19, random).p)
-        of_pairs.append(direction_of_pairs(x[:15] - x[15:], 19, random).p)
+        p.append(told(x, [], np.arange(30) < 12, 19, random).p)
+        of_pairs.append(told_of_pairs(x[:15] - x[15:], [], 19, random).p)
     for found in (p, of_pairs):
         assert np.mean(np.array(found) <= 0.05) < 0.1
         assert 0.4 < np.mean(np.array(found) <= 0.5) < 0.6
@@ -69,13 +83,14 @@ def _leaning(folder, *, by, size=150, features=WIDTH, pairs=False):
     columns = {"g": ["x"] * size + ["y"] * size}
     if pairs:
         columns["pair"] = [f"p{i}" for i in range(size)] * 2
-    return make_workspace(folder, ["a b"] * (2 * size), columns, maxima)
+    return make_workspace(folder, ["a b"] * (2 * size), columns, maxima, dense=states_of(maxima, random))
 
 
 def _bare(together):
     """What it says where only items that speak for x have a name."""
-    items = together.items
-    return replace(together, items=items.assign(label=items["label"].where(items["weight"] > 0))).sentences("x", "y")
+    items = together.direction.items
+    named = items.assign(label=items["label"].where(items["weight"] > 0))
+    return replace(together, direction=replace(together.direction, items=named)).sentences("x", "y")
 
 
 @pytest.mark.parametrize("pair", [None, "pair"])
@@ -88,7 +103,7 @@ def test_what_no_row_tells_all_tell_together(tmp_path, pair):
     assert together.q <= 0.05
     assert together.low < together.difference < together.high
     assert together.frequency_a - together.frequency_b == pytest.approx(together.difference)
-    assert (together.items["weight"] > 0).mean() > 0.8
+    assert (together.direction.items["weight"] > 0).mean() > 0.8
     assert {ws.column("g")[i] for i in together.typical_a} == {"x"}
     assert {ws.column("g")[i] for i in together.typical_b} == {"y"}
     plain = found.to_dict()["together"]
@@ -102,9 +117,8 @@ def test_what_no_row_tells_all_tell_together(tmp_path, pair):
 def test_the_bar_is_that_of_documents_which_had_no_say(tmp_path):
     ws = _leaning(tmp_path / "ws", by=0.3)
     together = ws.diff("g", "x", "y")[0].together
-    present = ws.codes.toarray()[:, together.items["feature"].dropna().astype(int)] > 0
-    weights = together.items["weight"].to_numpy()[together.items["feature"].notna()]
-    above = present @ weights > together.bar
+    present = csr_matrix((ws.codes > 0).astype(float))
+    above = together.direction.sums(present, mean_states(ws, np.arange(300))) > together.direction.bar
     assert above[:150].mean() - above[150:].mean() == pytest.approx(together.difference, abs=0.1)
 
 

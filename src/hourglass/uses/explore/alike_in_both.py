@@ -3,7 +3,8 @@
 A pair needs an item of either text that tells by itself, a prediction one of a single text. A group of documents that has neither is
 still there: the neighbours of a document by the one text are its neighbours by the other. Neighbours by a text are the documents
 that differ from the average one most in the same way: by the cosine of all features and words that each has and, in equal parts,
-by the cosine of their dense vectors, which also know how strongly.
+by those of their mean states, the model's last, which also know how strongly, and those in its middle, which know how a text is
+written.
 
 How many of the nearest by both texts are the same is tested exactly, without drawing: were one text shuffled over documents of
 like length, their number would be a sum of hypergeometric ones, one for each stratum, given whose text a document gets.
@@ -17,6 +18,7 @@ Cost: the square of the documents that are learned from, and for each that share
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +31,8 @@ from scipy.special import gammaln
 from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near
-from hourglass.uses.explore.predicted import LISTED, LOOKED_AT, Learned, direction_to, names_for, told_alike
-from hourglass.uses.explore.ridge import centred_gram
+from hourglass.uses.explore.predicted import LISTED, LOOKED_AT, Learned, direction_to, told_alike
+from hourglass.uses.explore.ridge import Direction, centred_gram
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.correlate import CorrelateOptions
@@ -51,31 +53,28 @@ class AlikeInBoth:
 
     table       a row a group, the surest first: documents (how many), shared (neighbours by both texts, of the document that shares
                 most surely), expected (that it would share by chance), p, q, positions (of the documents, the surest first)
-    weights     of each group what sets it apart in the first text and in the second: kind, feature, label, weight (above 0: the
-                group has it), position; the heaviest first
-    bars        [groups, 2] a text whose weights sum to more is more like the group's
+    directions  of each group, what sets it apart in the first text and in the second
     neighbours  that are compared
     documents   number of documents that were tested
     sure        number of these that share more neighbours than chance explains
     """
 
     table: pd.DataFrame
-    weights: list[tuple[pd.DataFrame, pd.DataFrame]]
-    bars: Array
+    directions: list[tuple[Direction, Direction]]
     neighbours: int
     documents: int
     sure: int
 
     def has(self, row: int, side: int) -> list[str]:
         """Names of what a group has in its first text (side 0) or second (1), the heaviest first."""
-        return names_for(self.weights[row][side])
+        return self.directions[row][side].names()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, each row with what its texts have."""
         rows = json.loads(self.table.to_json(orient="records"))
-        for row, sides in zip(rows, self.weights):
-            for name, weighed in zip(("items_a", "items_b"), sides):
-                plain = weighed[weighed["weight"] > 0][["kind", "feature", "label", "weight"]]
+        for row, sides in zip(rows, self.directions):
+            for name, direction in zip(("items_a", "items_b"), sides):
+                plain = direction.items[direction.items["weight"] > 0][["kind", "feature", "label", "weight"]]
                 row[name] = json.loads(plain.head(LISTED).to_json(orient="records"))
         return {"documents": self.documents, "neighbours": self.neighbours, "sure": self.sure, "rows": rows}
 
@@ -84,7 +83,7 @@ def alike_in_both(learned: Learned, options: CorrelateOptions, part: float, rand
     """Groups of the documents that were learned from; `part` of what may be discovered falsely is theirs."""
     total = len(learned.rows)
     number = max(1, min(NEIGHBOURS, total // OF))
-    by = [nearest(learned.present[side], learned.dense[side], number, random) for side in learned.fields]
+    by = [nearest((learned.present[side], *learned.vectors[side]), number, random) for side in learned.fields]
     inside = np.zeros((2, total, total), bool)
     for own, neighbours in zip(inside, by):
         np.put_along_axis(own, neighbours, True, axis=1)
@@ -96,29 +95,30 @@ def alike_in_both(learned: Learned, options: CorrelateOptions, part: float, rand
     sure = order[q[order] <= options.false_discovery]
     centres, groups = _groups(sure, both, LOOKED_AT * options.top)
     centres, groups = _merged(centres, groups, learned)
-    lines, weights, bars = [], [], []
+    lines, directions = [], []
     for centre, has in list(zip(centres, groups))[: options.top]:
         members = np.flatnonzero(has)
         members = members[np.argsort(p[members], kind="stable")]
         positions = learned.rows[members].tolist()
         lines.append((len(members), shared[centre], expected[centre], p[centre], q[centre], positions))
-        told = [
-            direction_to(learned.ridges[side], has, learned.fields[field]) for side, field in (("b", "a"), ("a", "b"))
-        ]
-        weights.append((told[0][0], told[1][0]))
-        bars.append([bar for _, bar in told])
+        directions.append(
+            (
+                direction_to(learned.ridges["b"], has, learned.fields["a"]),
+                direction_to(learned.ridges["a"], has, learned.fields["b"]),
+            )
+        )
     table = pd.DataFrame(lines, columns=_COLUMNS)
-    return AlikeInBoth(table, weights, np.array(bars).reshape(-1, 2), number, total, len(sure))
+    return AlikeInBoth(table, directions, number, total, len(sure))
 
 
-def nearest(present: csr_matrix, dense: Array, number: int, random: np.random.Generator) -> Array:
-    """[rows, number] the nearest other rows of each: by what it has, present [rows, items], and by its vector, dense [rows, d].
+def nearest(views: Sequence[csr_matrix | Array], number: int, random: np.random.Generator) -> Array:
+    """[rows, number] the nearest other rows of each, by all views [rows, columns] in equal parts.
 
     Of equals some at random, drawn anew for each text: in the order in which they stand they would be the same by both.
     """
-    centred = dense - dense.mean(0)
-    alike = np.zeros((len(dense), len(dense)))
-    for gram in (centred_gram(present), centred @ centred.T):
+    total = views[0].shape[0]
+    alike = np.zeros((total, total))
+    for gram in map(centred_gram, views):
         length = np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
         cosine = gram / length / length[:, None]
         alike += cosine / max(cosine.std(), np.finfo(float).tiny)

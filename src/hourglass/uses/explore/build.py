@@ -27,6 +27,7 @@ from hourglass.uses.explore.coding import code
 from hourglass.uses.explore.learning import MakeCoder, learn
 from hourglass.uses.explore.naming import draw_map, name, refresh_frequencies
 from hourglass.uses.explore.overview import write_report
+from hourglass.uses.explore.reading import TOKENS
 from hourglass.uses.explore.workspace import FORMAT, TextCoder, Workspace, is_workspace
 from hourglass.uses.progress import Progress
 
@@ -106,7 +107,7 @@ def run(
                 drawing.result()
             write_report(workspace)
             _advance(workspace, "done")
-    shutil.rmtree(workspace.folder / "sample", ignore_errors=True)
+    shutil.rmtree(workspace.folder / TOKENS, ignore_errors=True)
     shutil.rmtree(workspace.folder / "learning", ignore_errors=True)
 
 

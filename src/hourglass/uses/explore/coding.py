@@ -6,21 +6,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
-from hourglass.adapters.huggingface import pooled
 from hourglass.storage.memory import release_memory
-from hourglass.storage.rows import RowFile
 from hourglass.uses.engines import Advance, Engine
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.parts import Part
 from hourglass.uses.explore.pooling import PooledCodes, pool
+from hourglass.uses.explore.reading import KeptStates, means, read
 from hourglass.uses.explore.words import word_presence
 from hourglass.uses.explore.workspace import CodedDocuments, Workspace
 from hourglass.uses.progress import Progress
 from hourglass.waist import TokenStates
 
 Array = np.ndarray[Any, Any]
+Coded = tuple[PooledCodes, Array, Array]
+"""Pooled codes of documents, [n, d] their mean states and [n, d] these in the middle of the model, both float16."""
 
 
 def code(workspace: Workspace, bar: Progress, engine: Engine) -> None:
@@ -39,62 +39,39 @@ def code(workspace: Workspace, bar: Progress, engine: Engine) -> None:
 
 def code_part(workspace: Workspace, part: Part, advance: Advance) -> int:
     """Write the pooled codes of one shard; returns its tokens. It counts once the manifest says so."""
-    stored = _stored_states(workspace)
+    stored = KeptStates.of_all(workspace)
     texts = workspace.inside(part.shard, [workspace.text_column]).column(0).to_pylist()
     lengths = np.array([len(text) for text in texts])
-    codes: list[PooledCodes] = []
-    dense: list[Array] = []
+    found: list[Coded] = []
     for window in windows.runs(lengths, np.arange(len(texts))):
         if stored is not None:
-            found, means = _coded(workspace, *_states_of(stored, window + part.start))
+            found.append(_coded(workspace, *stored.of(window + part.start)))
         elif windows.is_long(lengths[window[0]]):
-            found, means = _coded_in_parts(workspace, texts[window[0]])
+            found.append(_coded_in_parts(workspace, texts[window[0]]))
         else:
-            found, means = _read_and_coded(workspace, [texts[i] for i in window])
-        codes.append(found)
-        dense.append(means)
+            found.append(_coded(workspace, *read(workspace.coder.reader, [texts[i] for i in window])))
         advance(len(window))
-    coded = CodedDocuments(PooledCodes.concatenate(codes), word_presence(texts, workspace.words), np.concatenate(dense))
+    codes, dense, middle = zip(*found)
+    words = word_presence(texts, workspace.words)
+    coded = CodedDocuments(PooledCodes.concatenate(codes), words, np.concatenate(dense), np.concatenate(middle))
     coded.save(workspace.code_file(part.shard))
     release_memory()
     return int(coded.codes.tokens.sum())
 
 
-def _coded(workspace: Workspace, states: torch.Tensor, offsets: Array) -> tuple[PooledCodes, Array]:
-    """Pooled codes and mean states of the documents that own `states` [T, d] by `offsets`."""
-    codes = pool(workspace.coder.codes(states), offsets, workspace.settings["threshold"])
-    return codes, _means(states, offsets)
+def _coded(workspace: Workspace, tokens: TokenStates, middle: Array) -> Coded:
+    """Of the documents that own `tokens`, with their means in the middle of the model."""
+    codes = pool(workspace.coder.codes(tokens.states), tokens.offsets.numpy(), workspace.settings["threshold"])
+    return codes, means(tokens), middle
 
 
-def _read_and_coded(workspace: Workspace, texts: list[str]) -> tuple[PooledCodes, Array]:
-    read = workspace.coder.reader.read(texts)
-    # Half precision as in the stored states, so that a document's code does not depend on where it came from.
-    return _coded(workspace, read.states.half(), read.offsets.numpy())
-
-
-def _coded_in_parts(workspace: Workspace, text: str) -> tuple[PooledCodes, Array]:
+def _coded_in_parts(workspace: Workspace, text: str) -> Coded:
     """The same for one document whose states would not fit into memory at once."""
-    parts = [_read_and_coded(workspace, [piece]) for piece in windows.parts(text)]
-    tokens = np.array([codes.tokens[0] for codes, _ in parts], np.float64)
-    means = np.concatenate([means for _, means in parts]).astype(np.float64)
-    mean = (tokens @ means / max(tokens.sum(), 1)).astype(np.float16)
-    return PooledCodes.of_one_document([codes for codes, _ in parts]), mean[None]
-
-
-def _stored_states(workspace: Workspace) -> RowFile | None:
-    """The states kept for learning, where they are those of the whole corpus."""
-    if workspace.manifest["stage"] == "coding" and workspace.manifest["learning"]["whole_corpus"]:
-        return RowFile(workspace.folder / "sample")
-    return None
-
-
-def _states_of(stored: RowFile, window: Array) -> tuple[torch.Tensor, Array]:
-    """States [T, d] and offsets of the documents in `window` (consecutive positions)."""
-    bounds = np.searchsorted(stored.documents, np.append(window, window[-1] + 1))
-    return torch.from_numpy(stored.rows[bounds[0] : bounds[-1]]), bounds - bounds[0]
-
-
-def _means(states: torch.Tensor, offsets: Array) -> Array:
-    """[n, d] float16 mean state of each document; zero for one without tokens."""
-    tokens = TokenStates(states, torch.from_numpy(offsets), torch.empty(0, 2))
-    return np.asarray(pooled(tokens).half().numpy())
+    parts = [_coded(workspace, *read(workspace.coder.reader, [piece])) for piece in windows.parts(text)]
+    codes, *both = zip(*parts)
+    tokens = np.array([own.tokens[0] for own in codes], np.float64)
+    dense, middle = (
+        (tokens @ np.concatenate(own).astype(np.float64) / max(tokens.sum(), 1)).astype(np.float16)[None]
+        for own in both
+    )
+    return PooledCodes.of_one_document(codes), dense, middle

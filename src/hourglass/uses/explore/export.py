@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,8 @@ def export(workspace: Workspace, to: str, *, force: bool = False) -> int:
     """Write all documents to a .parquet file or a .lance data set, a path or a URL; returns how many there are.
 
     Columns: those of the sources, `_row` and `_id`; `_tokens`, the document's; `_features` and `_strengths`, its features
-    in rising order and the maximum of each; `_dense`, the mean of its token states. Memory follows a shard. What is there
+    in rising order and the maximum of each; `_dense`, the mean of its token states, and `_middle`, of those in the middle of the
+    model. Memory follows a shard. What is there
     already is replaced only with `force`, and a .parquet in one step.
     """
     place = Place.of(str(to))
@@ -62,13 +64,13 @@ def _taken(place: Place) -> FolderError:
 def _schema(workspace: Workspace) -> pa.Schema:
     """The columns of all shards: sources that came later may have others."""
     shards = [pq.read_schema(workspace.document_file(shard)).remove_metadata() for shard in workspace.shards]
-    width = next(workspace.stored("dense"))["dense"].shape[1]
+    first = next(workspace.stored("dense", "middle"))
     computed = pa.schema(
         {
             "_tokens": pa.int32(),
             "_features": pa.list_(pa.int32()),
             "_strengths": pa.list_(pa.float32()),
-            "_dense": pa.list_(pa.float32(), width),
+            **{f"_{name}": pa.list_(pa.float32(), vectors.shape[1]) for name, vectors in first.items()},
         }
     )
     return pa.unify_schemas([*shards, computed], promote_options="permissive")
@@ -78,12 +80,12 @@ def _batches(workspace: Workspace, schema: pa.Schema) -> Iterator[pa.RecordBatch
     """A batch a shard."""
     for shard, coded in zip(workspace.shards, workspace.coded()):
         codes, offsets = coded.codes, pa.array(coded.codes.indptr, pa.int32())
-        width = coded.dense.shape[1]
         computed = {
             "_tokens": pa.array(codes.tokens, pa.int32()),
             "_features": pa.ListArray.from_arrays(offsets, pa.array(codes.indices, pa.int32())),
             "_strengths": pa.ListArray.from_arrays(offsets, pa.array(codes.maximum.astype(np.float32))),
-            "_dense": pa.FixedSizeListArray.from_arrays(coded.dense.astype(np.float32).ravel(), width),
+            "_dense": _vectors(coded.dense),
+            "_middle": _vectors(coded.middle),
         }
         table = workspace.inside(shard)
         for name, column in computed.items():
@@ -92,3 +94,7 @@ def _batches(workspace: Workspace, schema: pa.Schema) -> Iterator[pa.RecordBatch
             if name not in table.column_names:
                 table = table.append_column(name, pa.nulls(table.num_rows))
         yield from table.select(schema.names).cast(schema).combine_chunks().to_batches()
+
+
+def _vectors(rows: np.ndarray[Any, Any]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(rows.astype(np.float32).ravel(), rows.shape[1])

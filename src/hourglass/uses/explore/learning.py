@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hourglass.bottlenecks.sparse.recipe import recipe
-from hourglass.data.states import append_states, read_named
+from hourglass.data.states import append_states, naming
 from hourglass.errors import SourceError
 from hourglass.metrics.reconstruction import fvu
 from hourglass.storage.atomic import write_json
@@ -20,10 +20,11 @@ from hourglass.training import fit
 from hourglass.uses.engines import Advance, Engine
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.parts import Part
+from hourglass.uses.explore.reading import MIDDLE, TOKENS, DocumentReader, read
 from hourglass.uses.explore.words import vocabulary
 from hourglass.uses.explore.workspace import TextCoder, Workspace
 from hourglass.uses.progress import Progress
-from hourglass.waist import TextReader, TokenStates
+from hourglass.waist import TokenStates
 
 Array = np.ndarray[Any, Any]
 
@@ -47,7 +48,7 @@ def learn(workspace: Workspace, make_coder: MakeCoder, engine: Engine, seed: int
     sample = _sample(lengths, seed)
     coder = make_coder(min(LEARN_TOKENS, int(lengths[sample].sum() / CHARACTERS_PER_TOKEN)))
     _store_states(workspace, coder.reader, sample, lengths, engine, bar)
-    rows = RowFile(folder / "sample")
+    rows = RowFile(folder / TOKENS)
     if len(rows.rows) == 0:
         raise SourceError(
             f"{workspace.manifest['sources'][0]['name']}: the encoder found no token in {len(lengths):,} documents"
@@ -87,17 +88,23 @@ def _sample(lengths: Array, seed: int) -> Array:
 
 
 def _store_states(
-    workspace: Workspace, reader: TextReader, sample: Array, lengths: Array, engine: Engine, bar: Progress
+    workspace: Workspace, reader: DocumentReader, sample: Array, lengths: Array, engine: Engine, bar: Progress
 ) -> None:
     """Read the sampled documents and keep their token states; after a crash, those that lack."""
     task = bar.start("Encoding", int(lengths[sample].sum()), "characters")
     parts = list(_windows(workspace, sample, lengths))
-    with RowWriter(workspace.folder / "sample", reader.width) as rows:
+    with (
+        RowWriter(workspace.folder / TOKENS, reader.width) as rows,
+        RowWriter(workspace.folder / MIDDLE, reader.width_at(*reader.middle)) as of_documents,
+    ):
         done, waiting = parts[: rows.done], parts[rows.done :]
         bar.advance(task, sum(int(lengths[part.positions].sum()) for part in done))
-        read = engine(partial(_read, workspace, reader), waiting, partial(bar.advance, task))
-        for number, (part, states) in enumerate(zip(waiting, read), len(done) + 1):
-            append_states(rows, states, part.positions, done=number)
+        found = engine(partial(_read, workspace, reader), waiting, partial(bar.advance, task))
+        for number, (part, (tokens, middle)) in enumerate(zip(waiting, found), len(done) + 1):
+            if of_documents.done < number:  # else a kill came when these were kept and the tokens were not
+                nowhere = np.zeros((len(middle), 2), np.int32)
+                of_documents.append(torch.from_numpy(middle), part.positions, nowhere, done=number)
+            append_states(rows, tokens, part.positions, done=number)
 
 
 def _windows(workspace: Workspace, sample: Array, lengths: Array) -> Iterator[Part]:
@@ -108,13 +115,14 @@ def _windows(workspace: Workspace, sample: Array, lengths: Array) -> Iterator[Pa
             yield replace(part, rows=window - part.start)
 
 
-def _read(workspace: Workspace, reader: TextReader, part: Part, advance: Advance) -> TokenStates:
-    """Token states of the beginnings of documents, in half precision as they are kept."""
+def _read(workspace: Workspace, reader: DocumentReader, part: Part, advance: Advance) -> tuple[TokenStates, Array]:
+    """What is read of the beginnings of documents."""
     column = workspace.inside(part.shard, [workspace.text_column], part.rows).column(0)
     texts = [windows.beginning(text) for text in column.to_pylist()]
-    read = read_named(reader, part.positions, texts)
+    with naming(part.positions):
+        found = read(reader, texts)
     advance(sum(map(len, texts)))
-    return replace(read, states=read.states.half())
+    return found
 
 
 def _first_texts(workspace: Workspace, sample: Array, lengths: Array) -> list[str]:

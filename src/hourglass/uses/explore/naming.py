@@ -17,6 +17,7 @@ from hourglass.storage.rows import RowFile
 from hourglass.uses.explore import windows
 from hourglass.uses.explore.labels import TokenSample, name_features
 from hourglass.uses.explore.learning import for_names
+from hourglass.uses.explore.reading import TOKENS
 from hourglass.uses.explore.workspace import Workspace
 from hourglass.uses.progress import Progress
 
@@ -57,7 +58,7 @@ def write_label_vectors(workspace: Workspace, labels: pd.Series) -> None:
 
 def _token_sample(workspace: Workspace, seed: int) -> TokenSample:
     """The documents on which features are named, with their codes token by token; copies of a text count once."""
-    stored = RowFile(workspace.folder / "sample")
+    stored = RowFile(workspace.folder / TOKENS)
     lengths = windows.beginnings(windows.lengths_of(workspace))
     chosen = for_names(np.unique(stored.documents), lengths)
     rows = workspace.rows(chosen.tolist(), [workspace.text_column, "_id"])

@@ -1,7 +1,8 @@
 """Which features and words of one text all of the other text predicts, though perhaps no single one of it does.
 
 A pair needs a feature or word on either side that tells by itself. Where one side has none, all of it may: a ridge regression of
-an item of one text on everything that the other text has, each document scored by the direction that all others give, as in
+an item of one text on everything that the other text has and, as much each, on its mean states, the model's last and those in
+its middle (which know how a text is written, too), each document scored by the direction that all others give, as in
 `together`. The distance between the mean scores of the documents with the item and of those without is tested by giving the item
 to other documents of like length, as many of each length, at random: again and again, and anew with more draws for those items
 that a few leave possible. Where hardly a draw reaches what was found, p is the tail of a distribution with four of their moments
@@ -30,8 +31,8 @@ from hourglass.metrics.shuffles import shuffled_p
 from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near, same_as
 from hourglass.uses.explore.looked_at import Field
-from hourglass.uses.explore.ridge import Ridge
-from hourglass.uses.explore.scores import dense_rows
+from hourglass.uses.explore.ridge import Direction, Ridge
+from hourglass.uses.explore.scores import mean_states
 from hourglass.uses.explore.strata import SMALLEST, length_strata
 from hourglass.uses.progress import Progress
 
@@ -87,27 +88,24 @@ class Predicted:
              other text is more like that of those with it, each judged without itself), difference with its interval low and high,
              p, q, same_as (the row that stands for this one), typical (positions of documents with the item whose other text
              speaks most for it)
-    weights  of each row what of the other text is weighed, the heaviest first: kind, feature, label, weight (above 0: speaks for
-             the item), position
-    bars     [rows] a document whose weights sum to more is more like those with the item
+    directions  of each row, through the other text, to the documents with the item
     tested, documents   number of items that were tested, and of documents on which they were
     """
 
     table: pd.DataFrame
-    weights: list[pd.DataFrame]
-    bars: Array
+    directions: list[Direction]
     tested: int
     documents: int
 
     def speaks_for(self, row: int) -> list[str]:
         """Names of what speaks for a row's item in the other text, the heaviest first."""
-        return names_for(self.weights[row])
+        return self.directions[row].names()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, each row with what speaks most for it and most against it."""
         rows = json.loads(self.table.to_json(orient="records"))
-        for row, weighed in zip(rows, self.weights):
-            plain = weighed[["kind", "feature", "label", "weight"]]
+        for row, direction in zip(rows, self.directions):
+            plain = direction.items[["kind", "feature", "label", "weight"]]
             for name, side in (("items_for", plain["weight"] > 0), ("items_against", plain["weight"] < 0)):
                 row[name] = json.loads(plain[side].head(LISTED).to_json(orient="records"))
         return {"tested": self.tested, "documents": self.documents, "rows": rows}
@@ -118,15 +116,16 @@ class Learned:
     """The documents that are learned from, and what their texts say of each other.
 
     rows     [documents] position of each in the first workspace
-    fields   of the two texts, "a" and "b"; present: [documents, items] what each has; dense: [documents, d] their vectors
-    ridges   by which items of "a" are predicted, by the other text; and of "b"
+    fields   of the two texts, "a" and "b"; present: [documents, items] what each has; vectors: [documents, d] the mean states of
+             each, the model's last and those in its middle
+    ridges   by which items of "a" are predicted, by all of the other text; and of "b"
     strata   [documents] numbers from 0, of like length
     """
 
     rows: Array
     fields: dict[str, Field]
     present: dict[str, csr_matrix]
-    dense: dict[str, Array]
+    vectors: dict[str, tuple[Array, ...]]
     ridges: dict[str, Ridge]
     strata: Array
 
@@ -141,11 +140,13 @@ class Learned:
         strata = np.zeros(len(drawn), np.int64)
         if match_length:
             strata = length_strata(left.tokens[drawn], right.tokens[drawn], smallest=SMALLEST)
-        dense = {}
-        for side, workspace, at in (("a", left.workspace, rows[drawn]), ("b", right.workspace, other_rows[drawn])):
-            own = dense_rows(workspace, at)  # in rising order
-            dense[side] = own[np.argsort(np.argsort(at))]
-        return cls(rows[drawn], fields, present, dense, {"a": Ridge(present["b"]), "b": Ridge(present["a"])}, strata)
+        vectors = {
+            "a": mean_states(left.workspace, rows[drawn]),
+            "b": mean_states(right.workspace, other_rows[drawn]),
+        }
+        by = {"a": "b", "b": "a"}
+        ridges = {side: Ridge(present[other], beside=vectors[other]) for side, other in by.items()}
+        return cls(rows[drawn], fields, present, vectors, ridges, strata)
 
 
 def predicted(
@@ -171,16 +172,15 @@ def predicted(
     told = told.iloc[kept]
 
     columns = [present[side][:, [item]] for side, item in zip(told["side"], told["item"])]
-    lines, weights, bars = [], [], []
+    lines, directions = [], []
     for (side, item, _, p, q), column in zip(told.itertuples(index=False), columns):
-        line, weighed, least = _shown(ridges[side], column.toarray().ravel() > 0, other[side], learned.rows)
-        position = int(of[side].columns[item])
+        has = column.toarray().ravel() > 0
+        line, position = _shown(ridges[side], has, learned.rows), int(of[side].columns[item])
         lines.append({"side": side, **of[side].items.iloc[item], "position": position, **line, "p": p, "q": q})
-        weights.append(weighed)
-        bars.append(least)
+        directions.append(direction_to(ridges[side], has, other[side]))
     table = pd.DataFrame(lines, columns=_COLUMNS).astype({"feature": "Int64"})
     table["same_as"] = same_as(first, [of[side].terms[item] for side, item in zip(told["side"], told["item"])])
-    return Predicted(table, weights, np.array(bars), len(tested), documents)
+    return Predicted(table, directions, len(tested), documents)
 
 
 class Distances:
@@ -290,15 +290,15 @@ def _distances(
             made[draw, k] = within / number - (overall - within) / (len(total) - number)
 
 
-def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[dict[str, Any], pd.DataFrame, float]:
-    """What the table says of an item, what is weighed of the other text, and the bar.
+def _shown(ridge: Ridge, has: Array, positions: Array) -> dict[str, Any]:
+    """What the table says of an item.
 
     has, positions  [documents] whether they have the item, and where they are
     """
     scores, middle = _scores(ridge, has)
     more, total = [int((scores[of] > middle).sum()) for of in (has, ~has)], [int(of.sum()) for of in (has, ~has)]
     low, high = difference_interval(np.array(more[0]), total[0], np.array(more[1]), total[1])
-    line = {
+    return {
         "documents": total[0],
         "frequency_with": more[0] / total[0],
         "frequency_without": more[1] / total[1],
@@ -307,27 +307,18 @@ def _shown(ridge: Ridge, has: Array, other: Field, positions: Array) -> tuple[di
         "high": float(high),
         "typical": positions[has][np.argsort(-scores[has], kind="stable")[:TYPICAL]].tolist(),
     }
-    return line, *direction_to(ridge, has, other)
 
 
-def direction_to(ridge: Ridge, has: Array, field: Field) -> tuple[pd.DataFrame, float]:
-    """What of a text is weighed to tell the documents that `has` [documents] marks, the heaviest first, and the bar, above which a
-    sum of weights is more like these than like the others."""
+def direction_to(ridge: Ridge, has: Array, field: Field) -> Direction:
+    """What of a text tells the documents that `has` [documents] marks."""
     middle, weights = _scores(ridge, has)[1], ridge.weights(has)
-    weighed = field.items.assign(weight=weights, position=field.columns)
-    heaviest = weighed["weight"].abs().sort_values(ascending=False, kind="stable").index
-    return weighed.loc[heaviest], ridge.sum_at(middle, has, weights)
+    return Direction.of(field.items.assign(position=field.columns), weights, ridge.sum_at(middle, has, weights))
 
 
 def _scores(ridge: Ridge, has: Array) -> tuple[Array, float]:
     """[documents] how like those marked each is, judged without itself, and the middle between the means of these and of the others."""
     scores = ridge.alone @ has
     return scores, float((scores[has].mean() + scores[~has].mean()) / 2)
-
-
-def names_for(weighed: pd.DataFrame) -> list[str]:
-    """Names of what has a weight above 0, each once."""
-    return list(weighed["label"][weighed["weight"] > 0].dropna().drop_duplicates())
 
 
 def told_alike(ridge: Ridge, has: Array) -> Array:

@@ -104,10 +104,16 @@ def feature_counts(workspace: Workspace, rows: Array) -> Array:
     return counts
 
 
-def dense_rows(workspace: Workspace, rows: Array) -> Array:
-    """[rows, d] dense vectors of the documents at `rows`, in rising order."""
-    parts = [file.get_slice("dense")[r : r + 1] for file, inside in workspace.files_of(rows) for r in map(int, inside)]
+def dense_rows(workspace: Workspace, rows: Array, name: str = "dense") -> Array:
+    """[rows, d] dense vectors of the documents at `rows`, in rising order: of `CodedDocuments` "dense" or "middle"."""
+    parts = [file.get_slice(name)[r : r + 1] for file, inside in workspace.files_of(rows) for r in map(int, inside)]
     return np.concatenate(parts).astype(np.float32)
+
+
+def mean_states(workspace: Workspace, rows: Array) -> tuple[Array, ...]:
+    """[rows, d] mean states of the documents at `rows`, in whatever order: the model's last, and those in its middle."""
+    back = np.argsort(np.argsort(rows))
+    return tuple(dense_rows(workspace, rows, name)[back] for name in ("dense", "middle"))
 
 
 def feature_rows(workspace: Workspace, rows: Array, scale: bool = True) -> csr_matrix:

@@ -1,6 +1,7 @@
 """What features and words tell of two groups only together, each of them by too little to be told from chance.
 
-A ridge regression of the group on what each document has is a direction through all features and words that were tested.
+A ridge regression of the group on what each document has, and as much each on its mean states, the model's last and those in its
+middle, is a direction through all features and words that were tested, and through what of a text none of these tells.
 Every document is scored by the direction that all others give (leave-one-out, in closed form: Allen 1974), and is more like `a`
 where its score lies above the middle of the two groups' means. The distance of these means is tested: shuffling the groups over
 the documents says how far apart so many features and words put what does not differ (a two-sample test by a classifier: Lopez-Paz and Oquab
@@ -10,6 +11,7 @@ the documents says how far apart so many features and words put what does not di
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
 from hourglass.uses.explore.presence import any_of
-from hourglass.uses.explore.ridge import Ridge
+from hourglass.uses.explore.ridge import Direction, Ridge
 
 Array = np.ndarray[Any, Any]
 
@@ -31,14 +33,13 @@ TYPICAL, LISTED, NAMED = 5, 20, 6
 
 @dataclass(frozen=True)
 class Together:
-    """How well all features and words that were tested tell a from b.
+    """How well all features and words that were tested, and the mean states, tell a from b.
 
     frequency_a, frequency_b  share of a's and of b's documents that are more like a, each judged without itself; of pairs, the
                        share in which a's document is more like a than b's, and the rest
     difference, low, high  of the two, with the spread that shuffled groups have; whether the groups differ at all is for p to say
     p, q               of the distance of the groups' mean scores by shuffling; q among all rows that were tested
-    items              what is weighed, the heaviest first: kind, feature, label, weight (above 0: speaks for a), position
-    bar                documents whose weights sum to more are more like a (NaN of pairs, where only two can be compared)
+    direction          what is weighed; above 0 it speaks for a
     typical_a, typical_b  positions of the documents furthest to either side, of those it was learned from
     """
 
@@ -49,8 +50,7 @@ class Together:
     high: float
     p: float
     q: float
-    items: pd.DataFrame
-    bar: float
+    direction: Direction
     typical_a: list[int]
     typical_b: list[int]
 
@@ -58,7 +58,7 @@ class Together:
         """What it says of groups of these names, to a person."""
         shares = (
             f"in {100 * self.frequency_a:.0f} % of the pairs the document of {a} is more like {a} than that of {b} is, each pair judged without itself"
-            if np.isnan(self.bar)
+            if np.isnan(self.direction.bar)
             else f"{100 * self.frequency_a:.0f} % of the documents of {a} and {100 * self.frequency_b:.0f} % of those of {b} are more like {a}, each judged without itself"
         )
         points = f"{100 * self.difference:+.0f} points, {100 * self.low:+.0f} … {100 * self.high:+.0f}"
@@ -84,12 +84,13 @@ class Together:
 
     def _sides(self) -> dict[str, pd.DataFrame]:
         """The items that speak for either, the heaviest first."""
-        items = self.items[["kind", "feature", "label", "weight"]]
+        items = self.direction.items[["kind", "feature", "label", "weight"]]
         return {"items_a": items[items["weight"] > 0], "items_b": items[items["weight"] < 0]}
 
 
 def told_together(
     present: csr_matrix,
+    vectors: Sequence[Array],
     side: Array,
     pair: Array | None,
     items: pd.DataFrame,
@@ -100,6 +101,7 @@ def told_together(
     """What all columns together tell; None where all documents, or the two of each pair, have the same. Its q is its p.
 
     present    [documents, columns] 1 where a document has the column's item
+    vectors    [documents, d] each, their mean states
     side       [documents] 0 in a, 1 in b; both are there
     pair       [documents] number of its pair; None when not paired
     items      a row a column: kind, feature, label, position
@@ -109,17 +111,19 @@ def told_together(
         having = np.asarray(present.sum(0)).ravel()
         if not ((having > 0) & (having < len(side))).any():
             return None
-        found = direction(present, side == 0, draws, random)
+        found = told(present, vectors, side == 0, draws, random)
     else:
         number = np.unique(pair, return_inverse=True)[1]
-        a, b = (any_of(present, np.where(side == s, number, -1), int(number.max()) + 1) for s in (0, 1))
+        of_sides, pairs = [np.where(side == s, number, -1) for s in (0, 1)], int(number.max()) + 1
+        a, b = (any_of(present, of, pairs) for of in of_sides)
         if not (a - b).count_nonzero():
             return None
-        found = direction_of_pairs(a - b, draws, random)
+        apart = [np.subtract(*(_mean_of(own, of, pairs) for of in of_sides)) for own in vectors]
+        found = told_of_pairs(a - b, apart, draws, random)
     difference, half = found.share_a - found.share_b, float(norm.ppf(0.975)) * found.spread
-    scores = present @ found.weights
+    leaning = Direction.of(items, found.weights, found.bar)
+    scores = present @ found.weights[0] + sum(own @ weights for own, weights in zip(vectors, leaning.vectors))
     in_a, in_b = np.flatnonzero(side == 0), np.flatnonzero(side == 1)
-    weighed = items.assign(weight=found.weights)
     return Together(
         frequency_a=found.share_a,
         frequency_b=found.share_b,
@@ -128,21 +132,20 @@ def told_together(
         high=min(1.0, difference + half),
         p=found.p,
         q=found.p,
-        items=weighed.loc[weighed["weight"].abs().sort_values(ascending=False, kind="stable").index],
-        bar=found.bar,
+        direction=leaning,
         typical_a=documents[in_a[np.argsort(-scores[in_a], kind="stable")][:TYPICAL]].tolist(),
         typical_b=documents[in_b[np.argsort(scores[in_b], kind="stable")][:TYPICAL]].tolist(),
     )
 
 
 @dataclass(frozen=True)
-class Direction:
-    """A direction through all columns.
+class _Told:
+    """What a direction through all columns and vectors tells.
 
     share_a, share_b  of a's and of b's rows that are more like a, each judged without itself
     spread            standard deviation of their difference where the groups are shuffled
     p                 of the distance of the groups' mean scores
-    weights           [columns]
+    weights           [columns], and [d] of each of the vectors
     bar               a row whose weights sum to more is more like a; NaN of pairs
     """
 
@@ -150,13 +153,13 @@ class Direction:
     share_b: float
     spread: float
     p: float
-    weights: Array
+    weights: tuple[Array, ...]
     bar: float
 
 
-def direction(x: csr_matrix, in_a: Array, draws: int, random: np.random.Generator) -> Direction:
-    """Between the documents `in_a` (a mask) and the others: x [documents, columns], not all the same."""
-    ridge = Ridge(x)
+def told(x: csr_matrix, vectors: Sequence[Array], in_a: Array, draws: int, random: np.random.Generator) -> _Told:
+    """Between the documents `in_a` (a mask) and the others: x [documents, columns], not all the same, vectors [documents, d] each."""
+    ridge = Ridge(x, beside=vectors)
     groups = np.stack([in_a, *(random.permutation(in_a) for _ in range(draws))], axis=1)
     scores = ridge.alone @ groups.astype(float)
     mean_a, mean_b = scores.mean(0, where=groups), scores.mean(0, where=~groups)
@@ -165,18 +168,18 @@ def direction(x: csr_matrix, in_a: Array, draws: int, random: np.random.Generato
     weights = ridge.weights(in_a)
     bar = ridge.sum_at(middle[0], in_a, weights)
     spread = (share_a - share_b)[1:].std()
-    return Direction(float(share_a[0]), float(share_b[0]), float(spread), _p_of_first(mean_a - mean_b), weights, bar)
+    return _Told(float(share_a[0]), float(share_b[0]), float(spread), _p_of_first(mean_a - mean_b), weights, bar)
 
 
-def direction_of_pairs(x: csr_matrix, draws: int, random: np.random.Generator) -> Direction:
-    """What a's document of each pair has and b's has not, less the reverse: x [pairs, columns], not all 0."""
-    ridge, ones = Ridge(x, intercept=False), np.ones(x.shape[0])
+def told_of_pairs(x: csr_matrix, vectors: Sequence[Array], draws: int, random: np.random.Generator) -> _Told:
+    """What a's document of each pair has and b's has not, less the reverse: x [pairs, columns], not all 0, vectors [pairs, d] each."""
+    ridge, ones = Ridge(x, intercept=False, beside=vectors), np.ones(x.shape[0])
     swapped = np.where(random.random((x.shape[0], draws)) < 0.5, -1.0, 1.0)
     signs = np.concatenate([ones[:, None], swapped], axis=1)
     leaning = (ridge.alone @ signs) * signs
     right = (leaning > 0).mean(0)
     spread = (2 * right - 1)[1:].std()
-    return Direction(
+    return _Told(
         float(right[0]), float(1 - right[0]), float(spread), _p_of_first(leaning.mean(0)), ridge.weights(ones), np.nan
     )
 
@@ -184,3 +187,10 @@ def direction_of_pairs(x: csr_matrix, draws: int, random: np.random.Generator) -
 def _p_of_first(statistic: Array) -> float:
     """The share of all that are no smaller than the first, itself included."""
     return float((statistic >= statistic[0] - 1e-12).mean())
+
+
+def _mean_of(vectors: Array, of: Array, number: int) -> Array:
+    """[number, d] mean of the rows of each number in `of` [rows], -1 for none; every number has one."""
+    rows = np.flatnonzero(of >= 0)
+    member = csr_matrix((np.ones(len(rows)), (of[rows], rows)), (number, len(of)))
+    return np.asarray(member @ vectors / member.sum(1))

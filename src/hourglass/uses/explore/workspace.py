@@ -2,7 +2,7 @@
 
     workspace.json          what is here: format, settings, sources read, shards, how far the exploration has come
     documents/00000.parquet the documents as they were read, with `_row` (row of the source) and `_id`
-    codes/00000.safetensors their pooled codes (CSR), word presence (CSR) and dense vectors
+    codes/00000.safetensors their pooled codes (CSR), word presence (CSR) and two dense vectors
     coder/                  the trained model: encoder by name, sparse autoencoder by weight
     features.parquet        a row a feature: label, score, frequency, scale, terms
     examples.parquet        the contexts on which each feature fires, marked token by token
@@ -51,17 +51,17 @@ from hourglass.uses.explore.find import FindOptions, Found, find
 from hourglass.uses.explore.parts import Part
 from hourglass.uses.explore.pooling import PooledCodes
 from hourglass.uses.explore.trend import Trended, TrendOptions, trend
-from hourglass.waist import TextReader
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.judges import Judge
+    from hourglass.uses.explore.reading import DocumentReader
     from hourglass.uses.explore.relabel import Relabelled
     from hourglass.uses.explore.verify import Verified
 
 Array = np.ndarray[Any, Any]
 Options = TypeVar("Options")
 
-FORMAT = 1
+FORMAT = 2
 STAGES = ("reading", "learning", "coding", "naming", "done")
 
 
@@ -72,7 +72,7 @@ class TextCoder(Protocol):
     def width(self) -> int: ...
 
     @property
-    def reader(self) -> TextReader: ...
+    def reader(self) -> DocumentReader: ...
 
     @property
     def sae(self) -> Any: ...
@@ -95,11 +95,13 @@ class CodedDocuments:
     codes   pooled feature codes of the n documents
     words   [n, vocabulary] 1 where the document has the word
     dense   [n, d] float16, mean of the document's token states
+    middle  [n, d] float16, the same of states in the middle of the model
     """
 
     codes: PooledCodes
     words: csr_matrix
     dense: Array
+    middle: Array
 
     def save(self, path: Path) -> None:
         codes = self.codes
@@ -113,6 +115,7 @@ class CodedDocuments:
             "word_indptr": self.words.indptr.astype(np.int64),
             "word_indices": self.words.indices.astype(np.int32),
             "dense": self.dense,
+            "middle": self.middle,
         }
         with atomic_file(path) as temporary:
             save_file(arrays, temporary, {"shape": f"{codes.width} features, {self.words.shape[1]} words"})
@@ -123,7 +126,7 @@ class CodedDocuments:
         codes = PooledCodes(a["indptr"], a["indices"], a["maximum"], a["total"], a["count"], a["tokens"], width)
         ones = np.ones(len(a["word_indices"]), np.float32)
         presence = csr_matrix((ones, a["word_indices"], a["word_indptr"]), shape=(len(codes), words))
-        return cls(codes, presence, a["dense"])
+        return cls(codes, presence, a["dense"], a["middle"])
 
 
 class Workspace:
