@@ -10,7 +10,9 @@ threshold chosen on a seed that is not measured here, and everything was measure
 something then, most of 25 and 50 documents, which no part counted: the tail by which p is told was replaced (trials on the same
 other seed), parts were written for these, and everything was measured once more: 12 of 180, and of ten documents 196 of 240 pairs
 found. Then tails were fitted to more draws and copies bounded, `correlate` learned to tell documents that are alike in both texts,
-all on that other seed, and everything was measured a third time. That seed draws other pairs of kinds and other documents, but of the
+all on that other seed, and everything was measured a third time: 219 of 240. Of the 21 missed 20 had pupils' essays, names of pictures or
+film reviews on a side, and so had most of those missed on that seed: the mean states in the middle of the model hold them apart, as was
+found there, and everything was measured a fourth time. That seed draws other pairs of kinds and other documents, but of the
 same texts: how near documents are measured was chosen on these texts, if not on these plantings. The paper injects four correlations into a corpus, ten
 documents of a thousand each, and finds all four in every shuffle; a language model that reads the same texts finds them in few.
 

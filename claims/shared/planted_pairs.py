@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from claims.shared.presence import confirmed, more_like, presence, share_gap, vectors
+from claims.shared.presence import confirmed, middle, more_like, presence, share_gap
 from claims.shared.redrawn import redrawn
 from scipy.sparse import csr_matrix, hstack
 from sklearn.decomposition import LatentDirichletAllocation
@@ -37,7 +37,7 @@ class Field:
     """One field's texts, explored; `drawn` [n] marks the half that plantings are made of.
 
     present    [n, features and words], for the truth about features and words
-    vectors    [n, d] each, the mean states, for that about directions
+    middle     [n, d] mean states in the middle of the model, for that about directions
     topics     [n, topics] 1 where a text has the topic
     """
 
@@ -45,7 +45,7 @@ class Field:
     kinds: Array
     drawn: Array
     present: csr_matrix
-    vectors: tuple[Array, ...]
+    middle: Array
     topics: csr_matrix
 
     @classmethod
@@ -57,7 +57,7 @@ class Field:
         lda = LatentDirichletAllocation(topics, learning_method="online", random_state=0)
         shares = lda.fit(counts[drawn]).transform(counts)
         of_topics = csr_matrix((shares >= TOPIC_SHARE).astype(np.float32))
-        return cls(ws, kinds, drawn, presence(ws), vectors(ws), of_topics)
+        return cls(ws, kinds, drawn, presence(ws), middle(ws), of_topics)
 
     def told(self, kind: str) -> dict[str, float]:
         """How well the best feature, feature that is looked at, or word tells a kind, on the half not planted from."""
@@ -166,7 +166,7 @@ def as_pairs(fields: Sequence[Field], by_all: Predicted) -> tuple[list[csr_matri
         own, other = (0, 1) if row.side == "a" else (1, 0)
         pairs[own].append(row.position)
         pairs[other].append(fields[other].present.shape[1] + len(wider[other]) - 1)
-        wider[other].append(more_like(direction, fields[other].present, fields[other].vectors))
+        wider[other].append(more_like(direction, fields[other].present, fields[other].middle))
     return [hstack(columns, format="csr") for columns in wider], tuple(np.array(own, np.int64) for own in pairs)
 
 
@@ -175,7 +175,7 @@ def as_directions(fields: Sequence[Field], groups: AlikeInBoth) -> tuple[list[cs
     matrices = []
     for side, field in enumerate(fields):
         columns = [csr_matrix((len(field.kinds), 0), dtype=np.float32)]
-        columns += [more_like(both[side], field.present, field.vectors) for both in groups.directions]
+        columns += [more_like(both[side], field.present, field.middle) for both in groups.directions]
         matrices.append(hstack(columns, format="csr"))
     return matrices, (np.arange(len(groups.table)), np.arange(len(groups.table)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy.stats import hypergeom
 
 import hourglass as hg
 from hourglass.uses.explore.ridge import Direction
-from hourglass.uses.explore.scores import mean_states
+from hourglass.uses.explore.scores import dense_rows
 
 Array = np.ndarray[Any, Any]
 
@@ -29,14 +28,14 @@ def presence(workspace: hg.Workspace) -> csr_matrix:
     return vstack(rows, format="csr")
 
 
-def vectors(workspace: hg.Workspace) -> tuple[Array, ...]:
-    """[documents, d] the mean states of every document that a `Direction` goes through."""
-    return mean_states(workspace, np.arange(len(workspace)))
+def middle(workspace: hg.Workspace) -> Array:
+    """[documents, d] mean states in the middle of the model."""
+    return dense_rows(workspace, np.arange(len(workspace)), "middle")
 
 
-def more_like(direction: Direction, present: csr_matrix, vectors: Sequence[Array]) -> csr_matrix:
-    """[documents, 1] 1 where a document lies above the direction's bar: present and vectors as above."""
-    return csr_matrix((direction.sums(present, vectors) > direction.bar).astype(np.float32)[:, None])
+def more_like(direction: Direction, present: csr_matrix, middle: Array) -> csr_matrix:
+    """[documents, 1] 1 where a document lies above the direction's bar: present and middle as above."""
+    return csr_matrix((direction.sums(present, middle) > direction.bar).astype(np.float32)[:, None])
 
 
 def share_gap(present: csr_matrix, has: Array) -> Array:

@@ -41,12 +41,12 @@ def planted(tmp_path):
 def _judged(planted):
     from claims import explore_diff
     from claims.base import Row
-    from claims.shared.presence import presence, vectors
+    from claims.shared.presence import middle, presence
 
     ws, has, texts = planted
     counts = CountVectorizer().fit_transform(texts).tocsr()
     row = partial(Row, unit="one", seed=0)
-    rows = explore_diff._judged(ws, "group", presence(ws), vectors(ws), counts, has, {}, 0, row)
+    rows = explore_diff._judged(ws, "group", presence(ws), middle(ws), counts, has, {}, 0, row)
     return {row.part: row for row in rows}
 
 
@@ -76,7 +76,7 @@ def test_what_all_rows_tell_together_is_found_and_when_wrong_is_false(planted, m
     rows = _judged(planted)
     assert (rows["found"].ours, rows["found_by_rows"].ours, rows["false_discoveries"].ours) == (1, 0, 0)
     items, weights, bar = vars(found.together.direction).values()
-    turned = Direction(items.assign(weight=-items["weight"]), tuple(-own for own in weights), -bar)
+    turned = Direction(items.assign(weight=-items["weight"]), -weights, -bar)
     turned = replace(found.together, direction=turned)
     monkeypatch.setattr(explore_diff, "_different", lambda *_: (nothing, turned))
     rows = _judged(planted)
@@ -110,7 +110,7 @@ def test_words_of_one_group_have_the_largest_log_odds_and_ctfidf():
 
 
 def test_a_redrawn_workspace_holds_what_was_drawn(planted, tmp_path):
-    from claims.shared.presence import presence, vectors
+    from claims.shared.presence import middle, presence
     from claims.shared.redrawn import redrawn
 
     ws, has, texts = planted
@@ -121,8 +121,8 @@ def test_a_redrawn_workspace_holds_what_was_drawn(planted, tmp_path):
     assert [t for part in drawn.texts() for t in part] == [texts[i] for i in rows]
     assert (drawn.codes != ws.codes[rows]).nnz == 0
     assert (presence(drawn) != presence(ws)[rows]).nnz == 0
-    for own, of_all in zip(vectors(drawn), vectors(ws)):
-        np.testing.assert_array_equal(own, of_all[rows])
+    np.testing.assert_array_equal(drawn.dense, ws.dense[rows])
+    np.testing.assert_array_equal(middle(drawn), middle(ws)[rows])
     assert drawn.features["documents"].iloc[1] == has[rows].sum()
 
 
@@ -144,7 +144,7 @@ def test_a_pair_is_true_when_both_of_its_parts_are():
     kinds = np.repeat(np.array(["x", "y"], object), 100)
     drawn = np.tile([True, False], 100)
     column = csr_matrix(np.stack([kinds == "x", kinds == "y", np.arange(200) % 4 < 2], axis=1).astype(float))
-    field = planted_pairs.Field(None, kinds, drawn, column, (), column)  # no workspace is needed
+    field = planted_pairs.Field(None, kinds, drawn, column, np.zeros((200, 1)), column)  # no workspace is needed
 
     def judged(*pairs):
         i, j = (np.array(side) for side in zip(*pairs))
@@ -161,8 +161,9 @@ def test_a_pair_is_true_when_both_of_its_parts_are():
     assert judged((0, 1), (2, 0)) == ([False, True], [True, False])
 
 
-def _field(present, *states):
-    return SimpleNamespace(present=present, vectors=states, kinds=np.zeros(present.shape[0]))
+def _field(present, middle=None):
+    middle = np.zeros((present.shape[0], 1)) if middle is None else middle
+    return SimpleNamespace(present=present, middle=middle, kinds=np.zeros(present.shape[0]))
 
 
 def test_what_is_predicted_is_a_pair_with_what_predicts_it():
@@ -171,7 +172,7 @@ def test_what_is_predicted_is_a_pair_with_what_predicts_it():
     left, right = csr_matrix(np.eye(4)[:, :3]), csr_matrix(np.eye(4))
     items = pd.DataFrame({"position": [1, 0], "weight": [-2.0, 1.0]})
     rows = pd.DataFrame({"side": ["b", "a", "b"], "position": [3, 2, 0]})
-    by_all = SimpleNamespace(table=rows, directions=[Direction(items, (), bar) for bar in (0.5, -0.5, -3)])
+    by_all = SimpleNamespace(table=rows, directions=[Direction(items, np.ones(1), bar) for bar in (0.5, -0.5, -3)])
     (left, right), (i, j) = as_pairs([_field(left), _field(right)], by_all)
     assert (i.tolist(), j.tolist()) == ([3, 2, 4], [3, 4, 0])
     assert left.toarray()[:, 3:].tolist() == [[1, 1], [0, 1], [0, 1], [0, 1]]
@@ -184,7 +185,7 @@ def test_a_group_is_a_pair_of_what_either_text_tells_it_by():
     fields = [_field(csr_matrix(np.eye(4)[:, :3])), _field(csr_matrix(np.eye(4)), np.array([[9.0], [0], [0], [0]]))]
     items = [pd.DataFrame({"position": at, "weight": [1.0, -2.0]}) for at in ([1, 0], [3, 2])]
     sides = [
-        (Direction(items[0], (), bars[0]), Direction(items[1], (np.array([-1.0]),), bars[1]))
+        (Direction(items[0], np.ones(1), bars[0]), Direction(items[1], -np.ones(1), bars[1]))
         for bars in ([0.5, -1], [-3, 0.5])
     ]
     groups = SimpleNamespace(table=pd.DataFrame(index=[0, 1]), directions=sides)

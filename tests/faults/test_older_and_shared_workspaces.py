@@ -72,7 +72,7 @@ def every_verb(folder, source):
     }
 
 
-@pytest.mark.parametrize("format", [0, 99, None])
+@pytest.mark.parametrize("format", [1, 99, None])
 def test_another_version_is_named_by_every_verb(folder, more, capsys, monkeypatch, format):
     manifest = json.loads((folder / "workspace.json").read_text())
     (folder / "workspace.json").write_text(json.dumps({**manifest, "format": format}))
@@ -80,7 +80,7 @@ def test_another_version_is_named_by_every_verb(folder, more, capsys, monkeypatc
     for verb, arguments in every_verb(folder, more).items():
         code, line = fails(capsys, monkeypatch, verb, *arguments)
         assert code == 2
-        assert f"{folder}: a workspace of another version of Hourglass (format {format!r}, this one reads 1)" in line
+        assert f"{folder}: a workspace of another version of Hourglass (format {format!r}, this one reads 2)" in line
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()} == before
     code, line = fails(capsys, monkeypatch, "explore", more, "--text", "body", "--out", folder)
     assert "explore its source again with --force, or another --out" in line

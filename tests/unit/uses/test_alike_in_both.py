@@ -12,7 +12,7 @@ from hourglass.uses.explore import alike_in_both as module
 from hourglass.uses.explore.alike_in_both import nearest, shared_p
 from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import Ridge
-from hourglass.uses.explore.scores import mean_states
+from hourglass.uses.explore.scores import dense_rows
 from workspaces import kinds_in_both
 
 
@@ -56,16 +56,16 @@ def test_the_smallest_p_has_its_digits():
 def test_the_nearest_differ_from_the_mean_in_the_same_way():
     random = np.random.default_rng(0)
     x = (random.random((40, 12)) < 0.4).astype(float)
-    dense, middle = random.normal(size=(40, 5)), 9 + random.normal(size=(40, 3))
+    middle = 9 + random.normal(size=(40, 5))
 
     def cosine(of):
         centred = of - of.mean(0)
         centred /= np.linalg.norm(centred, axis=1, keepdims=True)
         return centred @ centred.T
 
-    alike = sum(cosine(of) / cosine(of).std() for of in (x, dense, middle))
+    alike = sum(cosine(of) / cosine(of).std() for of in (x, middle))
     np.fill_diagonal(alike, -9)
-    found = nearest([csr_matrix(x), dense, middle], 5, random)
+    found = nearest([csr_matrix(x), middle], 5, random)
     np.testing.assert_allclose(np.take_along_axis(alike, found, 1), np.sort(alike, axis=1)[:, ::-1][:, :5], rtol=1e-6)
     assert (found != np.arange(40)[:, None]).all()
 
@@ -111,7 +111,7 @@ def test_a_group_without_a_common_item_is_found_and_told_by_either_text(tmp_path
         assert {*alike.has(row, 0)[:4], *alike.has(row, 1)[:4]} <= set(of_kind)
         for ws, direction in zip((a, b), alike.directions[row]):
             present = present_in(ws, np.arange(ws.manifest["width"]), 0.5, 1)
-            more = direction.sums(present, mean_states(ws, np.arange(len(ws)))) > direction.bar
+            more = direction.sums(present, dense_rows(ws, np.arange(len(ws)), "middle")) > direction.bar
             assert more[groups == kind].mean() > more[groups != kind].mean() + 0.5
     got = json.loads(json.dumps(found.to_dict()["alike_in_both"]))
     assert (got["documents"], got["neighbours"]) == (600, 15)
@@ -139,7 +139,8 @@ def test_groups_that_both_texts_tell_in_one_way_are_one():
     random = np.random.default_rng(0)
     kind = np.arange(200) % 10 == 0
     x, y = (csr_matrix((random.random((200, 30)) < np.where(kind, 0.6, 0.1)[:, None]).astype(float)) for _ in range(2))
-    learned = module.Learned(np.arange(200), {}, {}, {}, {"a": Ridge(y), "b": Ridge(x)}, np.zeros(200, int))
+    ridges = {"a": Ridge(y, np.zeros((200, 1))), "b": Ridge(x, np.zeros((200, 1)))}
+    learned = module.Learned(np.arange(200), {}, {}, {}, ridges, np.zeros(200, int))
     rows = np.flatnonzero(kind)
     groups = [np.isin(np.arange(200), of) for of in (rows[:10], rows[8:], [1, 2, 3, 4, 5, 6])]
     centres, merged = module._merged([0, 100, 1], groups, learned)

@@ -13,8 +13,8 @@ from workspaces import WIDTH, make_workspace
 @pytest.fixture
 def workspace(tmp_path):
     maxima = np.random.default_rng(0).random((120, WIDTH)) * (np.random.default_rng(1).random((120, WIDTH)) < 0.4)
-    texts = [f"text {i}" for i in range(120)]
-    return make_workspace(tmp_path / "ws", texts, {"topic": ["a", "b"] * 60}, maxima)
+    texts, dense = [f"text {i}" for i in range(120)], np.random.default_rng(2).integers(-9, 9, (120, 4))
+    return make_workspace(tmp_path / "ws", texts, {"topic": ["a", "b"] * 60}, maxima, dense=dense, middle=2 * dense)
 
 
 @pytest.mark.parametrize("to", ["{tmp}/sub/x.parquet", "memory://exported/x.parquet", "file://{tmp}/x.parquet"])
@@ -23,13 +23,24 @@ def test_a_row_a_document_with_its_features(workspace, tmp_path, to):
     assert workspace.export(to) == 120
     with Place.of(to).open() as stream:
         table = pq.read_table(stream)
-    assert table.column_names == ["text", "topic", "_row", "_id", "_tokens", "_features", "_strengths", "_dense"]
+    assert table.column_names == [
+        "text",
+        "topic",
+        "_row",
+        "_id",
+        "_tokens",
+        "_features",
+        "_strengths",
+        "_dense",
+        "_middle",
+    ]
     assert table.select(range(4)).equals(workspace.documents)
     for i in (0, 49, 50, 119):  # on both sides of the border of a shard
         row = workspace.codes[i]
         assert table["_features"][i].as_py() == row.indices.tolist()
         assert table["_strengths"][i].as_py() == pytest.approx(row.data.tolist())
         assert table["_dense"][i].as_py() == pytest.approx(workspace.dense[i].tolist())
+        assert table["_middle"][i].as_py() == pytest.approx((2 * workspace.dense[i]).tolist())
     with pytest.raises(FolderError, match=r"x\.parquet: exists; choose another place, or replace it with --force"):
         workspace.export(to)
     assert workspace.export(to, force=True) == 120

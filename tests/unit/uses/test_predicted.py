@@ -13,9 +13,12 @@ from hourglass.uses.explore import predicted as module
 from hourglass.uses.explore.predicted import Distances
 from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import RIDGE, Ridge
-from hourglass.uses.explore.scores import mean_states
+from hourglass.uses.explore.scores import dense_rows
 from hourglass.uses.progress import Progress
 from workspaces import two_texts
+
+NOTHING = np.zeros((400, 1))
+"""Mean states that say nothing."""
 
 
 def test_p_is_of_scores_without_the_document_itself(monkeypatch):
@@ -34,7 +37,7 @@ def test_p_is_of_scores_without_the_document_itself(monkeypatch):
         return scores[has].mean() - scores[~has].mean()
 
     item = np.isin(np.arange(30), [2, 7]).astype(float)
-    found = Distances(Ridge(csr_matrix(x)), csc_matrix(item[:, None]), strata)
+    found = Distances(Ridge(csr_matrix(x), NOTHING[: len(x)]), csc_matrix(item[:, None]), strata)
     assert found.found[0] == pytest.approx(distance([2, 7]), rel=1e-4)
     by_hand = np.array([distance([i, j]) for i in range(6) for j in range(6, 10)])
     drawn = found._drawn(np.zeros(1, np.int64), 12_000, random)[:, 0]
@@ -47,7 +50,7 @@ def test_p_is_of_scores_without_the_document_itself(monkeypatch):
 
 def test_p_is_as_often_small_as_it_says():
     random = np.random.default_rng(0)
-    x = Ridge(csr_matrix((random.random((200, 60)) < 0.2).astype(float)))
+    x = Ridge(csr_matrix((random.random((200, 60)) < 0.2).astype(float)), random.normal(size=(200, 30)))
     y = csc_matrix((random.random((200, 2000)) < 0.1).astype(float))
     p = Distances(x, y, np.zeros(200, np.int64)).p_values(np.arange(2000), 999, random)
     assert kstest(p, "uniform").pvalue > 1e-3
@@ -64,7 +67,9 @@ def test_two_copies_are_no_finding():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "MOST_SAID", share)
             found = Distances(
-                Ridge(csr_matrix(x.astype(float))), csc_matrix(y[:, None].astype(float)), np.zeros(400, int)
+                Ridge(csr_matrix(x.astype(float)), NOTHING[: len(x)]),
+                csc_matrix(y[:, None].astype(float)),
+                np.zeros(400, int),
             )
             p[share] = found.p_values(np.zeros(1, np.int64), 999, np.random.default_rng(1))[0]
     assert p[1] < 1e-5 < 1e-4 < p[module.MOST_SAID]
@@ -74,7 +79,7 @@ def test_draws_are_the_same_on_any_number_of_threads():
     random = np.random.default_rng(0)
     x, y = ((random.random((100, n)) < 0.2).astype(float) for n in (30, 200))
     found, threads, p = (
-        Distances(Ridge(csr_matrix(x)), csc_matrix(y), np.arange(100) // 50),
+        Distances(Ridge(csr_matrix(x), NOTHING[: len(x)]), csc_matrix(y), np.arange(100) // 50),
         torch.get_num_threads(),
         [],
     )
@@ -92,7 +97,7 @@ def test_rounds_leave_what_is_sure_or_hopeless_and_tell_the_same():
     x = random.random((300, 40)) < 0.2
     told = [(x[:, :30].sum(1) + random.normal(size=300) * noise) > 9 for noise in (0.5, 1, 2, 3, 4)]
     y = csc_matrix(np.column_stack([*told, random.random((300, 60)) < 0.1]).astype(float))
-    found = [Distances(Ridge(csr_matrix(x.astype(float))), y, np.zeros(300, np.int64))] * 2
+    found = [Distances(Ridge(csr_matrix(x.astype(float)), NOTHING[: len(x)]), y, np.zeros(300, np.int64))] * 2
     drawn = []
 
     class Counting:
@@ -137,7 +142,7 @@ def test_items_that_are_told_in_one_way_are_one_finding():
     items = np.column_stack([(of_kind == kind) & (random.random(400) < 0.8) for kind in (0, 0, 1)])
     left = csr_matrix(items.astype(float))
     told = pd.DataFrame({"side": ["a", "b", "a", "a"], "item": [0, 0, 1, 2]})
-    found = module._findings(told, {"a": left, "b": right}, {"a": Ridge(right), "b": Ridge(left)})
+    found = module._findings(told, {"a": left, "b": right}, {"a": Ridge(right, NOTHING), "b": Ridge(left, NOTHING)})
     assert found.tolist() == [0, 1, 0, 3]
 
 
@@ -164,7 +169,7 @@ def test_what_no_pair_tells_is_predicted_by_all_of_the_other_text(tmp_path):
     assert has[row["typical"]].all()
     # By weights and bar, which were learned from these documents, about what the table says.
     direction = found.predicted.directions[0]
-    more = direction.sums(presence(a), mean_states(a, np.arange(len(a)))) > direction.bar
+    more = direction.sums(presence(a), dense_rows(a, np.arange(len(a)), "middle")) > direction.bar
     assert more[has].mean() >= row["frequency_with"]
     assert more[~has].mean() <= row["frequency_without"]
     assert (direction.items["weight"] > 0).mean() > 0.8

@@ -10,7 +10,7 @@ from hourglass.adapters.huggingface import HuggingFaceReader, pooled
 from hourglass.storage.atomic import read_json
 from hourglass.uses.explore import learning, windows
 from hourglass.uses.explore.reading import MIDDLE, TOKENS, read
-from hourglass.uses.explore.scores import mean_states
+from hourglass.uses.explore.scores import dense_rows
 
 SMALL = {"text": "body", "width": 32, "k": 4, "progress": False}
 
@@ -39,17 +39,15 @@ def test_every_document_has_its_mean_states(tmp_path, small_windows, long):
     texts = [d["body"] for d in documents(30)] + ["A river, a stone and a bird. " * 40] * long
     ws = hg.explore(bodies(texts), out=tmp_path / "ws", **SMALL)
     reader = ws.coder.reader
-    dense, middle = mean_states(ws, np.arange(len(texts)))
+    dense, middle = (dense_rows(ws, np.arange(len(texts)), name) for name in ("dense", "middle"))
     expected = pooled(reader.read(texts)), pooled(reader.read_sites(texts, [reader.middle])[reader.middle])
     whole = slice(0, 30)  # a long document is read in parts that do not see each other
     for found, of_all in zip((dense, middle), expected):
         np.testing.assert_allclose(found[whole], of_all.numpy()[whole], atol=0.02)
         cosine = np.corrcoef(found[-1], of_all.numpy()[-1])[0, 1]
         assert not long or cosine > 0.9
-    before = mean_states(ws, np.arange(5))
     ws.embed([{"body": text, "id": f"again {i}"} for i, text in enumerate(texts[:5])], progress=False)
-    for own, again in zip(before, mean_states(ws, np.arange(len(texts), len(texts) + 5))):
-        np.testing.assert_allclose(own, again, atol=0.02)
+    np.testing.assert_allclose(dense_rows(ws, np.arange(len(texts), len(texts) + 5), "middle"), middle[:5], atol=0.02)
 
 
 def test_a_kill_between_documents_and_tokens_keeps_each_once(tmp_path, small_windows, monkeypatch):
@@ -69,6 +67,6 @@ def test_a_kill_between_documents_and_tokens_keeps_each_once(tmp_path, small_win
     counts = [read_json(tmp_path / "ws" / part / "rows.json")["done"] for part in (TOKENS, MIDDLE)]
     assert counts == [2, 3]
     again = hg.explore(documents(40), out=tmp_path / "ws", **SMALL)
-    for own, of_whole in zip(mean_states(again, np.arange(40)), mean_states(whole, np.arange(40))):
-        np.testing.assert_array_equal(own, of_whole)
+    own, of_whole = (dense_rows(ws, np.arange(40), "middle") for ws in (again, whole))
+    np.testing.assert_array_equal(own, of_whole)
     assert (again.codes != whole.codes).nnz == 0

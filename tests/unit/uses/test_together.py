@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from hourglass.errors import ConfigError
 from hourglass.uses.explore.diff import DiffOptions, select
 from hourglass.uses.explore.ridge import RIDGE
-from hourglass.uses.explore.scores import mean_states
+from hourglass.uses.explore.scores import dense_rows
 from hourglass.uses.explore.together import told, told_of_pairs
 from workspaces import WIDTH, make_workspace, states_of
 
@@ -21,18 +21,18 @@ def _penalty(x):
 
 def _side_by_side(x, vectors, centre):
     """Columns, and vectors that weigh as much as these do; the scale of the vectors."""
-    sizes = [((own - own.mean(0) if centre else own) ** 2).sum() for own in (x, *vectors)]
-    scales = [np.sqrt(sizes[0] / size) for size in sizes]
-    return np.hstack([own * scale for own, scale in zip((x, *vectors), scales)]), scales
+    size, of_vectors = (((own - own.mean(0) if centre else own) ** 2).sum() for own in (x, vectors))
+    scale = np.sqrt(size / of_vectors)
+    return np.hstack([x, scale * vectors]), scale
 
 
 def test_a_document_is_judged_by_a_direction_learned_without_it():
     random = np.random.default_rng(0)
     in_a = random.random(40) < 0.4
     items = (random.random((40, 15)) < np.where(in_a, 0.5, 0.3)[:, None]).astype(float)
-    vectors = [random.normal(size=(40, 4)) + 0.5 * in_a[:, None], 9 * random.normal(size=(40, 3))]
+    vectors = 9 * random.normal(size=(40, 4)) + 4 * in_a[:, None]
     found = told(csr_matrix(items), vectors, in_a, 9, random)
-    x, scales = _side_by_side(items, vectors, True)
+    x, scale = _side_by_side(items, vectors, True)
     penalty = _penalty(x - x.mean(0))
     scores = np.zeros(40)
     for i in range(40):
@@ -42,16 +42,15 @@ def test_a_document_is_judged_by_a_direction_learned_without_it():
     assert found.share_a == pytest.approx((scores > middle)[in_a].mean())
     assert found.share_b == pytest.approx((scores > middle)[~in_a].mean())
     fitted = Ridge(alpha=penalty).fit(x, in_a.astype(float))
-    by_view = np.split(fitted.coef_, [15, 19])
-    for weights, own, scale in zip(found.weights, by_view, scales):
-        assert weights == pytest.approx(own * scale)
+    assert found.weights.columns == pytest.approx(fitted.coef_[:15])
+    assert found.weights.vectors == pytest.approx(fitted.coef_[15:] * scale)
     assert found.bar == pytest.approx(middle - fitted.intercept_)
 
 
 def test_a_pair_is_judged_by_a_direction_learned_without_it():
     random = np.random.default_rng(0)
     items = (random.random((30, 12)) < 0.5).astype(float) - (random.random((30, 12)) < 0.3)
-    vectors = [random.normal(size=(30, 4)) + 0.3]
+    vectors = random.normal(size=(30, 4)) + 0.3
     found = told_of_pairs(csr_matrix(items), vectors, 9, random)
     x, _ = _side_by_side(items, vectors, False)
     right = 0
@@ -68,8 +67,8 @@ def test_p_is_as_often_small_as_it_says():
     p, of_pairs = [], []
     for _ in range(200):
         x = csr_matrix((random.random((30, 40)) < 0.3).astype(float))
-        p.append(told(x, [], np.arange(30) < 12, 19, random).p)
-        of_pairs.append(told_of_pairs(x[:15] - x[15:], [], 19, random).p)
+        p.append(told(x, np.zeros((30, 1)), np.arange(30) < 12, 19, random).p)
+        of_pairs.append(told_of_pairs(x[:15] - x[15:], np.zeros((15, 1)), 19, random).p)
     for found in (p, of_pairs):
         assert np.mean(np.array(found) <= 0.05) < 0.1
         assert 0.4 < np.mean(np.array(found) <= 0.5) < 0.6
@@ -118,7 +117,7 @@ def test_the_bar_is_that_of_documents_which_had_no_say(tmp_path):
     ws = _leaning(tmp_path / "ws", by=0.3)
     together = ws.diff("g", "x", "y")[0].together
     present = csr_matrix((ws.codes > 0).astype(float))
-    above = together.direction.sums(present, mean_states(ws, np.arange(300))) > together.direction.bar
+    above = together.direction.sums(present, dense_rows(ws, np.arange(300), "middle")) > together.direction.bar
     assert above[:150].mean() - above[150:].mean() == pytest.approx(together.difference, abs=0.1)
 
 

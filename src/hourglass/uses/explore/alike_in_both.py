@@ -3,8 +3,7 @@
 A pair needs an item of either text that tells by itself, a prediction one of a single text. A group of documents that has neither is
 still there: the neighbours of a document by the one text are its neighbours by the other. Neighbours by a text are the documents
 that differ from the average one most in the same way: by the cosine of all features and words that each has and, in equal parts,
-by those of their mean states, the model's last, which also know how strongly, and those in its middle, which know how a text is
-written.
+by the cosine of their mean states in the middle of the model, which know how a text is written, too.
 
 How many of the nearest by both texts are the same is tested exactly, without drawing: were one text shuffled over documents of
 like length, their number would be a sum of hypergeometric ones, one for each stratum, given whose text a document gets.
@@ -83,7 +82,7 @@ def alike_in_both(learned: Learned, options: CorrelateOptions, part: float, rand
     """Groups of the documents that were learned from; `part` of what may be discovered falsely is theirs."""
     total = len(learned.rows)
     number = max(1, min(NEIGHBOURS, total // OF))
-    by = [nearest((learned.present[side], *learned.vectors[side]), number, random) for side in learned.fields]
+    by = [nearest((learned.present[side], learned.middle[side]), number, random) for side in learned.fields]
     inside = np.zeros((2, total, total), bool)
     for own, neighbours in zip(inside, by):
         np.put_along_axis(own, neighbours, True, axis=1)

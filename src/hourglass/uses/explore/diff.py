@@ -34,7 +34,7 @@ from hourglass.metrics.proportions import (
 )
 from hourglass.uses.explore.alike import first_alike, same_as, terms_of
 from hourglass.uses.explore.presence import any_of, items_of, present_in
-from hourglass.uses.explore.scores import mean_states
+from hourglass.uses.explore.scores import dense_rows
 from hourglass.uses.explore.strata import length_steps
 from hourglass.uses.explore.together import LARGEST, Together, told_together
 
@@ -547,7 +547,7 @@ def _together(workspace: Workspace, compared: _Compared, options: DiffOptions) -
     pair = compared.pairs.of[compared.drawn] if compared.pairs is not None else None
     return told_together(
         compared.present[:, position],
-        mean_states(workspace, compared.drawn),
+        dense_rows(workspace, compared.drawn, "middle"),
         compared.side[compared.drawn],
         pair,
         items_of(workspace, position).assign(position=position),

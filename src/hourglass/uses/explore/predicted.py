@@ -1,8 +1,8 @@
 """Which features and words of one text all of the other text predicts, though perhaps no single one of it does.
 
 A pair needs a feature or word on either side that tells by itself. Where one side has none, all of it may: a ridge regression of
-an item of one text on everything that the other text has and, as much each, on its mean states, the model's last and those in
-its middle (which know how a text is written, too), each document scored by the direction that all others give, as in
+an item of one text on everything that the other text has and, as much, on its mean state in the middle of the model (which
+knows how a text is written, too), each document scored by the direction that all others give, as in
 `together`. The distance between the mean scores of the documents with the item and of those without is tested by giving the item
 to other documents of like length, as many of each length, at random: again and again, and anew with more draws for those items
 that a few leave possible. Where hardly a draw reaches what was found, p is the tail of a distribution with four of their moments
@@ -32,7 +32,7 @@ from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near, same_as
 from hourglass.uses.explore.looked_at import Field
 from hourglass.uses.explore.ridge import Direction, Ridge
-from hourglass.uses.explore.scores import mean_states
+from hourglass.uses.explore.scores import dense_rows
 from hourglass.uses.explore.strata import SMALLEST, length_strata
 from hourglass.uses.progress import Progress
 
@@ -116,8 +116,8 @@ class Learned:
     """The documents that are learned from, and what their texts say of each other.
 
     rows     [documents] position of each in the first workspace
-    fields   of the two texts, "a" and "b"; present: [documents, items] what each has; vectors: [documents, d] the mean states of
-             each, the model's last and those in its middle
+    fields   of the two texts, "a" and "b"; present: [documents, items] what each has; middle: [documents, d] the mean states
+             in the middle of the model
     ridges   by which items of "a" are predicted, by all of the other text; and of "b"
     strata   [documents] numbers from 0, of like length
     """
@@ -125,7 +125,7 @@ class Learned:
     rows: Array
     fields: dict[str, Field]
     present: dict[str, csr_matrix]
-    vectors: dict[str, tuple[Array, ...]]
+    middle: dict[str, Array]
     ridges: dict[str, Ridge]
     strata: Array
 
@@ -140,13 +140,12 @@ class Learned:
         strata = np.zeros(len(drawn), np.int64)
         if match_length:
             strata = length_strata(left.tokens[drawn], right.tokens[drawn], smallest=SMALLEST)
-        vectors = {
-            "a": mean_states(left.workspace, rows[drawn]),
-            "b": mean_states(right.workspace, other_rows[drawn]),
-        }
-        by = {"a": "b", "b": "a"}
-        ridges = {side: Ridge(present[other], beside=vectors[other]) for side, other in by.items()}
-        return cls(rows[drawn], fields, present, vectors, ridges, strata)
+        middle = {}
+        for side, workspace, at in (("a", left.workspace, rows[drawn]), ("b", right.workspace, other_rows[drawn])):
+            own = dense_rows(workspace, at, "middle")  # in rising order
+            middle[side] = own[np.argsort(np.argsort(at))]
+        ridges = {side: Ridge(present[other], middle[other]) for side, other in (("a", "b"), ("b", "a"))}
+        return cls(rows[drawn], fields, present, middle, ridges, strata)
 
 
 def predicted(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,18 +16,17 @@ RIDGE = 10.0
 
 
 class Ridge:
-    """Of any target on x [rows, columns] and on the vectors `beside` ([rows, d] each), any of which weigh as much as all columns;
-    with `intercept` on how each row differs from the average one.
+    """Of any target on x [rows, columns] and on vectors [rows, d], which weigh as much as all columns; with `intercept` on how each
+    row differs from the average one.
 
     alone  [rows, rows] what each row is said to be, of the targets of all others
     """
 
-    def __init__(self, x: csr_matrix, intercept: bool = True, beside: Sequence[Array] = ()) -> None:
-        self._views, self._intercept = (x, *(vectors.astype(float) for vectors in beside)), intercept
-        grams = [centred_gram(view) if intercept else _gram(view) for view in self._views]
-        sizes = [np.trace(gram) for gram in grams]
-        self._scales = [1.0, *(sizes[0] / max(size, np.finfo(float).tiny) for size in sizes[1:])]
-        gram = sum(own * scale for own, scale in zip(grams, self._scales))
+    def __init__(self, x: csr_matrix, vectors: Array, intercept: bool = True) -> None:
+        self._x, self._vectors, self._intercept = x, vectors.astype(float), intercept
+        gram, of_vectors = (centred_gram(view) if intercept else _gram(view) for view in (x, self._vectors))
+        self._scale = np.trace(gram) / (np.trace(of_vectors) or 1.0)
+        gram += self._scale * of_vectors
         penalty = RIDGE * np.trace(gram) / len(gram) or 1.0  # rows that are all alike say nothing, whatever the penalty
         gram[np.diag_indices_from(gram)] += penalty
         self._inverse = np.linalg.inv(gram)
@@ -36,43 +34,54 @@ class Ridge:
         self.alone: Array = smoothed / (1 - np.diag(smoothed))[:, None]
         np.fill_diagonal(self.alone, 0)
 
-    def weights(self, target: Array) -> tuple[Array, ...]:
-        """Those of a target [rows]: [columns], and [d] of each of the vectors beside."""
+    def weights(self, target: Array) -> Weights:
+        """Those of a target [rows]."""
         dual = self._inverse @ (target - (target.mean() if self._intercept else 0))
-        return tuple(np.asarray(view.T @ dual) * scale for view, scale in zip(self._views, self._scales))
+        return Weights(np.asarray(self._x.T @ dual), self._scale * (self._vectors.T @ dual))
 
-    def sum_at(self, score: float, target: Array, weights: Sequence[Array]) -> float:
+    def sum_at(self, score: float, target: Array, weights: Weights) -> float:
         """What a row's weights sum to that is given this score: a score is the target's mean, and how much further the row leans
         than the average one."""
-        return float(score - target.mean() + sum((view @ own).mean() for view, own in zip(self._views, weights)))
+        return float(score - target.mean() + weights.sums(self._x, self._vectors).mean())
+
+
+class Weights(NamedTuple):
+    """Of columns [columns], and of the numbers of vectors [d]."""
+
+    columns: Array
+    vectors: Array
+
+    def sums(self, x: csr_matrix, vectors: Array) -> Array:
+        """[rows] what they sum to."""
+        return np.asarray(x @ self.columns + vectors @ self.vectors)
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Through what documents have, and their vectors.
+    """Through what documents have, and their mean states in the middle of the model.
 
     items    what is weighed, the heaviest first: kind, feature, label, weight (above 0: speaks for it), position (number of the
              feature, or the width plus that of the word)
-    vectors  weights [d] of the vectors beside: the mean state of a document, and that in the middle of the model
+    middle   [d] weights of the mean state
     bar      documents whose weights sum to more are more like what is told; NaN where only two can be compared
     """
 
     items: pd.DataFrame
-    vectors: tuple[Array, ...]
+    middle: Array
     bar: float
 
     @classmethod
-    def of(cls, items: pd.DataFrame, weights: Sequence[Array], bar: float) -> Direction:
-        """Of items (kind, feature, label, position), and weights as a `Ridge` gives them."""
-        weighed = items.assign(weight=weights[0])
+    def of(cls, items: pd.DataFrame, weights: Weights, bar: float) -> Direction:
+        """Of items (kind, feature, label, position) that are weighed in this order."""
+        weighed = items.assign(weight=weights.columns)
         order = weighed["weight"].abs().sort_values(ascending=False, kind="stable").index
-        return cls(weighed.loc[order], tuple(weights[1:]), bar)
+        return cls(weighed.loc[order], weights.vectors, bar)
 
-    def sums(self, present: csr_matrix, vectors: Sequence[Array]) -> Array:
-        """[documents] what weights sum to: of all features and words, present [documents, features and words] 1 where a document
-        has one, and of the vectors [documents, d]."""
-        of_items = present[:, self.items["position"].to_numpy()] @ self.items["weight"].to_numpy()
-        return np.asarray(of_items + sum(own @ weights for own, weights in zip(vectors, self.vectors)))
+    def sums(self, present: csr_matrix, middle: Array) -> Array:
+        """[documents] what weights sum to, for documents that have of all features and words what present [documents, features
+        and words] says, and these mean states [documents, d]."""
+        own = present[:, self.items["position"].to_numpy()]
+        return Weights(self.items["weight"].to_numpy(), self.middle).sums(own, middle)
 
     def names(self) -> list[str]:
         """Of what has a weight above 0, the heaviest first, each once."""

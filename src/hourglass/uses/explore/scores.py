@@ -110,12 +110,6 @@ def dense_rows(workspace: Workspace, rows: Array, name: str = "dense") -> Array:
     return np.concatenate(parts).astype(np.float32)
 
 
-def mean_states(workspace: Workspace, rows: Array) -> tuple[Array, ...]:
-    """[rows, d] mean states of the documents at `rows`, in whatever order: the model's last, and those in its middle."""
-    back = np.argsort(np.argsort(rows))
-    return tuple(dense_rows(workspace, rows, name)[back] for name in ("dense", "middle"))
-
-
 def feature_rows(workspace: Workspace, rows: Array, scale: bool = True) -> csr_matrix:
     """[rows, features] (scaled) maxima of the documents at `rows`, in rising order."""
     found = _sparse_rows(workspace, rows, ("indptr", "indices", "maximum"), workspace.manifest["width"])

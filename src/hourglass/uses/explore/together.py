@@ -1,7 +1,7 @@
 """What features and words tell of two groups only together, each of them by too little to be told from chance.
 
-A ridge regression of the group on what each document has, and as much each on its mean states, the model's last and those in its
-middle, is a direction through all features and words that were tested, and through what of a text none of these tells.
+A ridge regression of the group on what each document has, and as much on its mean state in the middle
+of the model, is a direction through all features and words that were tested, and through what of a text none of these tells.
 Every document is scored by the direction that all others give (leave-one-out, in closed form: Allen 1974), and is more like `a`
 where its score lies above the middle of the two groups' means. The distance of these means is tested: shuffling the groups over
 the documents says how far apart so many features and words put what does not differ (a two-sample test by a classifier: Lopez-Paz and Oquab
@@ -11,7 +11,6 @@ the documents says how far apart so many features and words put what does not di
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
 from hourglass.uses.explore.presence import any_of
-from hourglass.uses.explore.ridge import Direction, Ridge
+from hourglass.uses.explore.ridge import Direction, Ridge, Weights
 
 Array = np.ndarray[Any, Any]
 
@@ -33,7 +32,7 @@ TYPICAL, LISTED, NAMED = 5, 20, 6
 
 @dataclass(frozen=True)
 class Together:
-    """How well all features and words that were tested, and the mean states, tell a from b.
+    """How well all features and words that were tested, and the mean state, tell a from b.
 
     frequency_a, frequency_b  share of a's and of b's documents that are more like a, each judged without itself; of pairs, the
                        share in which a's document is more like a than b's, and the rest
@@ -90,7 +89,7 @@ class Together:
 
 def told_together(
     present: csr_matrix,
-    vectors: Sequence[Array],
+    middle: Array,
     side: Array,
     pair: Array | None,
     items: pd.DataFrame,
@@ -101,7 +100,7 @@ def told_together(
     """What all columns together tell; None where all documents, or the two of each pair, have the same. Its q is its p.
 
     present    [documents, columns] 1 where a document has the column's item
-    vectors    [documents, d] each, their mean states
+    middle     [documents, d] their mean states in the middle of the model
     side       [documents] 0 in a, 1 in b; both are there
     pair       [documents] number of its pair; None when not paired
     items      a row a column: kind, feature, label, position
@@ -111,18 +110,17 @@ def told_together(
         having = np.asarray(present.sum(0)).ravel()
         if not ((having > 0) & (having < len(side))).any():
             return None
-        found = told(present, vectors, side == 0, draws, random)
+        found = told(present, middle, side == 0, draws, random)
     else:
         number = np.unique(pair, return_inverse=True)[1]
         of_sides, pairs = [np.where(side == s, number, -1) for s in (0, 1)], int(number.max()) + 1
         a, b = (any_of(present, of, pairs) for of in of_sides)
         if not (a - b).count_nonzero():
             return None
-        apart = [np.subtract(*(_mean_of(own, of, pairs) for of in of_sides)) for own in vectors]
-        found = told_of_pairs(a - b, apart, draws, random)
+        of_a, of_b = (_mean_of(middle, of, pairs) for of in of_sides)
+        found = told_of_pairs(a - b, of_a - of_b, draws, random)
     difference, half = found.share_a - found.share_b, float(norm.ppf(0.975)) * found.spread
-    leaning = Direction.of(items, found.weights, found.bar)
-    scores = present @ found.weights[0] + sum(own @ weights for own, weights in zip(vectors, leaning.vectors))
+    scores = found.weights.sums(present, middle)
     in_a, in_b = np.flatnonzero(side == 0), np.flatnonzero(side == 1)
     return Together(
         frequency_a=found.share_a,
@@ -132,7 +130,7 @@ def told_together(
         high=min(1.0, difference + half),
         p=found.p,
         q=found.p,
-        direction=leaning,
+        direction=Direction.of(items, found.weights, found.bar),
         typical_a=documents[in_a[np.argsort(-scores[in_a], kind="stable")][:TYPICAL]].tolist(),
         typical_b=documents[in_b[np.argsort(scores[in_b], kind="stable")][:TYPICAL]].tolist(),
     )
@@ -145,7 +143,7 @@ class _Told:
     share_a, share_b  of a's and of b's rows that are more like a, each judged without itself
     spread            standard deviation of their difference where the groups are shuffled
     p                 of the distance of the groups' mean scores
-    weights           [columns], and [d] of each of the vectors
+    weights           of columns and mean states
     bar               a row whose weights sum to more is more like a; NaN of pairs
     """
 
@@ -153,13 +151,13 @@ class _Told:
     share_b: float
     spread: float
     p: float
-    weights: tuple[Array, ...]
+    weights: Weights
     bar: float
 
 
-def told(x: csr_matrix, vectors: Sequence[Array], in_a: Array, draws: int, random: np.random.Generator) -> _Told:
-    """Between the documents `in_a` (a mask) and the others: x [documents, columns], not all the same, vectors [documents, d] each."""
-    ridge = Ridge(x, beside=vectors)
+def told(x: csr_matrix, middle: Array, in_a: Array, draws: int, random: np.random.Generator) -> _Told:
+    """Between the documents `in_a` (a mask) and the others: x [documents, columns], not all the same, middle [documents, d]."""
+    ridge = Ridge(x, middle)
     groups = np.stack([in_a, *(random.permutation(in_a) for _ in range(draws))], axis=1)
     scores = ridge.alone @ groups.astype(float)
     mean_a, mean_b = scores.mean(0, where=groups), scores.mean(0, where=~groups)
@@ -171,9 +169,9 @@ def told(x: csr_matrix, vectors: Sequence[Array], in_a: Array, draws: int, rando
     return _Told(float(share_a[0]), float(share_b[0]), float(spread), _p_of_first(mean_a - mean_b), weights, bar)
 
 
-def told_of_pairs(x: csr_matrix, vectors: Sequence[Array], draws: int, random: np.random.Generator) -> _Told:
-    """What a's document of each pair has and b's has not, less the reverse: x [pairs, columns], not all 0, vectors [pairs, d] each."""
-    ridge, ones = Ridge(x, intercept=False, beside=vectors), np.ones(x.shape[0])
+def told_of_pairs(x: csr_matrix, middle: Array, draws: int, random: np.random.Generator) -> _Told:
+    """What a's document of each pair has and b's has not, less the reverse: x [pairs, columns], not all 0, middle [pairs, d]."""
+    ridge, ones = Ridge(x, middle, intercept=False), np.ones(x.shape[0])
     swapped = np.where(random.random((x.shape[0], draws)) < 0.5, -1.0, 1.0)
     signs = np.concatenate([ones[:, None], swapped], axis=1)
     leaning = (ridge.alone @ signs) * signs
