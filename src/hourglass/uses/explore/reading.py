@@ -1,7 +1,7 @@
 """What an exploration reads of documents: the token states that features are made of, and the states in the middle of the model.
 
-The last states of an encoder say what a text is about. Halfway they still say how it is written, too, and documents are
-compared by both (`alike_in_both`, `predicted`).
+The last states of an encoder say what a text is about. On the way there they still say how it is written, too: by these
+documents are compared (`together`, `predicted`, `alike_in_both`).
 """
 
 from __future__ import annotations

@@ -161,10 +161,10 @@ def told(x: csr_matrix, middle: Array, in_a: Array, draws: int, random: np.rando
     groups = np.stack([in_a, *(random.permutation(in_a) for _ in range(draws))], axis=1)
     scores = ridge.alone @ groups.astype(float)
     mean_a, mean_b = scores.mean(0, where=groups), scores.mean(0, where=~groups)
-    middle = (mean_a + mean_b) / 2
-    share_a, share_b = ((scores > middle).mean(0, where=of) for of in (groups, ~groups))
+    between = (mean_a + mean_b) / 2
+    share_a, share_b = ((scores > between).mean(0, where=of) for of in (groups, ~groups))
     weights = ridge.weights(in_a)
-    bar = ridge.sum_at(middle[0], in_a, weights)
+    bar = ridge.sum_at(between[0], in_a, weights)
     spread = (share_a - share_b)[1:].std()
     return _Told(float(share_a[0]), float(share_b[0]), float(spread), _p_of_first(mean_a - mean_b), weights, bar)
 
