@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csc_matrix, csr_matrix, hstack, vstack
+from scipy.sparse import csc_matrix, csr_matrix, vstack
 from scipy.stats import hypergeom
 
 import hourglass as hg
+from hourglass.uses.explore.presence import present_by_shard
 from hourglass.uses.explore.ridge import Direction
 from hourglass.uses.explore.scores import dense_rows
 
@@ -23,9 +24,7 @@ true is more often called false than the other way round."""
 
 def presence(workspace: hg.Workspace) -> csr_matrix:
     """[documents, features, then words] 1 where a document has it."""
-    level = LEVEL * workspace.features["p90"].to_numpy(np.float32)
-    rows = [hstack([coded.codes.present(level), coded.words], format="csr") for coded in workspace.coded()]
-    return vstack(rows, format="csr")
+    return vstack(list(present_by_shard(workspace, LEVEL, 1)), format="csr")
 
 
 def middle(workspace: hg.Workspace) -> Array:

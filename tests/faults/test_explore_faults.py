@@ -165,3 +165,16 @@ def test_one_long_document_is_not_cut(tmp_path, monkeypatch):
         assert all(0 < number < 100 for number in np.delete(tokens, place))
         codes = ws.codes
         assert codes[place].nnz >= codes.getnnz(1).max()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_codes_that_are_not_whole_are_named(source, tmp_path, damage):
+    ws = hg.explore(source, out=tmp_path / "ws", **SMALL)
+    file = ws.code_file(ws.shards[0])
+    if damage == "cut":
+        os.truncate(file, file.stat().st_size - 100)
+    else:
+        file.unlink()
+    for verb in (lambda: ws.diff("topic"), lambda: ws.find(features={1: 1.0}), lambda: ws.dense, lambda: ws.codes):
+        with pytest.raises(FolderError, match=r"codes/00000\.safetensors: missing or damaged; explore"):
+            verb()

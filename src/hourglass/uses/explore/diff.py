@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, hstack, vstack
+from scipy.sparse import csr_matrix, vstack
 
 from hourglass.errors import ConfigError, InputError, nearest
 from hourglass.metrics.proportions import (
@@ -33,7 +33,7 @@ from hourglass.metrics.proportions import (
     weighted_benjamini_hochberg,
 )
 from hourglass.uses.explore.alike import first_alike, same_as, terms_of
-from hourglass.uses.explore.presence import any_of, items_of, present_in
+from hourglass.uses.explore.presence import any_of, items_of, present_by_shard, present_in
 from hourglass.uses.explore.scores import dense_rows
 from hourglass.uses.explore.strata import length_steps
 from hourglass.uses.explore.together import LARGEST, Together, told_together
@@ -366,7 +366,6 @@ def _count(
 ) -> tuple[list[_Counts], csr_matrix]:
     """The counts of each half, and what the documents at `drawn` (in rising order) have."""
     halves = int(half.max()) + 1
-    level = options.level * workspace.features["p90"].to_numpy(np.float32)
     cells = np.where(side >= 0, half * 2 + side, -1)
     number = 2 * halves
     if others is not None:
@@ -377,8 +376,7 @@ def _count(
     kept: list[csr_matrix] = []
     of_drawn: list[csr_matrix] = []
     start = 0
-    for coded in workspace.coded():
-        present = hstack([coded.codes.present(level, options.min_tokens), coded.words], format="csr")
+    for present in present_by_shard(workspace, options.level, options.min_tokens):
         here = slice(start, start + present.shape[0])
         inside = cells[here] >= 0
         membership = csr_matrix(

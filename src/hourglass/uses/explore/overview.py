@@ -93,7 +93,7 @@ def write_report(workspace: Workspace, by: str | None = None) -> Path:
 def make_report(workspace: Workspace, by: str | None) -> Report:
     """Everything the report shows, as plain data."""
     groups = workspace.column(by) if by else np.full(len(workspace), None, object)
-    tokens = np.concatenate([coded.codes.tokens for coded in workspace.coded()])
+    tokens = np.concatenate([arrays["tokens"] for arrays in workspace.stored("tokens")])
     sizes = pd.Series(groups).value_counts()
     names = [str(name) for name in sizes.index]
     best = strongest(workspace.features).head(CONCEPTS)

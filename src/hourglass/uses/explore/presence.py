@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix, hstack, vstack
 
 from hourglass.uses.explore.pooling import having
 
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
+
+_STORED = ("indptr", "indices", "maximum", "count", "word_indptr", "word_indices")
+
+
+def present_by_shard(workspace: Workspace, level: float, min_tokens: int) -> Iterator[csr_matrix]:
+    """Of each shard [documents, features, then words] 1 where a document has one; `level` and `min_tokens` as in `present_in`."""
+    floor = level * workspace.features["p90"].to_numpy(np.float32)
+    for a in workspace.stored(*_STORED):
+        has = having(a["indptr"], a["indices"], a["maximum"], a["count"], floor, min_tokens)
+        words = np.ones(len(a["word_indices"]), np.float32), a["word_indices"], a["word_indptr"]
+        yield hstack([has, csr_matrix(words, shape=(has.shape[0], len(workspace.words)))], format="csr")
 
 
 def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: int) -> csr_matrix:
@@ -28,7 +40,7 @@ def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: i
     of_feature, of_word = slots[:width], slots[width:]
     floor = np.where(of_feature >= 0, level * workspace.features["p90"].to_numpy(np.float32), np.float32(np.inf))
     parts = []
-    for a in workspace.stored("indptr", "indices", "maximum", "count", "word_indptr", "word_indices"):
+    for a in workspace.stored(*_STORED):
         has = having(a["indptr"], a["indices"], a["maximum"], a["count"], floor, min_tokens)
         parts.append(
             picked(has.indptr, has.indices, None, of_feature, len(columns))

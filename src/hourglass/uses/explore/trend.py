@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix, hstack
+from scipy.sparse import csr_matrix
 
 from hourglass.errors import ConfigError
 from hourglass.metrics.proportions import benjamini_hochberg, difference_interval, level_of_selected, wilson
 from hourglass.metrics.trends import trends
 from hourglass.uses.explore.alike import first_alike, same_as, terms_of
 from hourglass.uses.explore.ordering import Bins, ordered_bins
-from hourglass.uses.explore.presence import present_in
+from hourglass.uses.explore.presence import present_by_shard, present_in
 from hourglass.uses.explore.strata import length_strata
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
     """
     bins = _bins(workspace, by, options)
     placed = bins.of >= 0
-    tokens = np.concatenate([coded.codes.tokens for coded in workspace.coded()])
+    tokens = np.concatenate([arrays["tokens"] for arrays in workspace.stored("tokens")])
     notes = []
     if not placed.all():
         notes.append(f"{int((~placed).sum()):,} documents without a value in {by!r} are left out.")
@@ -208,7 +208,6 @@ def _turning(number: Array, total: Array, direction: Array) -> tuple[Array, Arra
 
 
 def _count(workspace: Workspace, bins: Bins, strata: Array, options: TrendOptions) -> _Counts:
-    level = options.level * workspace.features["p90"].to_numpy(np.float32)
     width, number = workspace.manifest["width"], len(bins.names)
     layers = int(strata.max()) + 1
     cells = np.where(bins.of >= 0, strata * number + bins.of, -1)
@@ -216,8 +215,7 @@ def _count(workspace: Workspace, bins: Bins, strata: Array, options: TrendOption
     # A document belongs to one cell, so a cell's counts are far from the limit of 32 bits.
     count = np.zeros((layers * number, width + len(workspace.words)), np.int32)
     start = 0
-    for coded in workspace.coded():
-        present = hstack([coded.codes.present(level, options.min_tokens), coded.words], format="csr")
+    for present in present_by_shard(workspace, options.level, options.min_tokens):
         here = cells[start : start + present.shape[0]]
         inside = np.flatnonzero(here >= 0)
         member = csr_matrix((np.ones(len(inside), np.float32), (here[inside], inside)), (len(count), present.shape[0]))

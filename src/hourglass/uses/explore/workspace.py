@@ -33,7 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
@@ -122,7 +122,8 @@ class CodedDocuments:
 
     @classmethod
     def load(cls, path: Path, width: int, words: int) -> CodedDocuments:
-        a = load_file(path)
+        with _code_file(path) as file:
+            a = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
         codes = PooledCodes(a["indptr"], a["indices"], a["maximum"], a["total"], a["count"], a["tokens"], width)
         ones = np.ones(len(a["word_indices"]), np.float32)
         presence = csr_matrix((ones, a["word_indices"], a["word_indptr"]), shape=(len(codes), words))
@@ -303,11 +304,11 @@ class Workspace:
     def files_of(self, rows: Array) -> Iterator[tuple[Any, Array]]:
         """The open code files of these shards, of which slices can be read, with the rows inside, in rising order."""
         for shard, inside in self._inside(rows):
-            with safe_open(self.code_file(shard), framework="numpy") as file:
+            with _code_file(self.code_file(shard)) as file:
                 yield file, inside
 
     def _stored(self, shard: Mapping[str, Any], names: Sequence[str]) -> dict[str, Array]:
-        with safe_open(self.code_file(shard), framework="numpy") as file:
+        with _code_file(self.code_file(shard)) as file:
             return {name: file.get_tensor(name) for name in names}
 
     def _inside(self, rows: Array) -> Iterator[tuple[dict[str, Any], Array]]:
@@ -568,6 +569,18 @@ def _with_columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
         if column not in table.column_names:
             table = table.append_column(column, pa.nulls(table.num_rows))
     return table.select(list(columns))
+
+
+@contextmanager
+def _code_file(path: Path) -> Iterator[Any]:
+    """The open codes of a shard; FolderError for a file that is not there or not whole."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (FileNotFoundError, SafetensorError):
+        raise FolderError(
+            f"{path}: missing or damaged; explore its source again with --force, or put back a copy of the file"
+        ) from None
 
 
 @contextmanager
