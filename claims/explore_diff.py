@@ -7,7 +7,9 @@ Everything below up to `measure` was written before anything was measured, but f
 first measurement: of what it missed, half were properties that no feature and no word tells. `diff` then learned to test all
 features and words together, on plantings of seeds that are not measured here, and `found` counts that, too; the old part is
 `found_by_rows`. Then documents got mean states in the middle of the model, which all together goes through since (how much they
-weigh was chosen on seeds 20 to 22), and everything was measured again. What is measured are plantings that had no part in mending `diff`.
+weigh was chosen on seeds 20 to 22), and everything was measured again. What it then missed of answers were lists and quotes, so signs
+were counted beside words (tried on seeds 20 to 22), and everything was measured again; the baselines have them, too. What is measured
+are plantings that had no part in mending `diff`; those that had draw from the same texts.
 
 A planting draws a property and two groups: of A 40 % have it, of B 10 %, and within those that have it, and those that have
 it not, documents are drawn at random: the groups differ in nothing else. Once more A are all with the property and B all
@@ -26,7 +28,7 @@ What is true is decided on the documents outside both groups, which chose nothin
 How well the best feature and the best word of all could tell the property is kept with each planting: `diff` cannot find what
 neither tells. A false share that is known this way errs upwards: a weak true difference may fail the test there.
 
-Baselines, over the same two groups, get ten words, as many candidates as ours has:
+Baselines, over the same two groups, get ten words, pairs of words or signs, as many candidates as ours has:
     log-odds  of words in A against B with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008), by z
     c-TF-IDF  of A as one class and B as the other (Grootendorst 2022)
 """
@@ -53,6 +55,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 import hourglass as hg
 from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.uses.explore.together import Together
+from hourglass.uses.explore.words import terms
 
 Array = np.ndarray[Any, Any]
 
@@ -198,7 +201,7 @@ def _plantings(
             groups[f"whole_{unit}"] = _groups(has, _size(has, WHOLE, left), WHOLE, random)
     ws = hg.explore(pd.DataFrame({"text": texts, **groups}), text="text", out=folder, progress=False)
     present, states = presence(ws), middle(ws)
-    counter = CountVectorizer(token_pattern=r"(?u)\b\w[\w'’-]*\w\b", min_df=3)
+    counter = CountVectorizer(analyzer=lambda text: (term for term, _, _ in terms(text)), min_df=3)
     counts = counter.fit_transform(texts).tocsr()
     for unit, name in planted.items():
         seed = int(unit.split("_")[0])

@@ -30,15 +30,16 @@ def make_workspace(
     ids=None,
     names=None,
     coder=None,
+    words=None,
 ):
     """Write a finished workspace; `maxima` [n, width] are the pooled codes, `names` the features' labels (None: no name),
-    `vectors` [width, DIM] those of the names."""
+    `vectors` [width, DIM] those of the names, `words` those that are looked for (None: the texts')."""
     n, width = maxima.shape
     names = [f"name {i}" if i else None for i in range(width)] if names is None else names
     ids = [str(i) for i in range(n)] if ids is None else ids
     for part in ("documents", "codes"):
         (folder / part).mkdir(parents=True)
-    words = vocabulary(texts)
+    words = vocabulary(texts) if words is None else words
     write_json(folder / "words.json", words)
     tokens = np.full(n, 10, np.int32) if tokens is None else np.asarray(tokens, np.int32)
     dense = np.random.default_rng(0).normal(size=(n, DIM)) if dense is None else dense

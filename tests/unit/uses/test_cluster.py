@@ -229,7 +229,7 @@ def test_a_corpus_without_words_is_named_by_features(tmp_path):
     for side in (0, 1):
         maxima[kind == side, 1 + 2 * side : 3 + 2 * side] = random.random((40, 2)) < 0.8
     names = [None, "apple", "bear", "cloud", "door"]
-    ws = make_workspace(tmp_path / "ws", ["7"] * 80, {}, maxima, names=names)
+    ws = make_workspace(tmp_path / "ws", [" "] * 80, {}, maxima, names=names)
     assert ws.words == []
     found = ws.cluster(number=2)
     inside = found.assignment > 0

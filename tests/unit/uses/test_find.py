@@ -71,6 +71,15 @@ def asked(planted, monkeypatch):
     return planted
 
 
+def test_the_sign_that_ends_a_question_ranks_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("hourglass.uses.explore.find.query_vector", lambda ws, q: np.ones(DIM, np.float32))
+    texts = ["where is milk?", "milk is here", "bread is here"] * 20
+    ws = make_workspace(tmp_path / "ws", texts, {}, np.ones((60, 2)))
+    assert "?" in ws.words
+    with_sign, without = (ws.find(query, fuse=("words",), top=60).documents for query in ("milk?", "milk"))
+    assert with_sign.equals(without)
+
+
 def test_edits_change_weights_and_say_what_was_before(asked):
     before = asked.find("anything", k=3, fuse=(), top=300)
     after = asked.find("anything", k=3, fuse=(), top=300, features={1: 2.0, 5: -1.0}, without=[2])

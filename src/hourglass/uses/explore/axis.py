@@ -21,6 +21,7 @@ from hourglass.uses.explore.find import query_vector, text_vectors
 from hourglass.uses.explore.labels import TERMS, bare, content_words, says_nothing, trimmed
 from hourglass.uses.explore.scores import dense_scores, unit
 from hourglass.uses.explore.stems import stems
+from hourglass.uses.explore.words import is_sign
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -188,8 +189,8 @@ def _near_words(workspace: Workspace, phrases: Sequence[str], vectors: Array, ne
 
 
 def _first_plain(vocabulary: Sequence[str], order: Array, number: int) -> Array:
-    """The first words in this order, by number, that neither begin nor end with a word such as "the", or are one."""
-    plain = (word for word in order if trimmed(vocabulary[word]) == vocabulary[word])
+    """The first words in this order, by number, that neither begin nor end with a word such as "the"; signs are none."""
+    plain = (w for w in order if trimmed(vocabulary[w]) == vocabulary[w] and not is_sign(vocabulary[w]))
     return np.array(list(islice(plain, number)), np.int64)
 
 

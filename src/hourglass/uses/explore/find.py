@@ -45,7 +45,7 @@ from hourglass.uses.explore.fusion import fused
 from hourglass.uses.explore.judges import endpoint_of, is_address, usage_of
 from hourglass.uses.explore.reranking import rerank_by
 from hourglass.uses.explore.scores import dense_scores, feature_rows, unit, weighted_sums, word_scores
-from hourglass.uses.explore.words import word_presence
+from hourglass.uses.explore.words import is_sign, word_presence
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -171,9 +171,10 @@ def find(
         weights = weights_from_query(workspace, vector, options, query)
         if "dense" in options.fuse:
             rivals["dense"] = dense_scores(workspace, vector)
-        words = word_presence([query], workspace.words).indices
-        if "words" in options.fuse and len(words):
-            rivals["words"] = word_scores(workspace, dict.fromkeys(map(int, words)))
+        # The sign that ends a question is in none of the texts that answer it.
+        words = [int(w) for w in word_presence([query], workspace.words).indices if not is_sign(workspace.words[w])]
+        if "words" in options.fuse and words:
+            rivals["words"] = word_scores(workspace, dict.fromkeys(words))
     elif like and options.learn:
         found = learned(workspace, examples[: len(like)], examples[len(like) :], options)
         weights, rivals, votes = found.weights, found.scores, found.votes

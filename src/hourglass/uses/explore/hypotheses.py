@@ -17,6 +17,7 @@ import pandas as pd
 from hourglass.uses.explore.diff import DiffOptions, Selected
 from hourglass.uses.explore.labels import bare, clarity, says_nothing
 from hourglass.uses.explore.presence import present_in
+from hourglass.uses.explore.words import pattern_of_lines
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -219,6 +220,8 @@ def pattern_of(term: str) -> re.Pattern[str] | None:
     """What a term of a name looks like in a text; None for a place, such as "the first word"."""
     if term in _SHAPES:
         return re.compile(_SHAPES[term])
+    if lines := pattern_of_lines(term):
+        return lines
     if term in ("the first word", "a line's first word"):
         return None
     if re.fullmatch(r"-\w+", term):

@@ -24,6 +24,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from hourglass.bottlenecks.sparse.codes import SparseCodes
+from hourglass.uses.explore.words import pattern_of_lines
 
 Array = np.ndarray[Any, Any]
 
@@ -552,7 +553,7 @@ def _is_form(term: str) -> bool:
 
 
 def _is_shape(term: str) -> bool:
-    return term in (*_SHAPES, *_PLACES) or bool(_ENDING.fullmatch(term))
+    return term in (*_SHAPES, *_PLACES) or bool(_ENDING.fullmatch(term)) or pattern_of_lines(term) is not None
 
 
 def bare(term: str) -> str:

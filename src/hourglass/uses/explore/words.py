@@ -1,28 +1,58 @@
-"""Words and word pairs of documents: the plain rival that every difference between features is shown beside."""
+"""Words, word pairs and signs of documents: the plain rival that every difference between features is shown beside.
+
+A sign is what stands between words, such as "!", "**" or a lone letter, and how lines are broken and begun, as those of a list
+are. A reader that takes all white space for one keeps nothing of lines.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
-from hourglass.adapters.huggingface import pieces
+_TERM = re.compile(
+    r"""
+    ^[^\S\n]* (?: (?P<bullet> [-*•+\#>] ) (?P=bullet)* (?=\s) | \d{1,3} (?P<number> [.):] ) (?!\w) )
+    | (?P<word> \b\w[\w'’-]*\w\b )
+    | (?P<break> \n ) (?P<empty> \s*\n )? (?=\s*\S)
+    | (?P<sign> (?P<one>\S) (?P=one){0,2} ) (?P=one)*
+    """,
+    re.MULTILINE | re.VERBOSE,
+)
+_BREAK, _EMPTY, _BEGINS, _NUMBERED = "a line break", "an empty line", "a line that begins with “", "1"
 
-_WORD = r"(?u)\b\w[\w'’-]*\w\b"
+
+def terms(text: str) -> Iterator[tuple[str, int, int]]:
+    """Each word, pair of words and sign of a text, as often as it is there, with its first and past-last character.
+
+    Of what a sign stands for, however often it is repeated, three are said at most; every number that begins a line is "1".
+    """
+    before = ("", 0)
+    for match in _TERM.finditer(text):
+        start, end = match.span()
+        if match["word"]:
+            word = match["word"].lower()
+            yield word, start, end
+            if before[0]:
+                yield f"{before[0]} {word}", before[1], end
+            before = (word, start)
+        elif match["sign"]:
+            yield match["sign"].lower(), start, end
+        elif match["break"]:
+            yield _EMPTY if match["empty"] else _BREAK, start, end
+        else:
+            yield f"{_BEGINS}{match['bullet'] or _NUMBERED + match['number']}”", start, end
 
 
 def vocabulary(texts: Sequence[str], limit: int = 30_000) -> list[str]:
-    """The commonest words and word pairs of `texts`, in alphabetical order; those in under 3 documents are left out."""
-    counter = CountVectorizer(
-        token_pattern=_WORD, ngram_range=(1, 2), binary=True, min_df=min(3, len(texts)), max_features=limit
-    )
+    """The commonest words, word pairs and signs of `texts`, in alphabetical order; those in under 3 documents are left out."""
+    counter = _counter(min_df=min(3, len(texts)), max_features=limit)
     try:
         counter.fit(texts)
-    except ValueError:  # no word at all, as in a corpus of numbers or of very few documents
+    except ValueError:  # no word at all, as in a corpus of very few documents
         return []
     return sorted(counter.vocabulary_)
 
@@ -31,28 +61,38 @@ def word_presence(texts: Sequence[str], words: Sequence[str]) -> csr_matrix:
     """Documents x words, 1 where the document has the word."""
     if not words:
         return csr_matrix((len(texts), 0), dtype="float32")
-    counter = CountVectorizer(token_pattern=_WORD, ngram_range=(1, 2), binary=True, vocabulary=words, dtype="float32")
-    # A very long text is counted in pieces: its word pairs, listed at once, would take far more room than itself.
-    parts = [(i, piece) for i, text in enumerate(texts) for _, piece in pieces(text, 400_000)]
-    counts = counter.transform([piece for _, piece in parts])
-    if len(parts) == len(texts):
-        return counts
-    shape = (len(texts), len(parts))
-    together = csr_matrix((np.ones(len(parts), np.float32), ([i for i, _ in parts], range(len(parts)))), shape) @ counts
-    together.data[:] = 1
-    return together
+    return _counter(vocabulary=words, dtype="float32").transform(texts)
 
 
 def places(text: str, words: Collection[str]) -> dict[str, list[tuple[int, int]]]:
-    """First and past-last character of each of `words`, single ones or pairs, wherever it stands in the text."""
+    """First and past-last character of each of `words`, single ones, pairs or signs, wherever it stands in the text."""
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    if not words:
-        return found
-    before = ("", 0)
-    for match in re.finditer(_WORD, text):
-        word = match.group().lower()
-        for said, start in ((word, match.start()), (f"{before[0]} {word}", before[1])):
-            if said in words:
-                found[said].append((start, match.end()))
-        before = (word, match.start())
+    if words:
+        for term, start, end in terms(text):
+            if term in words:
+                found[term].append((start, end))
     return found
+
+
+def is_sign(term: str) -> bool:
+    """Whether a term is a sign: a lone letter or number, too."""
+    return _is_of_lines(term) or len(term) == 1 or not any(map(str.isalnum, term))
+
+
+def pattern_of_lines(term: str) -> re.Pattern[str] | None:
+    """What a sign of lines looks like in a text; None for any other term."""
+    if not _is_of_lines(term):
+        return None
+    if term in (_BREAK, _EMPTY):
+        return re.compile(r"\n\s*\n\s*\S" if term == _EMPTY else r"(?:\A|\S)[^\S\n]*\n[^\S\n]*\S")
+    mark = term.removeprefix(_BEGINS).removesuffix("”")
+    begun = rf"\d{{1,3}}{re.escape(mark[1:])}(?!\w)" if mark.startswith(_NUMBERED) else rf"{re.escape(mark)}+(?=\s)"
+    return re.compile(rf"^[^\S\n]*{begun}", re.MULTILINE)
+
+
+def _is_of_lines(term: str) -> bool:
+    return term in (_BREAK, _EMPTY) or term.startswith(_BEGINS)
+
+
+def _counter(**options: object) -> CountVectorizer:
+    return CountVectorizer(analyzer=lambda text: (term for term, _, _ in terms(text)), binary=True, **options)
