@@ -24,7 +24,7 @@ true is more often called false than the other way round."""
 
 def presence(workspace: hg.Workspace) -> csr_matrix:
     """[documents, features, then words] 1 where a document has it."""
-    return vstack(list(present_by_shard(workspace, LEVEL, 1)), format="csr")
+    return vstack(list(present_by_shard(workspace, np.arange(len(workspace)), LEVEL, 1)), format="csr")
 
 
 def middle(workspace: hg.Workspace) -> Array:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from hourglass.cli.output import also, gathered
 from hourglass.uses.explore.alike import first_alike, same_as
-from hourglass.uses.explore.presence import present_in
+from hourglass.uses.explore.presence import present_by_shard, present_in
 from workspaces import WIDTH, make_workspace
 
 
@@ -44,6 +44,11 @@ def test_presence_of_some_columns_is_that_of_the_whole(tmp_path):
     chosen = np.array([WIDTH + ws.words.index("blue"), 5, 2])
     assert np.array_equal(present_in(ws, chosen, 0.5, 1).toarray(), np.concatenate(whole)[:, chosen])
     assert present_in(ws, np.zeros(0, np.int64), 0.5, 1).shape == (60, 0)
+    some = np.array([3, 24, 55])  # none of the second shard
+    assert np.array_equal(present_in(ws, chosen, 0.5, 1, some).toarray(), np.concatenate(whole)[some][:, chosen])
+    by_shard = list(present_by_shard(ws, some, 0.5, 1))
+    assert [part.shape[0] for part in by_shard] == [2, 1]
+    assert np.array_equal(vstack(by_shard).toarray(), np.concatenate(whole)[some])
 
 
 def test_a_phrase_that_rises_is_one_finding(tmp_path):

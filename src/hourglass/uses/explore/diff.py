@@ -193,8 +193,8 @@ def difference(workspace: Workspace, by: str, a: str, b: str | None, options: Di
     at = keep.columns.get_loc("difference")
     keep.insert(at + 1, "low", low)
     keep.insert(at + 2, "high", high)
-    told = (compared.side >= 0) & (compared.half == len(counted) - 1)
-    present = present_in(workspace, keep.index.to_numpy(np.int64), options.level, options.min_tokens)[told]
+    told = np.flatnonzero((compared.side >= 0) & (compared.half == len(counted) - 1))
+    present = present_in(workspace, keep.index.to_numpy(np.int64), options.level, options.min_tokens, told)
     table = _described(keep.reset_index(drop=True), workspace)
     table["same_as"] = same_as(first_alike(present), terms_of(workspace, table))
     documents = (int(shown.total_a), int(shown.total_b))
@@ -365,23 +365,26 @@ def _count(
     options: DiffOptions,
 ) -> tuple[list[_Counts], csr_matrix]:
     """The counts of each half, and what the documents at `drawn` (in rising order) have."""
+    rows = np.flatnonzero(side >= 0)
+    side, half, drawn = side[rows], half[rows], np.searchsorted(rows, drawn)
+    pairs = None if pairs is None else _Pairs(pairs.names, pairs.of[rows])
     halves = int(half.max()) + 1
-    cells = np.where(side >= 0, half * 2 + side, -1)
+    cells = half * 2 + side
     number = 2 * halves
     if others is not None:
         # A cell of its own for each other group in each half, so that the nearest of them can be told.
+        others = others[rows]
         cells = np.where(side == 1, number + half * (others.max() + 1) + others, cells)
         number += halves * (int(others.max()) + 1)
     sums = np.zeros((number, workspace.manifest["width"] + len(workspace.words)))
     kept: list[csr_matrix] = []
     of_drawn: list[csr_matrix] = []
     start = 0
-    for present in present_by_shard(workspace, options.level, options.min_tokens):
-        here = slice(start, start + present.shape[0])
-        inside = cells[here] >= 0
+    for present in present_by_shard(workspace, rows, options.level, options.min_tokens):
+        documents = present.shape[0]
+        here = slice(start, start + documents)
         membership = csr_matrix(
-            (np.ones(inside.sum(), np.float32), (cells[here][inside], np.flatnonzero(inside))),
-            shape=(number, present.shape[0]),
+            (np.ones(documents, np.float32), (cells[here], np.arange(documents))), shape=(number, documents)
         )
         counts = membership @ present  # few of all cells: a shard holds few groups, and few of the words
         sums[np.repeat(np.arange(number), np.diff(counts.indptr)), counts.indices] += counts.data
@@ -398,10 +401,10 @@ def _count(
         a, b, closest = sums[2 * h], sums[2 * h + 1], None
         if others is not None:
             groups = int(others.max()) + 1
-            rows = slice(2 * halves + h * groups, 2 * halves + (h + 1) * groups)
+            of_others = sums[2 * halves + h * groups : 2 * halves + (h + 1) * groups]
             sizes = np.bincount(others[inside_b], minlength=groups)
-            b = sums[rows].sum(0)
-            closest = (sums[rows][sizes > 0] / sizes[sizes > 0, None]).max(0)
+            b = of_others.sum(0)
+            closest = (of_others[sizes > 0] / sizes[sizes > 0, None]).max(0)
         counts_here = _Counts(features, np.arange(len(a)), a, b, total_a, total_b, closest)
         if pairs is not None and everything is not None:
             counts_here = _count_pairs(everything, pairs, inside_a, inside_b, features)

@@ -84,7 +84,7 @@ def evidence(workspace: Workspace, selected: Selected, options: DiffOptions) -> 
     drawn = [random.permutation(np.flatnonzero(selecting & (selected.side == s)))[:EVIDENCE] for s in (0, 1)]
     positions = np.sort(np.concatenate(drawn))
     columns = selected.table.index.to_numpy(np.int64)
-    present = present_in(workspace, columns, options.level, options.min_tokens)[positions]
+    present = present_in(workspace, columns, options.level, options.min_tokens, positions)
     rows = workspace.rows(positions.tolist(), ["_id", workspace.text_column])
     texts = rows.column(1).to_pylist()
     return Evidence(

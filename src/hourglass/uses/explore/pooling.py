@@ -93,18 +93,28 @@ class PooledCodes:
         tokens fire.
         """
         floor = np.broadcast_to(np.asarray(level, np.float32), (self.width,))
-        return having(self.indptr, self.indices, self.maximum, self.count, floor, min_tokens)
+        return having(
+            np.arange(len(self)),
+            self.indptr,
+            self.indices,
+            self.maximum,
+            self.count,
+            floor=floor,
+            min_tokens=min_tokens,
+        )
 
     def _csr(self, values: Array) -> csr_matrix:
         return csr_matrix((values, self.indices, self.indptr), shape=(len(self), self.width))
 
 
-def having(indptr: Array, indices: Array, maximum: Array, count: Array, floor: Array, min_tokens: int) -> csr_matrix:
-    """Of codes as in `PooledCodes`: documents x features, 1 where the maximum is above the feature's `floor` [width] and at least
-    `min_tokens` tokens fire."""
+def having(
+    rows: Array, indptr: Array, indices: Array, maximum: Array, count: Array, *, floor: Array, min_tokens: int
+) -> csr_matrix:
+    """Of the documents at `rows` of codes as in `PooledCodes`: [rows, features] 1 where the maximum is above the feature's `floor`
+    [width] and at least `min_tokens` tokens fire."""
     bits = maximum.view(np.uint16)
-    bounds, kept = _having(indptr, indices, bits, count, np.ascontiguousarray(floor), min_tokens, _SINGLE)
-    return csr_matrix((np.ones(len(kept), np.float32), kept, bounds), shape=(len(indptr) - 1, len(floor)))
+    bounds, kept = _having(rows, indptr, indices, bits, count, np.ascontiguousarray(floor), min_tokens, _SINGLE)
+    return csr_matrix((np.ones(len(kept), np.float32), kept, bounds), shape=(len(rows), len(floor)))
 
 
 def pool(codes: SparseCodes, offsets: Array, threshold: float = 0.0) -> PooledCodes:
@@ -130,19 +140,26 @@ def pool(codes: SparseCodes, offsets: Array, threshold: float = 0.0) -> PooledCo
 
 @numba.njit(cache=True)
 def _having(
-    indptr: Array, indices: Array, maximum: Array, count: Array, floor: Array, min_tokens: int, single: Array
+    rows: Array,
+    indptr: Array,
+    indices: Array,
+    maximum: Array,
+    count: Array,
+    floor: Array,
+    min_tokens: int,
+    single: Array,
 ) -> tuple[Array, Array]:
     """Bounds and features; `maximum` by the bits of half precision, which numba does not know."""
-    bounds = np.zeros(len(indptr), np.int64)
-    kept = np.empty(len(indices) + 1, np.int32)
+    bounds = np.zeros(len(rows) + 1, np.int64)
+    kept = np.empty((indptr[rows + 1] - indptr[rows]).sum() + 1, np.int32)
     number = 0
-    for document in range(len(indptr) - 1):
+    for place, document in enumerate(rows):
         for at in range(indptr[document], indptr[document + 1]):
             feature = indices[at]
             # What does not count is written over by what comes next: a branch would be guessed wrong as often as not.
             kept[number] = feature
             number += (single[maximum[at]] > floor[feature]) & (count[at] >= min_tokens)
-        bounds[document + 1] = number
+        bounds[place + 1] = number
     return bounds, kept[:number].copy()
 
 

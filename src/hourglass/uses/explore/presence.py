@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,23 +16,27 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-_STORED = ("indptr", "indices", "maximum", "count", "word_indptr", "word_indices")
+_OF_FEATURES = ("indptr", "indices", "maximum", "count")
+_STORED = (*_OF_FEATURES, "word_indptr", "word_indices")
 
 
-def present_by_shard(workspace: Workspace, level: float, min_tokens: int) -> Iterator[csr_matrix]:
-    """Of each shard [documents, features, then words] 1 where a document has one; `level` and `min_tokens` as in `present_in`."""
+def present_by_shard(workspace: Workspace, rows: Array, level: float, min_tokens: int) -> Iterator[csr_matrix]:
+    """Of the documents at `rows`, in rising order, a shard's at a time: [documents, features, then words] 1 where a document has one;
+    `level` and `min_tokens` as in `present_in`."""
     floor = level * workspace.features["p90"].to_numpy(np.float32)
-    for a in workspace.stored(*_STORED):
-        has = having(a["indptr"], a["indices"], a["maximum"], a["count"], floor, min_tokens)
-        words = np.ones(len(a["word_indices"]), np.float32), a["word_indices"], a["word_indptr"]
-        yield hstack([has, csr_matrix(words, shape=(has.shape[0], len(workspace.words)))], format="csr")
+    for a, inside in workspace.shards_of(rows, *_STORED):
+        has = having(inside, *(a[name] for name in _OF_FEATURES), floor=floor, min_tokens=min_tokens)
+        yield hstack([has, _words(a, len(workspace.words))[inside]], format="csr")
 
 
-def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: int) -> csr_matrix:
+def present_in(
+    workspace: Workspace, columns: Array, level: float, min_tokens: int, rows: Array | None = None
+) -> csr_matrix:
     """[documents, len(columns)] 1 where a document has the feature or word.
 
     columns  each a feature, or the width plus the number of a word
     level, min_tokens  presence: share of the feature's 90th percentile that the maximum must pass, tokens that must fire
+    rows     positions of the documents, in rising order; all of them without
     """
     width = workspace.manifest["width"]
     slots = np.full(width + len(workspace.words), -1, np.int32)
@@ -40,13 +44,20 @@ def present_in(workspace: Workspace, columns: Array, level: float, min_tokens: i
     of_feature, of_word = slots[:width], slots[width:]
     floor = np.where(of_feature >= 0, level * workspace.features["p90"].to_numpy(np.float32), np.float32(np.inf))
     parts = []
-    for a in workspace.stored(*_STORED):
-        has = having(a["indptr"], a["indices"], a["maximum"], a["count"], floor, min_tokens)
+    for a, inside in workspace.shards_of(np.arange(len(workspace)) if rows is None else rows, *_STORED):
+        has = having(inside, *(a[name] for name in _OF_FEATURES), floor=floor, min_tokens=min_tokens)
+        said = _words(a, len(workspace.words))[inside]
         parts.append(
             picked(has.indptr, has.indices, None, of_feature, len(columns))
-            + picked(a["word_indptr"], a["word_indices"], None, of_word, len(columns))
+            + picked(said.indptr, said.indices, None, of_word, len(columns))
         )
     return vstack(parts, format="csr")
+
+
+def _words(stored: Mapping[str, Array], number: int) -> csr_matrix:
+    """[documents of the shard, words] 1 where a document has it."""
+    indptr, indices = stored["word_indptr"], stored["word_indices"]
+    return csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(indptr) - 1, number))
 
 
 def any_of(present: csr_matrix, of: Array, number: int) -> csr_matrix:

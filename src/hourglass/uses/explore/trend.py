@@ -133,7 +133,9 @@ def trend(workspace: Workspace, by: str, options: TrendOptions) -> Trended:
     described = pd.DataFrame(
         {"name": bins.names, "documents": np.bincount(bins.of[placed], minlength=number), "median_tokens": medians}
     )
-    present = present_in(workspace, table["position"].to_numpy(), options.level, options.min_tokens)[placed]
+    present = present_in(
+        workspace, table["position"].to_numpy(), options.level, options.min_tokens, np.flatnonzero(placed)
+    )
     table = _described(table, workspace)
     table["same_as"] = same_as(first_alike(present), terms_of(workspace, table))
     return Trended(by, described, table, int(placed.sum()), notes)
@@ -210,18 +212,19 @@ def _turning(number: Array, total: Array, direction: Array) -> tuple[Array, Arra
 def _count(workspace: Workspace, bins: Bins, strata: Array, options: TrendOptions) -> _Counts:
     width, number = workspace.manifest["width"], len(bins.names)
     layers = int(strata.max()) + 1
-    cells = np.where(bins.of >= 0, strata * number + bins.of, -1)
-    total = np.bincount(cells[cells >= 0], minlength=layers * number)
+    rows = np.flatnonzero(bins.of >= 0)
+    cells = (strata * number + bins.of)[rows]
+    total = np.bincount(cells, minlength=layers * number)
     # A document belongs to one cell, so a cell's counts are far from the limit of 32 bits.
     count = np.zeros((layers * number, width + len(workspace.words)), np.int32)
     start = 0
-    for present in present_by_shard(workspace, options.level, options.min_tokens):
-        here = cells[start : start + present.shape[0]]
-        inside = np.flatnonzero(here >= 0)
-        member = csr_matrix((np.ones(len(inside), np.float32), (here[inside], inside)), (len(count), present.shape[0]))
+    for present in present_by_shard(workspace, rows, options.level, options.min_tokens):
+        documents = present.shape[0]
+        here = cells[start : start + documents]
+        member = csr_matrix((np.ones(documents, np.float32), (here, np.arange(documents))), (len(count), documents))
         added = (member @ present).tocoo()
         count[added.row, added.col] += added.data.astype(np.int32)
-        start += present.shape[0]
+        start += documents
     return _Counts(width, count.reshape(layers, number, -1), total.reshape(layers, number))
 
 
