@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hourglass.cli.options import AsJson, Budget, Folder, Level, MinTokens, Model, PerMillion, parsed
-from hourglass.cli.output import also, errors, gathered, one_line, out, p_value, print_json, print_table, print_usage
+from hourglass.cli.output import (
+    also,
+    errors,
+    gathered,
+    number,
+    one_line,
+    out,
+    p_value,
+    print_json,
+    print_table,
+    print_usage,
+)
 from hourglass.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -196,8 +207,7 @@ def _is_told(r: Any) -> bool:
 
 def _named(kind: str, feature: Any, label: Any, others: Iterable[Any], told: Collection[Any]) -> str:
     """A part of a pair as it stands in the table, the other names of the finding below it."""
-    number = "word" if kind == "word" else str(feature)
-    return f"{number} {also(label if isinstance(label, str) else '(no name)', others, 30, told)}"
+    return f"{number(kind, feature, label)} {also(label if isinstance(label, str) else '(no name)', others, 30, told)}"
 
 
 def _judged(r: Any) -> str:

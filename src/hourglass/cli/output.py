@@ -58,6 +58,15 @@ def gathered(table: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
         yield row, others.get(row.Index, table.iloc[:0])
 
 
+def number(kind: str, feature: Any, label: Any) -> str:
+    """Of a feature its number; else what it is."""
+    from hourglass.uses.explore.words import is_sign
+
+    if kind == "feature":
+        return str(feature)
+    return "sign" if is_sign(label) else "word"
+
+
 def also(name: str, others: Iterable[Any], length: int, told: Collection[str] = ()) -> str:
     """A name, and below it the names that it stands for, none a part of another or among those `told` already.
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.runtime import Macro
 
 from hourglass.uses.explore.report import COLOURS, look
+from hourglass.uses.explore.words import is_sign
 
 
 def percent(share: float) -> str:
@@ -61,7 +62,7 @@ def _macros() -> Any:
         undefined=StrictUndefined,
     )
     page.filters.update(percent=percent, points=points, size=size, duration=duration, number=lambda n: f"{n:,}")
-    page.globals.update(colour=colour)
+    page.globals.update(colour=colour, is_sign=is_sign)
     return page.get_template("views.html.jinja").module
 
 

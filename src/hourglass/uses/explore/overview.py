@@ -25,6 +25,7 @@ from hourglass.uses.explore.report import (
     render,
 )
 from hourglass.uses.explore.scores import LEVEL, strengths
+from hourglass.uses.explore.words import is_sign
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -210,7 +211,7 @@ def _differences(workspace: Workspace, by: str | None) -> tuple[list[Difference]
                     *difference.documents,
                     [
                         DifferenceRow(
-                            "concept" if r.kind == "feature" else "word",
+                            "concept" if r.kind == "feature" else "sign" if is_sign(r.label) else "word",
                             r.label,
                             None if r.kind == "word" else int(r.feature),
                             *map(float, (r.frequency_a, r.frequency_b, r.difference, r.low, r.high, r.p, r.q)),

@@ -73,7 +73,7 @@ class Map:
 
 @dataclass(frozen=True)
 class DifferenceRow:
-    """`kind` is "concept" or "word"; shares, their difference and its interval are between -1 and 1."""
+    """`kind` is "concept", "word" or "sign"; shares, their difference and its interval are between -1 and 1."""
 
     kind: str
     label: str

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, issparse
 
+from hourglass.uses.explore.labels import quoted
+
 Array = np.ndarray[Any, Any]
 
 RIDGE = 10.0
@@ -83,9 +85,11 @@ class Direction:
         own = present[:, self.items["position"].to_numpy()]
         return Weights(self.items["weight"].to_numpy(), self.middle).sums(own, middle)
 
-    def names(self) -> list[str]:
-        """Of what has a weight above 0, the heaviest first, each once."""
-        return list(self.items["label"][self.items["weight"] > 0].dropna().drop_duplicates())
+    def names(self, sign: int = 1) -> list[str]:
+        """Of what has a weight above 0 (of `sign` -1: below), the heaviest first, each once."""
+        named = self.items[(sign * self.items["weight"] > 0) & self.items["label"].notna()]
+        names = (quoted(label) if kind == "word" else label for kind, label in zip(named["kind"], named["label"]))
+        return list(dict.fromkeys(names))
 
 
 def centred_gram(x: csr_matrix | Array) -> Array:

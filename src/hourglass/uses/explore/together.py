@@ -61,10 +61,7 @@ class Together:
             else f"{100 * self.frequency_a:.0f} % of the documents of {a} and {100 * self.frequency_b:.0f} % of those of {b} are more like {a}, each judged without itself"
         )
         points = f"{100 * self.difference:+.0f} points, {100 * self.low:+.0f} … {100 * self.high:+.0f}"
-        for_a, for_b = (
-            "; ".join(side["label"].dropna().drop_duplicates().head(NAMED)) or "nothing that has a name"
-            for side in self._sides().values()
-        )
+        for_a, for_b = ("; ".join(self.direction.names(sign)[:NAMED]) or "nothing that has a name" for sign in (1, -1))
         surer = "; that they differ is surer than by how much" if self.low <= 0 else ""
         return [
             f"All that was tested taken together: {shares} ({points}; q {self.q:.2g}{surer}).",
