@@ -275,6 +275,22 @@ def test_terms_as_patterns(term, yes, no):
     assert not pattern_of(term).search(no)
 
 
+def test_a_sign_is_a_hypothesis_and_a_word_such_as_the_is_none(tmp_path):
+    random = np.random.default_rng(0)
+    group = np.repeat(["a", "b"], 200)
+    texts = ["so! we go\n- there" if own == "a" else "but as you go" for own in group]
+    texts = [text if random.random() < 0.9 else "go" for text in texts]
+    ws = make_workspace(tmp_path / "ws", texts, {"group": group.tolist()}, np.ones((400, 2)))
+    options = DiffOptions(split=True)
+    selected = select(ws, "group", "a", "b", options)
+    made = from_names(ws.features, selected, gather(ws, selected, options), number=2)
+    said = {hypothesis.side: hypothesis.statement for hypothesis in made}
+    assert said[0] in {
+        f"{BEGINNING}has this: {sign}" for sign in ("“!”", "a line break", "a line that begins with “-”")
+    }
+    assert said[1].startswith(f"{BEGINNING}has this: ")  # nothing but words such as "the": better than none
+
+
 def test_a_place_is_nothing_that_a_rule_can_look_for():
     assert pattern_of("the first word") is None
     (answer,) = RuleJudge().answers([(Hypothesis("x", terms=("the first word",)), "text")])

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from hourglass.uses.explore.diff import DiffOptions, Selected
-from hourglass.uses.explore.labels import bare, clarity, says_nothing
+from hourglass.uses.explore.labels import bare, clarity, quoted, says_nothing
 from hourglass.uses.explore.presence import present_in
-from hourglass.uses.explore.words import pattern_of_lines
+from hourglass.uses.explore.words import is_sign, pattern_of_lines
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -148,7 +148,9 @@ def labels_of(table: pd.DataFrame, rows: Sequence[int]) -> tuple[str, ...]:
 
 def _statement(features: pd.DataFrame, row: Any) -> str:
     """What a row says of a document."""
-    told = description_of(features, row["feature"]) if row["kind"] == "feature" else None
+    if row["kind"] == "word":
+        return statement_of(quoted(str(row["label"])))
+    told = description_of(features, row["feature"])
     return told if isinstance(told, str) else statement_of(str(row["label"]))
 
 
@@ -168,7 +170,9 @@ def _says_little(features: pd.DataFrame, row: Any, terms: list[str]) -> bool:
     """Whether a name is form alone, unless it is of a sign or a shape and nearly sure."""
     if clarity(terms) > 1 or (row.kind == "feature" and isinstance(description_of(features, row.feature), str)):
         return False
-    return row.kind == "word" or says_nothing(terms) or features["score"].iloc[int(row.feature)] < SURE
+    if row.kind == "word":
+        return not is_sign(terms[0]) or says_nothing(terms)
+    return says_nothing(terms) or features["score"].iloc[int(row.feature)] < SURE
 
 
 def _terms(features: pd.DataFrame, row: Any) -> list[str]:
