@@ -1,4 +1,4 @@
-"""What of one text of the documents `correlate` looks at: features, and words and pairs of words."""
+"""What of one text of the documents `correlate` looks at: features, words, pairs of words and signs."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def look_at(workspace: Workspace, rows: Array, options: CorrelateOptions, across
     left_out = "" if keep_form else f", {int(formal.sum()):,} that tell form alone left out"
     notes.append(
         f"{workspace.folder}: {int((columns < width).sum()):,} of {width:,} features are looked at{which}{left_out}, "
-        f"and {int((columns >= width).sum()):,} words and pairs of words, "
+        f"and {int((columns >= width).sum()):,} words, pairs of words and signs, "
         f"in {100 * options.min_frequency:g} % of the documents or more."
     )
     tokens = np.concatenate([arrays["tokens"] for arrays in workspace.stored("tokens")])
