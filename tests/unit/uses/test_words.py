@@ -1,5 +1,7 @@
 """Words, pairs of words and signs: what a text has, where it stands, and what a pattern of it finds."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,6 +84,17 @@ def test_presence_is_what_each_text_has(texts):
         found = places(text, set(words))
         assert set(found) == set(said(text)) & set(words)
         assert all(said(text).count(word) == len(at) for word, at in found.items())
+
+
+@pytest.mark.parametrize("part", ["\n", " \n", "- ", "1. ", "-", "a-", "“\n", " ", "\n\n a"])
+def test_time_grows_with_the_text_and_not_with_its_square(part):
+    text = "so" + 100_000 * part
+    started = time.process_time()
+    for _ in terms(text):
+        pass
+    for term in ("a line break", "an empty line", "a line that begins with “-”"):
+        pattern_of(term).search(text[:20_000])
+    assert time.process_time() - started < 5  # a second or less; hours where it grew with the square
 
 
 def test_a_sign_is_no_word():

@@ -15,9 +15,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 _TERM = re.compile(
     r"""
-    ^[^\S\n]* (?: (?P<bullet> [-*•+\#>] ) (?P=bullet)* (?=\s) | \d{1,3} (?P<number> [.):] ) (?!\w) )
+    ^[^\S\n]* (?: (?P<bullet> [-*•+\#>] ) (?P=bullet)* (?!\S) | \d{1,3} (?P<number> [.):] ) (?!\w) )
     | (?P<word> \b\w[\w'’-]*\w\b )
-    | (?P<break> \n ) (?P<empty> \s*\n )? (?=\s*\S)
+    | (?P<break> \n ) (?P<empty> \s*\n )?
     | (?P<sign> (?P<one>\S) (?P=one){0,2} ) (?P=one)*
     """,
     re.MULTILINE | re.VERBOSE,
@@ -31,7 +31,7 @@ def terms(text: str) -> Iterator[tuple[str, int, int]]:
     Of what a sign stands for, however often it is repeated, three are said at most; every number that begins a line is "1".
     """
     before = ("", 0)
-    for match in _TERM.finditer(text):
+    for match in _TERM.finditer(text.rstrip()):  # what ends a text parts nothing
         start, end = match.span()
         if match["word"]:
             word = match["word"].lower()
@@ -84,9 +84,9 @@ def pattern_of_lines(term: str) -> re.Pattern[str] | None:
     if not _is_of_lines(term):
         return None
     if term in (_BREAK, _EMPTY):
-        return re.compile(r"\n\s*\n\s*\S" if term == _EMPTY else r"(?:\A|\S)[^\S\n]*\n[^\S\n]*\S")
+        return re.compile(r"\n[^\S\n]*\n\s*+\S" if term == _EMPTY else r"(?:\A|\S)[^\S\n]*\n[^\S\n]*\S")
     mark = term.removeprefix(_BEGINS).removesuffix("”")
-    begun = rf"\d{{1,3}}{re.escape(mark[1:])}(?!\w)" if mark.startswith(_NUMBERED) else rf"{re.escape(mark)}+(?=\s)"
+    begun = rf"\d{{1,3}}{re.escape(mark[1:])}(?!\w)" if mark.startswith(_NUMBERED) else rf"{re.escape(mark)}+(?!\S)"
     return re.compile(rf"^[^\S\n]*{begun}", re.MULTILINE)
 
 
