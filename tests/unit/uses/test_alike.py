@@ -38,12 +38,15 @@ def test_presence_of_some_columns_is_that_of_the_whole(tmp_path):
     random = np.random.default_rng(0)
     maxima = random.random((60, WIDTH)) * (random.random((60, WIDTH)) < 0.5)
     texts = [f"red {'green' if i % 3 else 'blue'}" for i in range(60)]
-    ws = make_workspace(tmp_path / "ws", texts, {}, maxima, shard=25)
+    counts = (maxima > 0) * random.integers(1, 4, maxima.shape)
+    ws = make_workspace(tmp_path / "ws", texts, {}, maxima, shard=25, counts=counts)
     level = 0.5 * ws.features["p90"].to_numpy(np.float32)
     whole = [np.hstack([c.codes.present(level).toarray(), c.words.toarray()]) for c in ws.coded()]
     chosen = np.array([WIDTH + ws.words.index("blue"), 5, 2])
     assert np.array_equal(present_in(ws, chosen, 0.5, 1).toarray(), np.concatenate(whole)[:, chosen])
     assert present_in(ws, np.zeros(0, np.int64), 0.5, 1).shape == (60, 0)
+    of_two = np.concatenate([c.codes.present(level, 2).toarray() for c in ws.coded()])
+    assert np.array_equal(present_in(ws, chosen[1:], 0.5, 2).toarray(), of_two[:, chosen[1:]])
     some = np.array([3, 24, 55])  # none of the second shard
     assert np.array_equal(present_in(ws, chosen, 0.5, 1, some).toarray(), np.concatenate(whole)[some][:, chosen])
     by_shard = list(present_by_shard(ws, some, 0.5, 1))

@@ -108,12 +108,12 @@ class PooledCodes:
 
 
 def having(
-    rows: Array, indptr: Array, indices: Array, maximum: Array, count: Array, *, floor: Array, min_tokens: int
+    rows: Array, indptr: Array, indices: Array, maximum: Array, count: Array | None, *, floor: Array, min_tokens: int
 ) -> csr_matrix:
     """Of the documents at `rows` of codes as in `PooledCodes`: [rows, features] 1 where the maximum is above the feature's `floor`
-    [width] and at least `min_tokens` tokens fire."""
-    bits = maximum.view(np.uint16)
-    bounds, kept = _having(rows, indptr, indices, bits, count, np.ascontiguousarray(floor), min_tokens, _SINGLE)
+    [width] and at least `min_tokens` tokens fire; without `count` where one is enough, as one fires of all that is stored."""
+    bits, fired = maximum.view(np.uint16), np.zeros(0, np.int32) if count is None else count
+    bounds, kept = _having(rows, indptr, indices, bits, fired, np.ascontiguousarray(floor), min_tokens, _SINGLE)
     return csr_matrix((np.ones(len(kept), np.float32), kept, bounds), shape=(len(rows), len(floor)))
 
 
@@ -158,7 +158,7 @@ def _having(
             feature = indices[at]
             # What does not count is written over by what comes next: a branch would be guessed wrong as often as not.
             kept[number] = feature
-            number += (single[maximum[at]] > floor[feature]) & (count[at] >= min_tokens)
+            number += (single[maximum[at]] > floor[feature]) & (min_tokens <= 1 or count[at] >= min_tokens)
         bounds[place + 1] = number
     return bounds, kept[:number].copy()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-_OF_FEATURES = ("indptr", "indices", "maximum", "count")
-_STORED = (*_OF_FEATURES, "word_indptr", "word_indices")
+_STORED = ("indptr", "indices", "maximum", "word_indptr", "word_indices")
 
 
 def present_by_shard(workspace: Workspace, rows: Array, level: float, min_tokens: int) -> Iterator[csr_matrix]:
     """Of the documents at `rows`, in rising order, a shard's at a time: [documents, features, then words] 1 where a document has one;
     `level` and `min_tokens` as in `present_in`."""
     floor = level * workspace.features["p90"].to_numpy(np.float32)
-    for a, inside in workspace.shards_of(rows, *_STORED):
-        has = having(inside, *(a[name] for name in _OF_FEATURES), floor=floor, min_tokens=min_tokens)
-        yield hstack([has, _words(a, len(workspace.words))[inside]], format="csr")
+    for has, words in _having(workspace, rows, floor, min_tokens):
+        yield hstack([has, words], format="csr")
 
 
 def present_in(
@@ -44,20 +42,25 @@ def present_in(
     of_feature, of_word = slots[:width], slots[width:]
     floor = np.where(of_feature >= 0, level * workspace.features["p90"].to_numpy(np.float32), np.float32(np.inf))
     parts = []
-    for a, inside in workspace.shards_of(np.arange(len(workspace)) if rows is None else rows, *_STORED):
-        has = having(inside, *(a[name] for name in _OF_FEATURES), floor=floor, min_tokens=min_tokens)
-        said = _words(a, len(workspace.words))[inside]
+    for has, words in _having(workspace, np.arange(len(workspace)) if rows is None else rows, floor, min_tokens):
         parts.append(
             picked(has.indptr, has.indices, None, of_feature, len(columns))
-            + picked(said.indptr, said.indices, None, of_word, len(columns))
+            + picked(words.indptr, words.indices, None, of_word, len(columns))
         )
     return vstack(parts, format="csr")
 
 
-def _words(stored: Mapping[str, Array], number: int) -> csr_matrix:
-    """[documents of the shard, words] 1 where a document has it."""
-    indptr, indices = stored["word_indptr"], stored["word_indices"]
-    return csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(indptr) - 1, number))
+def _having(
+    workspace: Workspace, rows: Array, floor: Array, min_tokens: int
+) -> Iterator[tuple[csr_matrix, csr_matrix]]:
+    """Of the documents at `rows`, a shard's at a time: [documents, features] and [documents, words] 1 where a document has one."""
+    counted = ("count",) if min_tokens > 1 else ()
+    for a, inside in workspace.shards_of(rows, *_STORED, *counted):
+        has = having(
+            inside, a["indptr"], a["indices"], a["maximum"], a.get("count"), floor=floor, min_tokens=min_tokens
+        )
+        said = np.ones(len(a["word_indices"]), np.float32), a["word_indices"], a["word_indptr"]
+        yield has, csr_matrix(said, shape=(len(a["word_indptr"]) - 1, len(workspace.words)))[inside]
 
 
 def any_of(present: csr_matrix, of: Array, number: int) -> csr_matrix:

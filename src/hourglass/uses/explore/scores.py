@@ -97,10 +97,10 @@ def feature_counts(workspace: Workspace, rows: Array) -> Array:
     """[features] how many of the documents at `rows` have each feature."""
     level = LEVEL * workspace.features["p90"].to_numpy(np.float32)
     counts = np.zeros(len(level), np.int64)
-    for arrays, inside in workspace.shards_of(rows, "indptr", "indices", "maximum", "count"):
+    for arrays, inside in workspace.shards_of(rows, "indptr", "indices", "maximum"):
         for a, b in zip(arrays["indptr"][inside], arrays["indptr"][inside + 1]):
             features = arrays["indices"][a:b]
-            counts[features[(arrays["maximum"][a:b] > level[features]) & (arrays["count"][a:b] >= 1)]] += 1
+            counts[features[arrays["maximum"][a:b] > level[features]]] += 1
     return counts
 
 
