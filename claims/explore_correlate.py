@@ -6,7 +6,9 @@
 Everything below up to `measure` was written before anything was measured, but for two things. `found_where_named` came after a
 first measurement: of what it missed, no kind had a feature with a name. `correlate` then learned to tell what all of one text
 predicts of the other and which documents are alike in both, on plantings of seeds that are not measured here, and what is found, or
-false, is of any of the three now; of pairs alone are `found_by_pairs` and `false_pairs`.
+false, is of any of the three now; of pairs alone are `found_by_pairs` and `false_pairs`. Mean states in the middle of the model came later,
+then signs beside words, and everything was measured again with each: what these weigh was tried on plantings of `explore_injected` and
+`explore_diff` that no claim measures, of which the latter's questions are these questions.
 
 A document has two fields: a question (trec_questions) and a request to a bank (banking77), as a training set has prompts and
 responses; without these sets, docstrings of one half of the packages and of the other. In the background the two are

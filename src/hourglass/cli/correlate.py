@@ -13,7 +13,7 @@ from hourglass.cli.output import (
     also,
     errors,
     gathered,
-    number,
+    number_or_kind,
     one_line,
     out,
     p_value,
@@ -207,7 +207,7 @@ def _is_told(r: Any) -> bool:
 
 def _named(kind: str, feature: Any, label: Any, others: Iterable[Any], told: Collection[Any]) -> str:
     """A part of a pair as it stands in the table, the other names of the finding below it."""
-    return f"{number(kind, feature, label)} {also(label if isinstance(label, str) else '(no name)', others, 30, told)}"
+    return f"{number_or_kind(kind, feature, label)} {also(label if isinstance(label, str) else '(no name)', others, 30, told)}"
 
 
 def _judged(r: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hourglass.cli.options import AsJson, EqualLength, Folder, Level, MinTokens, Pair
-from hourglass.cli.output import also, errors, gathered, number, out, p_value, percent, print_json, print_table
+from hourglass.cli.output import also, errors, gathered, number_or_kind, out, p_value, percent, print_json, print_table
 
 
 def diff(
@@ -60,7 +60,7 @@ def diff(
             ["feature ", "name", "a ", "b ", "difference (95 %) ", "q "],
             [
                 (
-                    number(r.kind, r.feature, r.label),
+                    number_or_kind(r.kind, r.feature, r.label),
                     also(r.label, others["label"], 60),
                     percent(r.frequency_a),
                     percent(r.frequency_b),

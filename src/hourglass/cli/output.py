@@ -58,8 +58,8 @@ def gathered(table: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
         yield row, others.get(row.Index, table.iloc[:0])
 
 
-def number(kind: str, feature: Any, label: Any) -> str:
-    """Of a feature its number; else what it is."""
+def number_or_kind(kind: str, feature: Any, label: Any) -> str:
+    """What stands before a name: of a feature its number, else "word" or "sign"."""
     from hourglass.uses.explore.words import is_sign
 
     if kind == "feature":

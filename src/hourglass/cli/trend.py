@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hourglass.cli.options import AsJson, Folder, Level, MinTokens
-from hourglass.cli.output import also, errors, gathered, number, p_value, percent, print_json, print_table
+from hourglass.cli.output import also, errors, gathered, number_or_kind, p_value, percent, print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +77,7 @@ def trend(
 
 def _row(r: Any, others: pd.DataFrame) -> tuple[str, ...]:
     return (
-        number(r.kind, r.feature, r.label),
+        number_or_kind(r.kind, r.feature, r.label),
         also(r.label, others["label"], 50),
         percent(r.frequencies[0]),
         percent(r.frequencies[-1]),

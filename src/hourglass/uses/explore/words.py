@@ -28,7 +28,7 @@ _BREAK, _EMPTY, _BEGINS, _NUMBERED = "a line break", "an empty line", "a line th
 def terms(text: str) -> Iterator[tuple[str, int, int]]:
     """Each word, pair of words and sign of a text, as often as it is there, with its first and past-last character.
 
-    Of what a sign stands for, however often it is repeated, three are said at most; every number that begins a line is "1".
+    A sign that is repeated counts as three of it at most; a number that begins a line is always "1".
     """
     before = ("", 0)
     for match in _TERM.finditer(text.rstrip()):  # what ends a text parts nothing
