@@ -143,3 +143,19 @@ def kinds_in_both(folder, planted):
             )
         )
     return *made, groups
+
+
+def kind_that_is_told(folder, planted):
+    """Workspaces of two texts of 600 documents, and which 40 have some of sixty features of the second; where it is planted, these
+    have every feature of the first a little more often."""
+    random = np.random.default_rng(0)
+    has = np.arange(600) % 15 == 0
+    left = random.random((600, 120)) < np.where(has & planted, 0.4, 0.2)[:, None]
+    often = has[:, None] & (np.arange(80) < 60)
+    right = random.random((600, 80)) < np.where(often, 0.3, 0.04)
+    made = []
+    for name, maxima in (("first", left), ("second", right)):
+        texts, names = [f"{name} text"] * 600, [f"{name}{i}" for i in range(maxima.shape[1])]
+        dense = states_of(maxima, random)
+        made.append(make_workspace(folder / name, texts, {}, maxima.astype(float), dense=dense, names=names))
+    return *made, has

@@ -22,6 +22,7 @@ from hourglass.uses.explore.alike_in_both import AlikeInBoth
 from hourglass.uses.explore.correlate import CorrelateOptions, items_in
 from hourglass.uses.explore.labels import says_form
 from hourglass.uses.explore.predicted import Predicted
+from hourglass.uses.explore.ridge import Direction
 
 Array = np.ndarray[Any, Any]
 Pairs = tuple[Array, Array]
@@ -160,13 +161,18 @@ def together(a: hg.Workspace, b: hg.Workspace, **options: Any) -> tuple[pd.DataF
 
 
 def as_pairs(fields: Sequence[Field], by_all: Predicted) -> tuple[list[csr_matrix], Pairs]:
-    """What both fields have, with a column more for what of them is more like what has an item of the other, and the pairs of these two."""
+    """What both fields have, with columns for what of them is like what is predicted, by the other text and, of a group, by its own; and the
+    pairs of these two."""
     wider, pairs = [[field.present] for field in fields], ([], [])
-    for row, direction in zip(by_all.table.itertuples(), by_all.directions):
+
+    def column(side: int, direction: Direction) -> int:
+        wider[side].append(more_like(direction, fields[side].present, fields[side].middle))
+        return fields[side].present.shape[1] + len(wider[side]) - 2
+
+    for row, direction, in_own in zip(by_all.table.itertuples(), by_all.directions, by_all.in_own):
         own, other = (0, 1) if row.side == "a" else (1, 0)
-        pairs[own].append(row.position)
-        pairs[other].append(fields[other].present.shape[1] + len(wider[other]) - 1)
-        wider[other].append(more_like(direction, fields[other].present, fields[other].middle))
+        pairs[own].append(row.position if in_own is None else column(own, in_own))
+        pairs[other].append(column(other, direction))
     return [hstack(columns, format="csr") for columns in wider], tuple(np.array(own, np.int64) for own in pairs)
 
 

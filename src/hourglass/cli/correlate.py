@@ -150,11 +150,11 @@ def _print_predicted(found: Predicted) -> None:
     """What all of either text predicts of the other."""
     out.print()
     print_table(
-        f"Predicted by all of the other text, of {found.tested:,} features and words ({found.documents:,} documents)\n"
+        f"Predicted by all of the other text, of {found.tested:,} features, words and groups ({found.documents:,} documents)\n"
         "with it, without: shares of the documents with it, and without, whose other text is more like that of those with it",
         [
             "of",
-            "feature or word",
+            "feature, word or group",
             "in ",
             "with it ",
             "without ",
@@ -165,7 +165,7 @@ def _print_predicted(found: Predicted) -> None:
         [
             (
                 r.side,
-                _named(r.kind, r.feature, r.label, others["label"], []),
+                _named(r.kind, r.feature, r.label, others["label"][others["kind"] != "group"], []),
                 str(r.documents),
                 f"{100 * r.frequency_with:.0f} %",
                 f"{100 * r.frequency_without:.0f} %",

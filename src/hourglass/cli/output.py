@@ -59,12 +59,14 @@ def gathered(table: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
 
 
 def number_or_kind(kind: str, feature: Any, label: Any) -> str:
-    """What stands before a name: of a feature its number, else "word" or "sign"."""
+    """What stands before a name: of a feature its number, else "word", "sign" or what it is."""
     from hourglass.uses.explore.words import is_sign
 
     if kind == "feature":
         return str(feature)
-    return "sign" if is_sign(label) else "word"
+    if kind == "word":
+        return "sign" if is_sign(label) else "word"
+    return kind
 
 
 def also(name: str, others: Iterable[Any], length: int, told: Collection[str] = ()) -> str:

@@ -15,7 +15,7 @@ from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import RIDGE, Ridge
 from hourglass.uses.explore.scores import dense_rows
 from hourglass.uses.progress import Progress
-from workspaces import two_texts
+from workspaces import kind_that_is_told, two_texts
 
 NOTHING = np.zeros((400, 1))
 """Mean states that say nothing."""
@@ -104,11 +104,14 @@ def test_rounds_leave_what_is_sure_or_hopeless_and_tell_the_same():
         def __init__(self, one):
             self.found, self.one = one.found, one
 
+        def further(self, which, p):
+            return which
+
         def p_values(self, which, draws, random):
             drawn.append(len(which))
             return self.one.p_values(which, draws, random)
 
-    p = module._p_values([Counting(one) for one in found], 0.01, random, Progress(False))
+    p = module._p_values([Counting(one) for one in found], benjamini_hochberg, 0.01, random, Progress(False))
     everything = found[0].p_values(np.arange(65), 9999, random)
     assert drawn[0] == 65 and sum(drawn[-2:]) < 20
     for of_one in p:
@@ -140,10 +143,30 @@ def test_items_that_are_told_in_one_way_are_one_finding():
     words = np.repeat((of_kind[:, None] == [0, 1]), 10, axis=1) & (random.random((400, 20)) < 0.5)
     right = csr_matrix((words | (random.random((400, 20)) < 0.05)).astype(float))
     items = np.column_stack([(of_kind == kind) & (random.random(400) < 0.8) for kind in (0, 0, 1)])
-    left = csr_matrix(items.astype(float))
-    told = pd.DataFrame({"side": ["a", "b", "a", "a"], "item": [0, 0, 1, 2]})
-    found = module._findings(told, {"a": left, "b": right}, {"a": Ridge(right, NOTHING), "b": Ridge(left, NOTHING)})
-    assert found.tolist() == [0, 1, 0, 3]
+    has = np.column_stack([items[:, 0], right.toarray()[:, 0] > 0, items[:, 1:]])
+    ridges = {"a": Ridge(right, NOTHING), "b": Ridge(csr_matrix(items.astype(float)), NOTHING)}
+    assert module._findings(np.array(["a", "b", "a", "a"]), has, ridges).tolist() == [0, 1, 0, 3]
+
+
+def test_of_many_groups_those_around_documents_of_surer_ones_get_no_more_draws(monkeypatch):
+    random = np.random.default_rng(0)
+    x = csr_matrix((random.random((6, 4)) < 0.5).astype(float))
+    groups = csc_matrix(
+        np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], float)
+    )
+    of = module.GroupDistances(Ridge(x, NOTHING[:6]), groups, np.zeros(6, np.int64), np.array([0, 1, 2, 3]))
+    p, left = (
+        np.array([1e-3, 1e-9, 1e-4, 1e-2]),
+        np.array([0, 2, 3]),
+    )  # the second is sure already; its rows are those after the first
+    assert of.further(left, p).tolist() == [0, 2, 3]
+    monkeypatch.setattr(module, "MANY", 2)
+    assert of.further(left, p).tolist() == [0, 3]
+    assert of.further(left[:2], p).tolist() == [0, 2]
+
+
+def test_groups_are_told_where_perhaps_none_at_all_is_wrong():
+    assert module._of_any(np.array([1e-6, 0.3, 1.0, 0.0])).tolist() == [4e-6, 1, 1, 0]
 
 
 def presence(workspace):
@@ -179,8 +202,34 @@ def test_what_no_pair_tells_is_predicted_by_all_of_the_other_text(tmp_path):
     assert (mirrored["side"], mirrored["feature"]) == ("a", 0)
 
 
-def test_where_nothing_goes_together_nothing_is_predicted(tmp_path):
-    a, b, _ = two_texts(tmp_path, False)
+def test_a_group_that_no_item_tells_is_predicted_by_all_of_the_other_text(tmp_path):
+    a, b, has = kind_that_is_told(tmp_path, True)
+    found = a.correlate(b, max_similarity=None, progress=False)
+    assert not len(found.table)
+    table = found.predicted.table
+    groups = table[table["kind"] == "group"]
+    assert (
+        groups["side"].tolist() == ["a", "b"] and groups["same_as"].isna().all()
+    )  # of each finding one, which tells more than any item
+    group = groups.iloc[1]
+    own = found.predicted.in_own[groups.index[1]]
+    assert (group["documents"], has[group["position"]], pd.isna(group["feature"])) == (31, True, True)
+    assert group["frequency_with"] - group["frequency_without"] > 0.8 and group["q"] < 0.01
+    assert has[group["typical"]].all()
+    assert group["label"] == "; ".join(own.names()[:3]) and set(own.names()[:3]) <= {f"second{i}" for i in range(60)}
+    more = own.sums(presence(b), dense_rows(b, np.arange(len(b)), "middle")) > own.bar
+    assert more[has].mean() > more[~has].mean() + 0.6
+    items = table[(table["kind"] == "feature") & (table["side"] == "b")]
+    assert len(items) and items["difference"].max() < group["difference"]
+    assert [own is None for own in found.predicted.in_own] == (table["kind"] != "group").tolist()
+    rows = found.to_dict()["predicted"]["rows"]
+    assert rows[groups.index[1]]["items_own"][0]["label"] == own.names()[0]
+    assert not any("items_own" in rows[at] for at in items.index)
+
+
+@pytest.mark.parametrize("made", [two_texts, kind_that_is_told])
+def test_where_nothing_goes_together_nothing_is_predicted(tmp_path, made):
+    a, b, _ = made(tmp_path, False)
     found = a.correlate(b, progress=False)
     assert found.predicted.table.empty
     assert found.predicted.tested > 0

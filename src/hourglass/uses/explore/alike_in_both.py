@@ -2,10 +2,10 @@
 
 A pair needs an item of either text that tells by itself, a prediction one of a single text. A group of documents that has neither is
 still there: the neighbours of a document by the one text are its neighbours by the other. Neighbours by a text are the documents
-that differ from the average one most in the same way: by the cosine of all features and words that each has and, in equal parts,
-by the cosine of their mean states in the middle of the model, which know how a text is written, too.
+most alike to it ([neighbours.py](neighbours.py)): by all features and words that each has and, in equal parts, by their mean states
+in the middle of the model, which know how a text is written, too.
 
-How many of the nearest by both texts are the same is tested exactly, without drawing: were one text shuffled over documents of
+How many of the neighbours by both texts are the same is tested exactly, without drawing: were one text shuffled over documents of
 like length, their number would be a sum of hypergeometric ones, one for each stratum, given whose text a document gets.
 
 A document that is sure has with those it shares a group; groups that the texts tell in about the same way, by scores that go
@@ -17,29 +17,26 @@ Cost: the square of the documents that are learned from, and for each that share
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
 from scipy.special import gammaln
 
 from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near
-from hourglass.uses.explore.predicted import LISTED, LOOKED_AT, Learned, direction_to, told_alike
-from hourglass.uses.explore.ridge import Direction, centred_gram
+from hourglass.uses.explore.neighbours import NEIGHBOURS
+from hourglass.uses.explore.predicted import LOOKED_AT, Learned, direction_to, told_alike
+from hourglass.uses.explore.ridge import Direction
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.correlate import CorrelateOptions
 
 Array = np.ndarray[Any, Any]
 
-NEIGHBOURS, OF = 15, 20
-"""Of a document, by either text; but at most one of so many documents."""
 FEWEST = 2
 """Neighbours that a document shares at least; with fewer its p is taken as 1."""
 
@@ -72,20 +69,17 @@ class AlikeInBoth:
         """Plain values, each row with what its texts have."""
         rows = json.loads(self.table.to_json(orient="records"))
         for row, sides in zip(rows, self.directions):
-            for name, direction in zip(("items_a", "items_b"), sides):
-                plain = direction.items[direction.items["weight"] > 0][["kind", "feature", "label", "weight"]]
-                row[name] = json.loads(plain.head(LISTED).to_json(orient="records"))
+            row["items_a"], row["items_b"] = (direction.heaviest(1) for direction in sides)
         return {"documents": self.documents, "neighbours": self.neighbours, "sure": self.sure, "rows": rows}
 
 
-def alike_in_both(learned: Learned, options: CorrelateOptions, part: float, random: np.random.Generator) -> AlikeInBoth:
+def alike_in_both(learned: Learned, options: CorrelateOptions, part: float) -> AlikeInBoth:
     """Groups of the documents that were learned from; `part` of what may be discovered falsely is theirs."""
     total = len(learned.rows)
-    number = max(1, min(NEIGHBOURS, total // OF))
-    by = [nearest((learned.present[side], learned.middle[side]), number, random) for side in learned.fields]
     inside = np.zeros((2, total, total), bool)
-    for own, neighbours in zip(inside, by):
-        np.put_along_axis(own, neighbours, True, axis=1)
+    for own, neighbours in zip(inside, learned.alike.values()):
+        np.put_along_axis(own, neighbours[:, :NEIGHBOURS], True, axis=1)
+    number = min(NEIGHBOURS, learned.alike["a"].shape[1])
     both = inside[0] & inside[1]
     shared = both.sum(1)
     p, expected = shared_p(shared, inside[0], inside[1], learned.strata)
@@ -108,23 +102,6 @@ def alike_in_both(learned: Learned, options: CorrelateOptions, part: float, rand
         )
     table = pd.DataFrame(lines, columns=_COLUMNS)
     return AlikeInBoth(table, directions, number, total, len(sure))
-
-
-def nearest(views: Sequence[csr_matrix | Array], number: int, random: np.random.Generator) -> Array:
-    """[rows, number] the nearest other rows of each, by all views [rows, columns] in equal parts.
-
-    Of equals some at random, drawn anew for each text: in the order in which they stand they would be the same by both.
-    """
-    total = views[0].shape[0]
-    alike = np.zeros((total, total))
-    for gram in map(centred_gram, views):
-        length = np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
-        cosine = gram / length / length[:, None]
-        alike += cosine / max(cosine.std(), np.finfo(float).tiny)
-    np.fill_diagonal(alike, -np.inf)
-    order = random.permutation(len(alike))
-    chosen: Array = order[np.argsort(-alike[:, order], axis=1, kind="stable")[:, :number]]
-    return chosen
 
 
 def shared_p(shared: Array, left: Array, right: Array, strata: Array) -> tuple[Array, Array]:

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 TO_PREDICTED = TO_ALIKE = 0.15
-"""Of what may be discovered falsely across two texts, the parts of what all of one predicts, and of what is alike in both; the rest
-is for pairs."""
+"""Of what may be discovered falsely across two texts, the parts of items that all of one predicts (as much is for groups), and of what
+is alike in both; the rest is for pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Correlations:
     tested     number of pairs among which they were found
     notes      what a reader has to know before believing the table
     rows, other_rows  [documents] positions of these documents in the first workspace, and in the other
-    predicted  what of either text all of the other predicts; None within one text, and with a false_discovery of 1, which tests nothing
+    predicted  what of either text, items and groups of documents, all of the other predicts; None within one text, and with a false_discovery of 1, which tests nothing
     alike_in_both  groups of documents that are alike in both texts; None as `predicted` is
     judge, usage      who judged, None: nobody; what was asked of a language model
     """
@@ -161,7 +161,7 @@ def correlate(
 
     selecting = PairCounts(left, right, half == 0, strata)
     predicting = other is not None and options.false_discovery < 1  # nothing but its test makes it worth telling
-    to_pairs = 1 - TO_PREDICTED - TO_ALIKE if predicting else 1.0
+    to_pairs = 1 - 2 * TO_PREDICTED - TO_ALIKE if predicting else 1.0
     by_all, groups = None, None
     with Progress(progress) as bar:
         pairs, shown = _select(selecting, options, split, to_pairs, bar), selecting
@@ -174,7 +174,7 @@ def correlate(
             task = bar.start("Comparing documents", 2, "steps")
             learned = Learned.of(left, right, rows, other_rows, options.match_length, random)
             bar.advance(task, 1)
-            groups = alike_in_both(learned, options, TO_ALIKE, random)
+            groups = alike_in_both(learned, options, TO_ALIKE)
             bar.advance(task, 1)
             if 2 * groups.sure > groups.documents:
                 notes.append(

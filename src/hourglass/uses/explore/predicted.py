@@ -1,4 +1,4 @@
-"""Which features and words of one text all of the other text predicts, though perhaps no single one of it does.
+"""Which features, words and groups of documents of one text all of the other text predicts, though perhaps no single item of it does.
 
 A pair needs a feature or word on either side that tells by itself. Where one side has none, all of it may: a ridge regression of
 an item of one text on everything that the other text has and, as much, on its mean state in the middle of the model (which
@@ -8,16 +8,23 @@ to other documents of like length, as many of each length, at random: again and 
 that a few leave possible. Where hardly a draw reaches what was found, p is the tail of a distribution with four of their moments
 (`shuffled_p`), which have to be sure: of thousands of items those are told for which they came out small.
 
-Items of one text that the other tells in about the same way, by scores that go together, are one finding. Every finding has a row
-before any has a second, so that a strong one with a hundred words does not hide a weak one.
+What marks a kind of document in its own text may be in others, too. Predicted in the same way are the groups around each document of
+those most alike to it by that text ([neighbours.py](neighbours.py)): more of such a group are of one kind than of the documents with
+an item.
+
+What of one text the other tells in about the same way, by scores that go together, is one finding, of whose groups the best told stands
+for all. Every finding has a row before any has a second, so that a strong one with a hundred words does not hide a weak one.
 
 Cost: the third power of the documents that are learned from and, for each item and draw, the square of the documents that have it.
 So rare items are tested; of common ones a pair tells more.
+
+Not in the paper.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +38,7 @@ from hourglass.metrics.shuffles import shuffled_p
 from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near, same_as
 from hourglass.uses.explore.looked_at import Field
+from hourglass.uses.explore.neighbours import apart, groups_around, nearest
 from hourglass.uses.explore.ridge import Direction, Ridge
 from hourglass.uses.explore.scores import dense_rows
 from hourglass.uses.explore.strata import SMALLEST, length_strata
@@ -40,6 +48,8 @@ if TYPE_CHECKING:
     from hourglass.uses.explore.correlate import CorrelateOptions
 
 Array = np.ndarray[Any, Any]
+Marks = tuple[csc_matrix, Array]
+"""[documents, m] 1 where a document has an item, or is of a group, and [m] the number of the item, or of the document in the middle."""
 
 LARGEST = 2500
 """Documents, drawn at random, that are learned from at most."""
@@ -49,6 +59,8 @@ ROUNDS = ((49, 0.05, 0.7), (199, 0.01, 0.35), (999, 1e-3, 0.19), (4999, 1e-4, 0.
 """Draws; the p up to which an item goes on to the next round, but for those that would be told were p as large as it may be; and how
 much a p of them may be too small: its logarithm (to base 10) by so many times the square of what it should be. Of 24,000 tails that
 were fitted to so few draws hardly one was further off."""
+MANY = 500
+"""Groups of a text for which more draws are made, without looking whether one tells what others do."""
 _PAIRS, _LEAST = 2**27, 4999
 """Of documents that all draws of an item sum over, but for so many draws: sums over more documents have lighter tails."""
 MOST_SAID = 0.999
@@ -57,8 +69,8 @@ and hardly a draw has it, so that no draws tell the tail."""
 ALIKE, LOOKED_AT = 0.6, 10
 """Correlation of the scores by which items are predicted from which on they are one finding; how many times as many items as are
 shown are parted into findings, the best predicted of all."""
-TYPICAL, LISTED = 5, 20
-"""Documents of a row, and items of the other text for and against it in the JSON."""
+TYPICAL, NAMED = 5, 3
+"""Documents of a row; names of a group."""
 
 _COLUMNS = [
     "side",
@@ -81,19 +93,22 @@ _COLUMNS = [
 
 @dataclass(frozen=True)
 class Predicted:
-    """Items of either text that all of the other predicts.
+    """Items and groups of either text that all of the other predicts.
 
-    table    a row an item, finding after finding, the best predicted first: side ("a": it is of the first text, and the second predicts it), kind, feature, label,
-             position (number of the feature, or the width plus that of the word), documents (that have it), frequency_with, frequency_without (shares of the documents with the item, and without, whose
+    table    a row an item or group, finding after finding, the best predicted first: side ("a": it is of the first text, and the second predicts it), kind ("feature",
+             "word" or "group"), feature, label (of a group what tells it in its own text), position (number of the feature, or the
+             width plus that of the word; of a group the document it is around), documents (that have it, or are in it), frequency_with, frequency_without (shares of the documents with the item, and without, whose
              other text is more like that of those with it, each judged without itself), difference with its interval low and high,
              p, q, same_as (the row that stands for this one), typical (positions of documents with the item whose other text
              speaks most for it)
     directions  of each row, through the other text, to the documents with the item
-    tested, documents   number of items that were tested, and of documents on which they were
+    in_own      of each row that is a group, the direction to it through its own text; None of an item
+    tested, documents   number of items and groups that were tested, and of documents on which they were
     """
 
     table: pd.DataFrame
     directions: list[Direction]
+    in_own: list[Direction | None]
     tested: int
     documents: int
 
@@ -104,10 +119,10 @@ class Predicted:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, each row with what speaks most for it and most against it."""
         rows = json.loads(self.table.to_json(orient="records"))
-        for row, direction in zip(rows, self.directions):
-            plain = direction.items[["kind", "feature", "label", "weight"]]
-            for name, side in (("items_for", plain["weight"] > 0), ("items_against", plain["weight"] < 0)):
-                row[name] = json.loads(plain[side].head(LISTED).to_json(orient="records"))
+        for row, direction, in_own in zip(rows, self.directions, self.in_own):
+            row["items_for"], row["items_against"] = direction.heaviest(1), direction.heaviest(-1)
+            if in_own is not None:
+                row["items_own"] = in_own.heaviest(1)
         return {"tested": self.tested, "documents": self.documents, "rows": rows}
 
 
@@ -119,6 +134,7 @@ class Learned:
     fields   of the two texts, "a" and "b"; present: [documents, items] what each has; middle: [documents, d] the mean states
              in the middle of the model
     ridges   by which items of "a" are predicted, by all of the other text; and of "b"
+    alike    by a text, [documents, most alike] the documents most alike to each
     strata   [documents] numbers from 0, of like length
     """
 
@@ -127,6 +143,7 @@ class Learned:
     present: dict[str, csr_matrix]
     middle: dict[str, Array]
     ridges: dict[str, Ridge]
+    alike: dict[str, Array]
     strata: Array
 
     @classmethod
@@ -145,41 +162,99 @@ class Learned:
             own = dense_rows(workspace, at, "middle")  # in rising order
             middle[side] = own[np.argsort(np.argsort(at))]
         ridges = {side: Ridge(present[other], middle[other]) for side, other in (("a", "b"), ("b", "a"))}
-        return cls(rows[drawn], fields, present, middle, ridges, strata)
+        alike = {side: nearest((present[side], middle[side]), random) for side in fields}
+        return cls(rows[drawn], fields, present, middle, ridges, alike, strata)
 
 
 def predicted(
     learned: Learned, options: CorrelateOptions, part: float, random: np.random.Generator, bar: Progress
 ) -> Predicted:
-    """The surest items of either field that the other predicts; `part` of what may be discovered falsely is theirs."""
-    of, other = learned.fields, {"a": learned.fields["b"], "b": learned.fields["a"]}
-    present, ridges, documents = learned.present, learned.ridges, len(learned.rows)
-    distances, parts = {}, []
-    for side, own in present.items():
-        count = np.asarray(own.sum(0)).ravel()
-        items = np.flatnonzero((count > 0) & (count <= COMMONEST * documents))
-        distances[side] = Distances(ridges[side], own[:, items].tocsc(), learned.strata)
-        parts.append(pd.DataFrame({"side": side, "item": items, "distance": distances[side].found}))
-    tested = pd.concat(parts, ignore_index=True)
-    level = options.false_discovery * part
-    tested["p"] = np.concatenate(_p_values(list(distances.values()), level, random, bar))
-    tested["q"] = np.minimum(benjamini_hochberg(tested["p"].to_numpy()) / part, 1)
-    told = tested[tested["q"] <= options.false_discovery]
-    told = told.sort_values("distance", ascending=False, kind="stable").head(LOOKED_AT * options.top)
-    first = _findings(told, present, ridges)
+    """The surest items and groups of either field that the other predicts; `part` of what may be discovered falsely is the items', as
+    much the groups'."""
+    of_items = {side: _items(own) for side, own in learned.present.items()}
+    of_groups = {side: groups_around(alike) for side, alike in learned.alike.items()}
+    ridges, strata, level = learned.ridges, learned.strata, options.false_discovery * part
+    between = [Distances(ridges[side], has, strata) for side, (has, _) in of_items.items()]
+    items = _tested(of_items, between, benjamini_hochberg, level, random, bar)
+    around = [GroupDistances(ridges[side], has, strata, centre) for side, (has, centre) in of_groups.items()]
+    groups = _tested(of_groups, around, _of_any, level, random, bar)
+    told = pd.concat([items.assign(group=False), groups.assign(group=True)])
+    told = told[told["q"] <= level].sort_values("distance", ascending=False, kind="stable")
+    for side, marks in of_groups.items():
+        own = told["group"] & (told["side"] == side)
+        told = told[~own | told["column"].isin(apart(*marks, told["column"][own].to_numpy()))]
+    told = told.head(LOOKED_AT * options.top)
+    has = np.zeros((len(learned.rows), len(told)), bool)
+    for at, row in enumerate(told.itertuples()):
+        has[_rows_with(of_groups if row.group else of_items, row), at] = True
+    told = told.assign(finding=_findings(told["side"].to_numpy(), has, ridges))
+    one = ~(
+        told["group"] & told.duplicated(["finding", "group"])
+    ).to_numpy()  # of a finding's groups the first tells all
+    told, has, first = told[one], has[:, one], (np.cumsum(one) - 1)[told["finding"].to_numpy()[one]]
     kept, first = _every_finding(first, options.top)
-    told = told.iloc[kept]
+    shown = told.iloc[kept]
+    return _described(shown.assign(q=shown["q"] / part), has[:, kept], first, learned, len(items) + len(groups))
 
-    columns = [present[side][:, [item]] for side, item in zip(told["side"], told["item"])]
-    lines, directions = [], []
-    for (side, item, _, p, q), column in zip(told.itertuples(index=False), columns):
-        has = column.toarray().ravel() > 0
-        line, position = _shown(ridges[side], has, learned.rows), int(of[side].columns[item])
-        lines.append({"side": side, **of[side].items.iloc[item], "position": position, **line, "p": p, "q": q})
-        directions.append(direction_to(ridges[side], has, other[side]))
+
+def _described(told: pd.DataFrame, has: Array, first: Array, learned: Learned, tested: int) -> Predicted:
+    """What is shown of `told`: side, number, group, p, q; has [documents, told] which documents, and first [told] of its finding."""
+    lines, directions, terms = [], [], []
+    in_own: list[Direction | None] = []
+    for row, own_has in zip(told.itertuples(), has.T):
+        own, other = ("a", "b") if row.side == "a" else ("b", "a")
+        field = learned.fields[own]
+        directions.append(direction_to(learned.ridges[own], own_has, learned.fields[other]))
+        if row.group:
+            of_group = direction_to(learned.ridges[other], own_has, field)  # what of its own text tells of the other
+            in_own.append(of_group)
+            terms.append(of_group.names()[:NAMED])
+            named = {"kind": "group", "label": "; ".join(terms[-1]) or None, "position": int(learned.rows[row.number])}
+        else:
+            in_own.append(None)
+            terms.append(field.terms[row.number])
+            named = {**field.items.iloc[row.number], "position": int(field.columns[row.number])}
+        shown = _shown(learned.ridges[own], own_has, learned.rows)
+        lines.append({"side": own, **named, **shown, "p": row.p, "q": row.q})
     table = pd.DataFrame(lines, columns=_COLUMNS).astype({"feature": "Int64"})
-    table["same_as"] = same_as(first, [of[side].terms[item] for side, item in zip(told["side"], told["item"])])
-    return Predicted(table, directions, len(tested), documents)
+    table["same_as"] = same_as(first, terms)
+    return Predicted(table, directions, in_own, tested, len(learned.rows))
+
+
+def _items(present: csr_matrix) -> Marks:
+    """Those that are common enough to be there, and rare enough."""
+    count = np.asarray(present.sum(0)).ravel()
+    items = np.flatnonzero((count > 0) & (count <= COMMONEST * present.shape[0]))
+    return present[:, items].tocsc(), items
+
+
+def _tested(
+    marks: dict[str, Marks],
+    distances: Sequence[Distances],
+    adjusted: Callable[[Array], Array],
+    level: float,
+    random: np.random.Generator,
+    bar: Progress,
+) -> pd.DataFrame:
+    """A row each of what may be predicted: side, number, column (of the marks), distance, p and q (p adjusted for all)."""
+    parts = [
+        pd.DataFrame({"side": side, "number": numbers, "column": np.arange(len(numbers)), "distance": own.found})
+        for (side, (_, numbers)), own in zip(marks.items(), distances)
+    ]
+    p = np.concatenate(_p_values(distances, adjusted, level, random, bar))
+    return pd.concat(parts, ignore_index=True).assign(p=p, q=adjusted(p))
+
+
+def _of_any(p: Array) -> Array:
+    """q at which perhaps none at all is called that should not be (Bonferroni): around a document of a group that is true lie many more
+    that are, by the number of which a false discovery rate would let pass what stands alone."""
+    return np.minimum(p * len(p), 1)
+
+
+def _rows_with(marks: dict[str, Marks], row: Any) -> Array:
+    """The documents that have what a row is about."""
+    has = marks[row.side][0]
+    return np.asarray(has.indices[has.indptr[row.column] : has.indptr[row.column + 1]])
 
 
 class Distances:
@@ -208,6 +283,10 @@ class Distances:
             p[each == number] = shuffled_p(self.found[same], self._drawn(same, int(number), random))
         return p
 
+    def further(self, which: Array, p: Array) -> Array:
+        """Those of some items, left possible by p [items], that are worth more draws: all."""
+        return which
+
     def _drawn(self, which: Array, draws: int, random: np.random.Generator | None) -> Array:
         """[draws, which] distances of other rows; without `random` of the item's own."""
         made = np.empty((draws, len(which)))
@@ -217,19 +296,43 @@ class Distances:
         return made
 
 
-def _p_values(of: list[Distances], level: float, random: np.random.Generator, bar: Progress) -> list[Array]:
-    """Those of the items of each, by as many draws as it takes to tell which are told at a false discovery rate of `level`."""
+class GroupDistances(Distances):
+    """The same of groups; centre [groups] the row that each is around."""
+
+    def __init__(self, ridge: Ridge, groups: csc_matrix, strata: Array, centre: Array) -> None:
+        super().__init__(ridge, groups, strata)
+        self._centre = centre
+
+    def further(self, which: Array, p: Array) -> Array:
+        """All; but where most texts are of one subject and many groups are left, those around no document of a surer one."""
+        if len(which) <= MANY:
+            return which
+        surer = np.argsort(p, kind="stable")[: int((p <= p[which].max()).sum())]
+        return which[np.isin(which, apart(self._items, self._centre, surer))]
+
+
+def _p_values(
+    of: Sequence[Distances],
+    adjusted: Callable[[Array], Array],
+    level: float,
+    random: np.random.Generator,
+    bar: Progress,
+) -> list[Array]:
+    """Those of the items of each, by as many draws as it takes to tell which are told: those that are adjusted to `level` at most."""
     p = [np.ones(len(own.found)) for own in of]
     going = [np.arange(len(own.found)) for own in of]
     task = bar.start("Predicting", len(ROUNDS), "rounds")
     for draws, most, doubt in ROUNDS:
         for own, of_own, which in zip(of, p, going):
             of_own[which] = own.p_values(which, draws, random)
-        unsure = benjamini_hochberg(_at_most(np.concatenate(p), doubt)) > level
+        unsure = adjusted(_at_most(np.concatenate(p), doubt)) > level
         starts = np.cumsum([0, *map(len, p)])
-        going = [
+        left = [
             which[(of_own <= most)[which] & unsure[start + which]] for start, of_own, which in zip(starts, p, going)
         ]
+        going = [own.further(which, of_own) for own, of_own, which in zip(of, p, left)]
+        for of_own, which, more in zip(p, left, going):
+            of_own[np.setdiff1d(which, more)] = 1
         bar.advance(task, 1)
     return p
 
@@ -329,12 +432,16 @@ def told_alike(ridge: Ridge, has: Array) -> Array:
     return alike
 
 
-def _findings(told: pd.DataFrame, present: dict[str, csr_matrix], ridges: dict[str, Ridge]) -> Array:
-    """[told] the first item of the same text that the other text tells in about the same way; its own number where there is none."""
-    first = np.arange(len(told))
-    for side, own in present.items():
-        rows = np.flatnonzero(told["side"] == side)
-        of, near = np.nonzero(told_alike(ridges[side], own[:, told["item"].to_numpy()[rows]].toarray()))
+def _findings(side: Array, has: Array, ridges: dict[str, Ridge]) -> Array:
+    """[told] the first of the same text that the other text tells in about the same way; its own number where there is none.
+
+    side  [told] whose each is
+    has   [documents, told] bool, which documents
+    """
+    first = np.arange(len(side))
+    for own, ridge in ridges.items():
+        rows = np.flatnonzero(side == own)
+        of, near = np.nonzero(told_alike(ridge, has[:, rows]))
         first[rows] = rows[first_near(of, near, len(rows))]
     return first
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from hourglass.uses.explore.labels import quoted
 
 Array = np.ndarray[Any, Any]
 
+LISTED = 20
+"""Items of a direction in the JSON, for it and against it."""
 RIDGE = 10.0
 """Penalty in mean squares of a row (of what it has, unlike the average one); ten told more plantings than one or three."""
 
@@ -84,6 +87,12 @@ class Direction:
         and words] says, and these mean states [documents, d]."""
         own = present[:, self.items["position"].to_numpy()]
         return Weights(self.items["weight"].to_numpy(), self.middle).sums(own, middle)
+
+    def heaviest(self, sign: int) -> list[dict[str, Any]]:
+        """Of what has a weight above 0 (of `sign` -1: below), the LISTED heaviest as plain values: kind, feature, label, weight."""
+        plain = self.items.loc[sign * self.items["weight"] > 0, ["kind", "feature", "label", "weight"]]
+        rows: list[dict[str, Any]] = json.loads(plain.head(LISTED).to_json(orient="records"))
+        return rows
 
     def names(self, sign: int = 1) -> list[str]:
         """Of what has a weight above 0 (of `sign` -1: below), the heaviest first, each once."""

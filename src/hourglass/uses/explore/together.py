@@ -10,7 +10,6 @@ the documents says how far apart so many features and words put what does not di
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +25,8 @@ Array = np.ndarray[Any, Any]
 
 LARGEST = 1000
 """Documents or pairs, drawn at random, that a direction is learned from at most: the cost grows with their third power."""
-TYPICAL, LISTED, NAMED = 5, 20, 6
-"""Documents of each side that are named, items in the JSON, names in a sentence."""
+TYPICAL, NAMED = 5, 6
+"""Documents of each side that are named, names in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,11 @@ class Together:
         numbers = ("frequency_a", "frequency_b", "difference", "low", "high", "p", "q")
         return {
             **{name: getattr(self, name) for name in numbers},
-            **{name: json.loads(side.head(LISTED).to_json(orient="records")) for name, side in self._sides().items()},
+            "items_a": self.direction.heaviest(1),
+            "items_b": self.direction.heaviest(-1),
             "typical_a": self.typical_a,
             "typical_b": self.typical_b,
         }
-
-    def _sides(self) -> dict[str, pd.DataFrame]:
-        """The items that speak for either, the heaviest first."""
-        items = self.direction.items[["kind", "feature", "label", "weight"]]
-        return {"items_a": items[items["weight"] > 0], "items_b": items[items["weight"] < 0]}
 
 
 def told_together(
