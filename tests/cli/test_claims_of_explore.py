@@ -171,12 +171,15 @@ def test_what_is_predicted_is_a_pair_with_what_predicts_it():
 
     left, right = csr_matrix(np.eye(4)[:, :3]), csr_matrix(np.eye(4))
     items = pd.DataFrame({"position": [1, 0], "weight": [-2.0, 1.0]})
-    rows = pd.DataFrame({"side": ["b", "a", "b"], "position": [3, 2, 0]})
-    by_all = SimpleNamespace(table=rows, directions=[Direction(items, np.ones(1), bar) for bar in (0.5, -0.5, -3)])
+    rows = pd.DataFrame({"side": ["b", "a", "b", "b"], "position": [3, 2, 0, 1]})
+    through = [Direction(items, np.ones(1), bar) for bar in (0.5, -0.5, -3, 0.5)]
+    by_all = SimpleNamespace(
+        table=rows, directions=through, in_own=[None, None, None, through[1]]
+    )  # the last is a group
     (left, right), (i, j) = as_pairs([_field(left), _field(right)], by_all)
-    assert (i.tolist(), j.tolist()) == ([3, 2, 4], [3, 4, 0])
-    assert left.toarray()[:, 3:].tolist() == [[1, 1], [0, 1], [0, 1], [0, 1]]
-    assert right.toarray()[:, 4:].ravel().tolist() == [1, 0, 1, 1]
+    assert (i.tolist(), j.tolist()) == ([3, 2, 4, 5], [3, 4, 0, 5])
+    assert left.toarray()[:, 3:].tolist() == [[1, 1, 1], [0, 1, 0], [0, 1, 0], [0, 1, 0]]
+    assert right.toarray()[:, 4:].T.tolist() == [[1, 0, 1, 1], [1, 0, 1, 1]]
 
 
 def test_a_group_is_a_pair_of_what_either_text_tells_it_by():
