@@ -174,10 +174,10 @@ def predicted(
     of_items = {side: _items(own) for side, own in learned.present.items()}
     of_groups = {side: groups_around(alike) for side, alike in learned.alike.items()}
     ridges, strata, level = learned.ridges, learned.strata, options.false_discovery * part
-    between = [Distances(ridges[side], has, strata) for side, (has, _) in of_items.items()]
-    items = _tested(of_items, between, benjamini_hochberg, level, random, bar)
-    around = [GroupDistances(ridges[side], has, strata, centre) for side, (has, centre) in of_groups.items()]
-    groups = _tested(of_groups, around, _of_any, level, random, bar)
+    item_distances = [Distances(ridges[side], has, strata) for side, (has, _) in of_items.items()]
+    items = _tested(of_items, item_distances, benjamini_hochberg, level, random, bar)
+    group_distances = [GroupDistances(ridges[side], has, strata, at) for side, (has, at) in of_groups.items()]
+    groups = _tested(of_groups, group_distances, _of_any, level, random, bar)
     told = pd.concat([items.assign(group=False), groups.assign(group=True)])
     told = told[told["q"] <= level].sort_values("distance", ascending=False, kind="stable")
     for side, marks in of_groups.items():
@@ -188,9 +188,8 @@ def predicted(
     for at, row in enumerate(told.itertuples()):
         has[_rows_with(of_groups if row.group else of_items, row), at] = True
     told = told.assign(finding=_findings(told["side"].to_numpy(), has, ridges))
-    one = ~(
-        told["group"] & told.duplicated(["finding", "group"])
-    ).to_numpy()  # of a finding's groups the first tells all
+    # Of a finding's groups the first tells all.
+    one = ~(told["group"] & told.duplicated(["finding", "group"])).to_numpy()
     told, has, first = told[one], has[:, one], (np.cumsum(one) - 1)[told["finding"].to_numpy()[one]]
     kept, first = _every_finding(first, options.top)
     shown = told.iloc[kept]
