@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
 import numpy as np
@@ -59,8 +59,8 @@ ROUNDS = ((49, 0.05, 0.7), (199, 0.01, 0.35), (999, 1e-3, 0.19), (4999, 1e-4, 0.
 """Draws; the p up to which an item goes on to the next round, but for those that would be told were p as large as it may be; and how
 much a p of them may be too small: its logarithm (to base 10) by so many times the square of what it should be. Of 24,000 tails that
 were fitted to so few draws hardly one was further off."""
-MANY = 500
-"""Groups of a text for which more draws are made, without looking whether one tells what others do."""
+THINNED, MANY = 999, 500
+"""After so many draws, or where more groups of a text than this are left, no more are made of groups around documents of surer ones."""
 _PAIRS, _LEAST = 2**27, 4999
 """Of documents that all draws of an item sum over, but for so many draws: sums over more documents have lighter tails."""
 MOST_SAID = 0.999
@@ -174,9 +174,10 @@ def predicted(
     of_items = {side: _items(own) for side, own in learned.present.items()}
     of_groups = {side: groups_around(alike) for side, alike in learned.alike.items()}
     ridges, strata, level = learned.ridges, learned.strata, options.false_discovery * part
-    item_distances = [Distances(ridges[side], has, strata) for side, (has, _) in of_items.items()]
+    said = {side: Said.by(ridge) for side, ridge in ridges.items()}
+    item_distances = [Distances(said[side], has, strata) for side, (has, _) in of_items.items()]
     items = _tested(of_items, item_distances, benjamini_hochberg, level, random, bar)
-    group_distances = [GroupDistances(ridges[side], has, strata, at) for side, (has, at) in of_groups.items()]
+    group_distances = [GroupDistances(said[side], has, strata, at) for side, (has, at) in of_groups.items()]
     groups = _tested(of_groups, group_distances, _of_any, level, random, bar)
     told = pd.concat([items.assign(group=False), groups.assign(group=True)])
     told = told[told["q"] <= level].sort_values("distance", ascending=False, kind="stable")
@@ -256,6 +257,19 @@ def _rows_with(marks: dict[str, Marks], row: Any) -> Array:
     return np.asarray(has.indices[has.indptr[row.column] : has.indptr[row.column + 1]])
 
 
+class Said(NamedTuple):
+    """What documents say of each other, but for the very largest: both [rows, rows] summed over either order of two (a sum over pairs
+    of rows is the same for both), total [rows] what all say of each."""
+
+    both: Array
+    total: Array
+
+    @classmethod
+    def by(cls, ridge: Ridge) -> Said:
+        scores = np.minimum(ridge.alone, np.quantile(ridge.alone, MOST_SAID))
+        return cls((scores + scores.T).astype(np.float32), scores.sum(0))
+
+
 class Distances:
     """How far apart the mean scores are of the rows with an item and of those without, each row judged without itself, and copies as
     what is very much alike.
@@ -265,10 +279,8 @@ class Distances:
     found   [items] the distances
     """
 
-    def __init__(self, ridge: Ridge, items: csc_matrix, strata: Array) -> None:
-        scores = np.minimum(ridge.alone, np.quantile(ridge.alone, MOST_SAID))
-        # A sum over pairs of rows is the same for either order of the two.
-        self._both, self._total = (scores + scores.T).astype(np.float32), scores.sum(0)
+    def __init__(self, said: Said, items: csc_matrix, strata: Array) -> None:
+        self._said = said
         self._items, self._counts = items, np.diff(items.indptr)
         self._strata = strata, np.argsort(strata, kind="stable"), np.cumsum([0, *np.bincount(strata)])
         self.found: Array = self._drawn(np.arange(items.shape[1]), 1, None)[0]
@@ -282,8 +294,8 @@ class Distances:
             p[each == number] = shuffled_p(self.found[same], self._drawn(same, int(number), random))
         return p
 
-    def further(self, which: Array, p: Array) -> Array:
-        """Those of some items, left possible by p [items], that are worth more draws: all."""
+    def further(self, which: Array, p: Array, draws: int) -> Array:
+        """Those of some items, left possible by p [items] of so many draws, that are worth more: all."""
         return which
 
     def _drawn(self, which: Array, draws: int, random: np.random.Generator | None) -> Array:
@@ -291,22 +303,22 @@ class Distances:
         made = np.empty((draws, len(which)))
         seeds = np.full(len(which), -1) if random is None else random.integers(2**32, size=len(which))
         places = self._items.indptr, self._items.indices
-        over_rows(_distances, len(which), self._both, self._total, *places, *self._strata, which, seeds, made)
+        over_rows(_distances, len(which), *self._said, *places, *self._strata, which, seeds, made)
         return made
 
 
 class GroupDistances(Distances):
     """The same of groups; centre [groups] the row that each is around."""
 
-    def __init__(self, ridge: Ridge, groups: csc_matrix, strata: Array, centre: Array) -> None:
-        super().__init__(ridge, groups, strata)
+    def __init__(self, said: Said, groups: csc_matrix, strata: Array, centre: Array) -> None:
+        super().__init__(said, groups, strata)
         self._centre = centre
 
-    def further(self, which: Array, p: Array) -> Array:
-        """All; but where most texts are of one subject and many groups are left, those around no document of a surer one."""
-        if len(which) <= MANY:
+    def further(self, which: Array, p: Array, draws: int) -> Array:
+        """All of few by few draws; of many, as where most texts are of one subject, and then of all those around no document of a surer one."""
+        if draws < THINNED and len(which) <= MANY:
             return which
-        surer = np.argsort(p, kind="stable")[: int((p <= p[which].max()).sum())]
+        surer = np.argsort(p, kind="stable")[: int((p <= p[which].max(initial=0)).sum())]
         return which[np.isin(which, apart(self._items, self._centre, surer))]
 
 
@@ -329,7 +341,7 @@ def _p_values(
         left = [
             which[(of_own <= most)[which] & unsure[start + which]] for start, of_own, which in zip(starts, p, going)
         ]
-        going = [own.further(which, of_own) for own, of_own, which in zip(of, p, left)]
+        going = [own.further(which, of_own, draws) for own, of_own, which in zip(of, p, left)]
         for of_own, which, more in zip(p, left, going):
             of_own[np.setdiff1d(which, more)] = 1
         bar.advance(task, 1)
@@ -380,7 +392,6 @@ def _distances(
                     left[first], left[other] = left[other], left[first]
                     drawn[i] = left[first]
                     taken[stratum] += 1
-                drawn.sort()  # in order, memory is read faster
             within, overall = 0.0, 0.0
             for i in range(number):
                 scores, of_row = both[drawn[i]], 0.0
