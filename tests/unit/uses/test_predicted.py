@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge as Peer
 
 from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.uses.explore import predicted as module
-from hourglass.uses.explore.predicted import Distances
+from hourglass.uses.explore.predicted import Distances, Said
 from hourglass.uses.explore.presence import present_in
 from hourglass.uses.explore.ridge import RIDGE, Ridge
 from hourglass.uses.explore.scores import dense_rows
@@ -19,6 +19,11 @@ from workspaces import kind_that_is_told, two_texts
 
 NOTHING = np.zeros((400, 1))
 """Mean states that say nothing."""
+
+
+def said(x):
+    """By all columns of x [documents, columns] alone."""
+    return Said.by(Ridge(csr_matrix(x.astype(float)), NOTHING[: len(x)]))
 
 
 def test_p_is_of_scores_without_the_document_itself(monkeypatch):
@@ -37,7 +42,7 @@ def test_p_is_of_scores_without_the_document_itself(monkeypatch):
         return scores[has].mean() - scores[~has].mean()
 
     item = np.isin(np.arange(30), [2, 7]).astype(float)
-    found = Distances(Ridge(csr_matrix(x), NOTHING[: len(x)]), csc_matrix(item[:, None]), strata)
+    found = Distances(said(x), csc_matrix(item[:, None]), strata)
     assert found.found[0] == pytest.approx(distance([2, 7]), rel=1e-4)
     by_hand = np.array([distance([i, j]) for i in range(6) for j in range(6, 10)])
     drawn = found._drawn(np.zeros(1, np.int64), 12_000, random)[:, 0]
@@ -52,7 +57,7 @@ def test_p_is_as_often_small_as_it_says():
     random = np.random.default_rng(0)
     x = Ridge(csr_matrix((random.random((200, 60)) < 0.2).astype(float)), random.normal(size=(200, 30)))
     y = csc_matrix((random.random((200, 2000)) < 0.1).astype(float))
-    p = Distances(x, y, np.zeros(200, np.int64)).p_values(np.arange(2000), 999, random)
+    p = Distances(Said.by(x), y, np.zeros(200, np.int64)).p_values(np.arange(2000), 999, random)
     assert kstest(p, "uniform").pvalue > 1e-3
     assert (p <= 0.001).sum() <= 8
 
@@ -66,11 +71,7 @@ def test_two_copies_are_no_finding():
     for share in (1, module.MOST_SAID):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "MOST_SAID", share)
-            found = Distances(
-                Ridge(csr_matrix(x.astype(float)), NOTHING[: len(x)]),
-                csc_matrix(y[:, None].astype(float)),
-                np.zeros(400, int),
-            )
+            found = Distances(said(x), csc_matrix(y[:, None].astype(float)), np.zeros(400, int))
             p[share] = found.p_values(np.zeros(1, np.int64), 999, np.random.default_rng(1))[0]
     assert p[1] < 1e-5 < 1e-4 < p[module.MOST_SAID]
 
@@ -78,11 +79,7 @@ def test_two_copies_are_no_finding():
 def test_draws_are_the_same_on_any_number_of_threads():
     random = np.random.default_rng(0)
     x, y = ((random.random((100, n)) < 0.2).astype(float) for n in (30, 200))
-    found, threads, p = (
-        Distances(Ridge(csr_matrix(x), NOTHING[: len(x)]), csc_matrix(y), np.arange(100) // 50),
-        torch.get_num_threads(),
-        [],
-    )
+    found, threads, p = Distances(said(x), csc_matrix(y), np.arange(100) // 50), torch.get_num_threads(), []
     try:
         for number in (1, 3):
             torch.set_num_threads(number)
@@ -97,14 +94,14 @@ def test_rounds_leave_what_is_sure_or_hopeless_and_tell_the_same():
     x = random.random((300, 40)) < 0.2
     told = [(x[:, :30].sum(1) + random.normal(size=300) * noise) > 9 for noise in (0.5, 1, 2, 3, 4)]
     y = csc_matrix(np.column_stack([*told, random.random((300, 60)) < 0.1]).astype(float))
-    found = [Distances(Ridge(csr_matrix(x.astype(float)), NOTHING[: len(x)]), y, np.zeros(300, np.int64))] * 2
+    found = [Distances(said(x), y, np.zeros(300, np.int64))] * 2
     drawn = []
 
     class Counting:
         def __init__(self, one):
             self.found, self.one = one.found, one
 
-        def further(self, which, p):
+        def further(self, which, p, draws):
             return which
 
         def p_values(self, which, draws, random):
@@ -148,21 +145,23 @@ def test_items_that_are_told_in_one_way_are_one_finding():
     assert module._findings(np.array(["a", "b", "a", "a"]), has, ridges).tolist() == [0, 1, 0, 3]
 
 
-def test_of_many_groups_those_around_documents_of_surer_ones_get_no_more_draws(monkeypatch):
+def test_after_many_draws_or_of_many_groups_those_around_documents_of_surer_ones_get_no_more_draws(monkeypatch):
     random = np.random.default_rng(0)
-    x = csr_matrix((random.random((6, 4)) < 0.5).astype(float))
+    x = random.random((6, 4)) < 0.5
     groups = csc_matrix(
         np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], float)
     )
-    of = module.GroupDistances(Ridge(x, NOTHING[:6]), groups, np.zeros(6, np.int64), np.array([0, 1, 2, 3]))
+    of = module.GroupDistances(said(x), groups, np.zeros(6, np.int64), np.array([0, 1, 2, 3]))
     p, left = (
         np.array([1e-3, 1e-9, 1e-4, 1e-2]),
         np.array([0, 2, 3]),
     )  # the second is sure already; its rows are those after the first
-    assert of.further(left, p).tolist() == [0, 2, 3]
+    assert of.further(left, p, 199).tolist() == [0, 2, 3]
+    assert of.further(left, p, 999).tolist() == [0, 3]
+    assert of.further(left[:0], p, 999).tolist() == []
     monkeypatch.setattr(module, "MANY", 2)
-    assert of.further(left, p).tolist() == [0, 3]
-    assert of.further(left[:2], p).tolist() == [0, 2]
+    assert of.further(left, p, 199).tolist() == [0, 3]
+    assert of.further(left[:2], p, 199).tolist() == [0, 2]
 
 
 def test_groups_are_told_where_perhaps_none_at_all_is_wrong():
