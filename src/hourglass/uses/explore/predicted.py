@@ -258,16 +258,24 @@ def _rows_with(marks: dict[str, Marks], row: Any) -> Array:
 
 
 class Said(NamedTuple):
-    """What documents say of each other, but for the very largest: both [rows, rows] summed over either order of two (a sum over pairs
-    of rows is the same for both), total [rows] what all say of each."""
+    """What documents say of each other, but for the very largest.
+
+    both   [rows, rows] the sum over either order of two, which is all that a sum over pairs needs, in steps of this size: draws take
+           the time to read it, and of bytes they read most in it; what is rounded is a thousandth of what a sum varies by
+    total  [rows] what all say of each
+    """
 
     both: Array
+    step: float
     total: Array
 
     @classmethod
     def by(cls, ridge: Ridge) -> Said:
         scores = np.minimum(ridge.alone, np.quantile(ridge.alone, MOST_SAID))
-        return cls((scores + scores.T).astype(np.float32), scores.sum(0))
+        total = scores.sum(0)
+        scores += scores.T
+        step = float(np.abs(scores).max()) / np.iinfo(np.int8).max or 1.0
+        return cls(np.round(scores / step).astype(np.int8), step, total)
 
 
 class Distances:
@@ -359,6 +367,7 @@ def _at_most(p: Array, doubt: float) -> Array:
 @numba.njit(cache=True, nogil=True)
 def _distances(
     both: Any,
+    step: float,
     total: Any,
     starts: Any,
     rows: Any,
@@ -392,13 +401,14 @@ def _distances(
                     left[first], left[other] = left[other], left[first]
                     drawn[i] = left[first]
                     taken[stratum] += 1
-            within, overall = 0.0, 0.0
+            steps, overall = 0, 0.0
             for i in range(number):
-                scores, of_row = both[drawn[i]], 0.0
+                scores, of_row = both[drawn[i]], np.int32(0)
                 for j in range(i):
                     of_row += scores[drawn[j]]
-                within += of_row
+                steps += of_row
                 overall += total[drawn[i]]
+            within = steps * step
             made[draw, k] = within / number - (overall - within) / (len(total) - number)
 
 
