@@ -11,7 +11,7 @@ from encoders import make_pair
 from hourglass.bottlenecks.sparse import SparseCodes
 from hourglass.uses.explore import Workspace
 from hourglass.waist import TokenStates
-from workspaces import make_workspace
+from workspaces import DIM, make_workspace
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> ${alert(3)} {{alert(4)}} \"q\" & 'so'"
 
@@ -78,6 +78,17 @@ def workspace_in(folder: Path):
     return workspace
 
 
+def other_in(folder: Path):
+    """Another text of the same 80 documents: features 2 and 3 in those that have these in the first."""
+    n, random = 80, np.random.default_rng(1)
+    maxima = (random.random((n, 8)) < 0.3) * random.uniform(1, 3, (n, 8))
+    maxima[:, 2] = maxima[:, 3] = np.where(np.arange(n) % 4 < 2, 2.0, 0.0)
+    names = [None, "paid", f"answer {HOSTILE}", "sorry", "delay", "thanks", "link", "the"]
+    ids = [f"id{i} {HOSTILE}" if i == 0 else f"id{i}" for i in range(n)]
+    texts, dense = [f"reply {i} {HOSTILE}" for i in range(n)], random.normal(size=(n, DIM))
+    return make_workspace(folder, texts, {}, maxima, dense=dense, ids=ids, names=names, coder=Coder())
+
+
 def index_in(folder: Path, workspace: Workspace):
     """A search index of the same documents, of which the last has another text, and a title that would like to be a page."""
     import hourglass as hg
@@ -94,20 +105,17 @@ def index_in(folder: Path, workspace: Workspace):
     return hg.index(rows, out=folder / "index", encoder=encoder, text="text", id="id", progress=False)
 
 
-def main(folder: Path, *index: Path) -> None:
-    """A studio over a workspace, with an index or without, or over an index, in a process of its own; prints where it is."""
+def main(folder: Path, *beside: Path) -> None:
+    """A studio over a workspace, with another text or an index or alone, or over an index, in a process of its own; prints where it is."""
     from unittest import mock
 
     from hourglass import api
     from hourglass.studio.app import Studio
     from hourglass.uses.explore.workspace import is_workspace
 
-    if is_workspace(folder):
-        workspace = Workspace.open(folder, lambda path: Coder())
-        with mock.patch.object(api, "open", lambda folder: workspace):
-            studio = Studio(folder, index=next(iter(index), None), port=0)
-    else:
-        studio = Studio(folder, port=0)
+    other, index = (next((b for b in beside if is_workspace(b) == of), None) for of in (True, False))
+    with mock.patch.object(api, "open", lambda folder: Workspace.open(folder, lambda path: Coder())):
+        studio = Studio(folder, other=other, index=index, port=0)
     print(studio.address, flush=True)
     studio.run()
 

@@ -17,6 +17,11 @@ def hostile(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def other_text(tmp_path_factory):
+    return studio_workspace.other_in(tmp_path_factory.mktemp("other") / "replies")
+
+
+@pytest.fixture(scope="session")
 def indexed(tmp_path_factory, hostile):
     """The folder of an index of the same documents."""
     for library in ("lance", "bm25s", "Stemmer"):
@@ -36,6 +41,13 @@ def answering(*folders):
 @pytest.fixture(scope="session")
 def address(hostile):
     with answering(hostile.folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def two_address(hostile, other_text):
+    """Of the workspace with another text."""
+    with answering(hostile.folder, other_text.folder) as address:
         yield address
 
 

@@ -208,6 +208,28 @@ def test_clicks_on_one_thing_while_it_answers_all_count(page, tab):
     page.locator("#document .eyebrow", has_text="id15").wait_for()
 
 
+def test_two_texts_are_compared_and_read_side_by_side(browser, two_address):
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(PATIENT)
+    seen = trouble(page, two_address, "data:", "blob:")
+    page.goto(two_address)
+    page.wait_for_selector(".card")
+    page.get_by_role("tab", name="Two texts", exact=True).click()
+    page.locator("#across tr.pick").click()
+    first = page.locator("#across-documents .row").first
+    first.wait_for()
+    assert "reply" in first.inner_text() and HOSTILE.split()[0] in first.inner_text()
+    page.locator("#page-across .figure .scatterlayer").first.wait_for(state="attached")
+    page.locator("#across .chips button", has_text="Alike in both").click()
+    page.locator("#across", has_text="No documents are alike in both texts").wait_for()
+    page.locator("#across .chips button", has_text="Pairs").click()
+    page.locator("#across tr.pick").click()
+    first.click()
+    page.wait_for_selector("#document .reading")
+    assert page.locator("img[src=x]").count() == 0 and page.locator(".toast-body.error").count() == 0 and seen == []
+    page.close()
+
+
 def test_nothing_sticks_out_on_a_phone(browser, address):
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.set_default_timeout(PATIENT)

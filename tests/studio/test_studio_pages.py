@@ -1,5 +1,6 @@
 """What the pages say, without a browser; and the doors that are shut."""
 
+import json
 import socket
 import sys
 import urllib.error
@@ -12,11 +13,12 @@ import pytest
 
 from hourglass.cli import main
 from hourglass.errors import ConfigError, FolderError, InputError, MissingExtra
-from hourglass.studio import differences, find, map, overview, together
+from hourglass.studio import across, differences, find, map, overview, together
 from hourglass.studio.corpus import SHOWN, Corpus
 from hourglass.studio.server import address as written
 from hourglass.studio.server import is_loopback, listen
 from hourglass.studio.views import view
+from workspaces import kinds_in_both
 
 
 @pytest.fixture
@@ -96,6 +98,34 @@ def test_a_word_of_a_pair_is_shown_as_one(corpus):
     assert '<span class="tag">word</span><bdi>please</bdi>' in together.table(with_word)
     assert "word: please" in together.drawn(with_word)
     assert "<bdi>please</bdi></h3>" in together.documents(corpus, with_word, 0)
+
+
+def test_pairs_of_two_texts_lead_to_both_texts(corpus, other_text):
+    other = Corpus(other_text)
+    found = across.compared(corpus, other)
+    assert [(row["a"], row["b"]) for row in found.rows["pairs"]] == [(2, 3)]
+    assert "replies" in harmless(view("across", found, "pairs", 0))
+    read = harmless(across.documents(corpus, other, found, "pairs", 0))
+    assert read.count('class="row"') == together.DOCUMENTS and "says refund please" in read and "reply " in read
+    nodes = json.loads(together.drawn(found.pairs, across=True))["data"][-1]
+    assert len(set(nodes["marker"]["color"])) == 2
+    assert [None if sent is None else json.loads(sent) for sent in nodes["customdata"]] == [{"concept": 2}, None]
+    nothing = replace(found, rows={part: [] for part in found.rows})
+    for part, said in (("pairs", "No pair"), ("predicted", "Nothing of either"), ("alike", "No documents are alike")):
+        assert said in view("across", nothing, part, -1)
+
+
+def test_what_two_texts_predict_and_share_leads_to_documents(tmp_path):
+    first, second, groups = kinds_in_both(tmp_path, True)
+    corpora = Corpus(first), Corpus(second)
+    found = across.compared(*corpora, max_similarity=None)
+    for part in ("predicted", "alike"):
+        html = view("across", found, part, 0)
+        assert html.count('class="pick') == len(found.rows[part]) > 0 and html.count('class="pick on"') == 1
+        assert groups[found.rows[part][0]["positions"]].any()
+        assert "second text" in across.documents(*corpora, found, part, 0)
+    assert found.rows["alike"][0]["has_a"].startswith("first")
+    assert across._unnamed({"kind": "feature", "feature": 3}) == "feature 3"
 
 
 def test_places_that_pull_each_other_end_closer():
@@ -213,6 +243,7 @@ def test_the_command_tells_a_mistake_in_one_line(hostile, tmp_path, monkeypatch,
         for arguments, said in (
             ((str(tmp_path),), "not a workspace"),
             ((str(hostile.folder), "--port", port), "in use"),
+            ((str(hostile.folder), "--with", str(tmp_path)), "not a workspace"),
         ):
             monkeypatch.setattr(sys, "argv", ["hourglass", "studio", *arguments])
             with pytest.raises(SystemExit) as stopped:

@@ -184,6 +184,8 @@ def test_numbers_are_written_for_people():
 def test_what_cannot_be_opened_together_is_said(hostile, indexed, tmp_path):
     with pytest.raises(ConfigError, match="is an index itself"):
         Studio(indexed, index=indexed, port=0)
+    with pytest.raises(ConfigError, match="stands beside a workspace"):
+        Studio(indexed, other=hostile.folder, port=0)
     with pytest.raises(ConfigError, match="pipelines are of an index"):
         Studio(hostile.folder, pipelines=["bm25"], port=0)
     with pytest.raises(ConfigError, match="expected 3 or fewer"):

@@ -11,6 +11,15 @@ from hourglass.cli.output import out
 
 def studio(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A workspace, or a search index or its URL.")],
+    with_: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="DIR",
+            help="A workspace of another text of the same documents (matched by id): what goes together in the two.",
+            show_default=False,
+        ),
+    ] = None,
     index: Annotated[
         str | None, typer.Option(metavar="DIR", help="A search index, beside the workspace.", show_default=False)
     ] = None,
@@ -30,6 +39,6 @@ def studio(
     """Look at a workspace, or search an index, in the browser."""
     from hourglass.studio.app import Studio
 
-    opened = Studio(folder, index=index, pipelines=pipeline or (), host=host, port=port)
+    opened = Studio(folder, other=with_, index=index, pipelines=pipeline or (), host=host, port=port)
     out.print(f"Studio: {opened.address}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
     opened.run()

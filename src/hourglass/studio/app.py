@@ -30,6 +30,7 @@ class Studio:
     """A finished workspace, a search index, or both in the browser.
 
     folder     of a workspace or of an index, which may have a URL
+    other      of a workspace of another text of the same documents, matched by id: what goes together in the two has a page
     index      of an index, beside a workspace: the concepts of a document that is in both, by its id and its text, are shown
     pipelines  three at most with which the search page begins, by default that of the index; of the models that a stage may name,
                only the index's own and those named here are opened
@@ -44,12 +45,16 @@ class Studio:
         self,
         folder: str | Path,
         *,
+        other: str | Path | None = None,
         index: str | Path | None = None,
         pipelines: Sequence[str] = (),
         host: str = "127.0.0.1",
         port: int = 7860,
     ) -> None:
         workspace, searched = _opened(folder, index, bool(pipelines))
+        if other is not None and workspace is None:
+            raise ConfigError(f"{folder}: is an index; another text of the same documents stands beside a workspace")
+        second = None if other is None else api.open(other)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read where gradio is imported
         try:
             import gradio
@@ -62,7 +67,7 @@ class Studio:
         self.address = server.address(self._socket)
         try:
             app = server.application(
-                pages(workspace, _library(searched, pipelines)), host, theme=_theme(), css=style(), head=head()
+                pages(workspace, second, _library(searched, pipelines)), host, theme=_theme(), css=style(), head=head()
             )
         except BaseException:
             self._socket.close()
@@ -100,11 +105,11 @@ def _library(folder: str | Path | None, pipelines: Sequence[str]) -> Library | N
     return None if folder is None else Library(folder, pipelines)
 
 
-def pages(workspace: Workspace | None, library: Library | None) -> gr.Blocks:
-    """All pages, each under its tab. The first is made here, the others when they are first opened."""
+def pages(workspace: Workspace | None, second: Workspace | None, library: Library | None) -> gr.Blocks:
+    """All pages of a workspace, of this and another text of the same documents, and of an index, each under its tab. The first is made here, the others when they are first opened."""
     import gradio as gr
 
-    from hourglass.studio import concepts, differences, documents, find, live, map, overview, together
+    from hourglass.studio import across, concepts, differences, documents, find, live, map, overview, together
     from hourglass.studio.corpus import Corpus
     from hourglass.studio.shell import Shell, html
 
@@ -114,6 +119,7 @@ def pages(workspace: Workspace | None, library: Library | None) -> gr.Blocks:
         ("documents", "Documents", documents),
         ("differences", "Differences", differences),
         ("together", "Together", together),
+        *([("across", "Two texts", across)] if second is not None else []),
         ("map", "Map", map),
         ("find", "Find", find),
         ("live", "Live", live),
@@ -124,7 +130,8 @@ def pages(workspace: Workspace | None, library: Library | None) -> gr.Blocks:
     with gr.Blocks(title=f"Hourglass · {name}", analytics_enabled=False) as blocks:
         document, concept = gr.State(None), gr.State(None)
         with gr.Tabs(elem_id="pages") as all_tabs:
-            shell = None if workspace is None else Shell(Corpus(workspace), all_tabs, document, concept)
+            other = None if second is None else Corpus(second)
+            shell = None if workspace is None else Shell(Corpus(workspace), other, all_tabs, document, concept)
             for id, title, page in tabs if shell is not None else ():
                 with gr.Tab(title, id=id, elem_id=f"page-{id}") as tab:
                     page.build(shell, tab)

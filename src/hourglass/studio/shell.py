@@ -22,9 +22,13 @@ LATEST: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "priv
 
 @dataclass(frozen=True)
 class Shell:
-    """The corpus and what leads from page to page: the tabs, the position of the document and the number of the concept shown."""
+    """The corpus and what leads from page to page: the tabs, the position of the document and the number of the concept shown.
+
+    other  another text of the same documents, where there is one
+    """
 
     corpus: Corpus
+    other: Corpus | None
     tabs: gr.Tabs
     document: gr.State
     concept: gr.State

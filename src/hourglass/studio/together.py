@@ -13,7 +13,7 @@ import pandas as pd
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.figures import figure, text_of
 from hourglass.studio.shell import EACH, LATEST, Shell, told
-from hourglass.studio.views import send, view
+from hourglass.studio.views import colour, send, view
 from hourglass.uses.explore import Correlations
 from hourglass.uses.explore.correlate import items_in
 from hourglass.uses.explore.scores import LEVEL
@@ -85,14 +85,18 @@ def documents(corpus: Corpus, pairs: Correlations, row: int) -> str:
     return view("pair", numbers[0], line["label_a"], numbers[1], line["label_b"], shown)
 
 
-def drawn(pairs: Correlations) -> str:
-    """A node for a concept or word, the larger the more frequent; a line for a pair, with a point to click in its middle."""
+def drawn(pairs: Correlations, across: bool = False) -> str:
+    """A node for a concept or word, the larger the more frequent; a line for a pair, with a point to click in its middle.
+
+    Across two texts the same word of either has a node of its own, in the colour of its text; only the first text's concepts have a
+    page to lead to.
+    """
     import plotly.graph_objects as go
 
     rows = pairs.table
     if not len(rows):
         return ""
-    items = {s: items_in(rows, s) for s in ("a", "b")}
+    items = {s: [(across and s == "b", item) for item in items_in(rows, s)] for s in ("a", "b")}
     sides = pd.concat(
         [
             rows[[f"label_{s}", f"frequency_{s}"]].set_axis(["label", "frequency"], axis=1).assign(item=items[s])
@@ -102,7 +106,11 @@ def drawn(pairs: Correlations) -> str:
     nodes = sides.drop_duplicates("item").reset_index(drop=True)
     number = {item: i for i, item in enumerate(nodes["item"])}
     ends = np.array([[number[a], number[b]] for a, b in zip(items["a"], items["b"])])
-    is_word = np.array([isinstance(item, str) for item in nodes["item"]])
+    is_word = [isinstance(item, str) for _, item in nodes["item"]]
+    colours = [
+        colour(second) if across else "var(--faint)" if word else "var(--accent)"
+        for word, (second, _) in zip(is_word, nodes["item"])
+    ]
     place = spread(len(nodes), ends)
     traces = []
     for low, high, width in ((-1, 0.4, 1.2), (0.4, 0.6, 2.4), (0.6, 2, 4.2)):
@@ -136,7 +144,7 @@ def drawn(pairs: Correlations) -> str:
             mode="markers+text",
             marker={
                 "size": 10 + 30 * np.sqrt(nodes["frequency"].clip(0, 1)),
-                "color": ["var(--faint)" if word else "var(--accent)" for word in is_word],
+                "color": colours,
                 "line": {"width": 1.5, "color": "var(--card)"},
             },
             text=[escape(short(label)) for label in nodes["label"]],
@@ -146,7 +154,9 @@ def drawn(pairs: Correlations) -> str:
                 for word, n in zip(is_word, nodes.itertuples())
             ],
             hoverinfo="text",
-            customdata=[None if word else send(concept=item) for word, item in zip(is_word, nodes["item"])],
+            customdata=[
+                None if word or second else send(concept=item) for word, (second, item) in zip(is_word, nodes["item"])
+            ],
         )
     )
     return figure(traces)

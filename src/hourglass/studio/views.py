@@ -28,6 +28,10 @@ def points(share: float) -> str:
     return f"{'+' if share > 0 else '−' if share < 0 else ''}{abs(100 * share):.0f}"
 
 
+def q_value(q: float) -> str:
+    return "< 0.001" if q < 0.001 else f"{q:.3f}"
+
+
 def size(number: int) -> str:
     """Bytes: 1234567 as "1.2 MB"."""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
@@ -61,7 +65,9 @@ def _macros() -> Any:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    page.filters.update(percent=percent, points=points, size=size, duration=duration, number=lambda n: f"{n:,}")
+    page.filters.update(
+        percent=percent, points=points, q_value=q_value, size=size, duration=duration, number=lambda n: f"{n:,}"
+    )
     page.globals.update(colour=colour, is_sign=is_sign)
     return page.get_template("views.html.jinja").module
 
