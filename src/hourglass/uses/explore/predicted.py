@@ -261,7 +261,7 @@ class Said(NamedTuple):
     """What documents say of each other, but for the very largest.
 
     both   [rows, rows] the sum over either order of two, which is all that a sum over pairs needs, in steps of this size: draws take
-           the time to read it, and of bytes they read most in it; what is rounded is a thousandth of what a sum varies by
+           the time to read it, of bytes half as much; what is rounded adds less than a thousandth to the variance (docs/LOG.md)
     total  [rows] what all say of each
     """
 
