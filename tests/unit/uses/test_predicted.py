@@ -101,7 +101,7 @@ def test_rounds_leave_what_is_sure_or_hopeless_and_tell_the_same():
         def __init__(self, one):
             self.found, self.one = one.found, one
 
-        def further(self, which, p, draws):
+        def further(self, which, p, told):
             return which
 
         def p_values(self, which, draws, random):
@@ -145,23 +145,22 @@ def test_items_that_are_told_in_one_way_are_one_finding():
     assert module._findings(np.array(["a", "b", "a", "a"]), has, ridges).tolist() == [0, 1, 0, 3]
 
 
-def test_after_many_draws_or_of_many_groups_those_around_documents_of_surer_ones_get_no_more_draws(monkeypatch):
+def test_groups_around_documents_of_one_that_is_told_better_get_no_more_draws(monkeypatch):
     random = np.random.default_rng(0)
     x = random.random((6, 4)) < 0.5
     groups = csc_matrix(
         np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]], float)
     )
     of = module.GroupDistances(said(x), groups, np.zeros(6, np.int64), np.array([0, 1, 2, 3]))
-    p, left = (
-        np.array([1e-3, 1e-9, 1e-4, 1e-2]),
-        np.array([0, 2, 3]),
-    )  # the second is sure already; its rows are those after the first
-    assert of.further(left, p, 199).tolist() == [0, 2, 3]
-    assert of.further(left, p, 999).tolist() == [0, 3]
-    assert of.further(left[:0], p, 999).tolist() == []
+    p, left = np.array([1e-3, 1e-9, 1e-4, 1e-2]), np.array([0, 2, 3])
+    told = np.array([False, True, False, False])  # its rows are those that the first and the third are around
+    of.found = np.array([0.3, 0.2, 0.1, 0.1])
+    assert of.further(left, p, told).tolist() == [0, 3]  # the first will stand before it
+    assert of.further(left, p, np.zeros(4, bool)).tolist() == [0, 2, 3]
+    assert of.further(left[:0], p, told).tolist() == []
     monkeypatch.setattr(module, "MANY", 2)
-    assert of.further(left, p, 199).tolist() == [0, 3]
-    assert of.further(left[:2], p, 199).tolist() == [0, 2]
+    assert of.further(left, p, np.zeros(4, bool)).tolist() == [0, 3]
+    assert of.further(left[:2], p, np.zeros(4, bool)).tolist() == [0, 2]
 
 
 def test_groups_are_told_where_perhaps_none_at_all_is_wrong():

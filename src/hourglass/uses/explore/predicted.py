@@ -59,8 +59,8 @@ ROUNDS = ((49, 0.05, 0.7), (199, 0.01, 0.35), (999, 1e-3, 0.19), (4999, 1e-4, 0.
 """Draws; the p up to which an item goes on to the next round, but for those that would be told were p as large as it may be; and how
 much a p of them may be too small: its logarithm (to base 10) by so many times the square of what it should be. Of 24,000 tails that
 were fitted to so few draws hardly one was further off."""
-THINNED, MANY = 999, 500
-"""After so many draws, or where more groups of a text than this are left, no more are made of groups around documents of surer ones."""
+MANY = 500
+"""Groups of a text for which more draws are made, without looking whether one tells what others do."""
 _PAIRS, _LEAST = 2**27, 4999
 """Of documents that all draws of an item sum over, but for so many draws: sums over more documents have lighter tails."""
 MOST_SAID = 0.999
@@ -302,8 +302,8 @@ class Distances:
             p[each == number] = shuffled_p(self.found[same], self._drawn(same, int(number), random))
         return p
 
-    def further(self, which: Array, p: Array, draws: int) -> Array:
-        """Those of some items, left possible by p [items] of so many draws, that are worth more: all."""
+    def further(self, which: Array, p: Array, told: Array) -> Array:
+        """Those of some items, left possible by p [items], that are worth more draws: all, whatever is `told` [items] already."""
         return which
 
     def _drawn(self, which: Array, draws: int, random: np.random.Generator | None) -> Array:
@@ -322,11 +322,17 @@ class GroupDistances(Distances):
         super().__init__(said, groups, strata)
         self._centre = centre
 
-    def further(self, which: Array, p: Array, draws: int) -> Array:
-        """All of few by few draws; of many, as where most texts are of one subject, and then of all those around no document of a surer one."""
-        if draws < THINNED and len(which) <= MANY:
+    def further(self, which: Array, p: Array, told: Array) -> Array:
+        """Those around no document of one that is told and told better, which will stand for them. Where most texts are of one subject
+        and many are left, those around no document of a surer one."""
+        best = np.full(self._items.shape[0], -np.inf)
+        for k in np.flatnonzero(told):
+            rows = self._items.indices[self._items.indptr[k] : self._items.indptr[k + 1]]
+            best[rows] = np.maximum(best[rows], self.found[k])
+        which = which[self.found[which] >= best[self._centre[which]]]
+        if len(which) <= MANY:
             return which
-        surer = np.argsort(p, kind="stable")[: int((p <= p[which].max(initial=0)).sum())]
+        surer = np.argsort(p, kind="stable")[: int((p <= p[which].max()).sum())]
         return which[np.isin(which, apart(self._items, self._centre, surer))]
 
 
@@ -344,12 +350,12 @@ def _p_values(
     for draws, most, doubt in ROUNDS:
         for own, of_own, which in zip(of, p, going):
             of_own[which] = own.p_values(which, draws, random)
-        unsure = adjusted(_at_most(np.concatenate(p), doubt)) > level
-        starts = np.cumsum([0, *map(len, p)])
+        sure = adjusted(_at_most(np.concatenate(p), doubt)) <= level
+        told = np.split(sure, np.cumsum([len(own) for own in p])[:-1])
         left = [
-            which[(of_own <= most)[which] & unsure[start + which]] for start, of_own, which in zip(starts, p, going)
+            which[(of_own <= most)[which] & ~of_own_told[which]] for of_own, of_own_told, which in zip(p, told, going)
         ]
-        going = [own.further(which, of_own, draws) for own, of_own, which in zip(of, p, left)]
+        going = [own.further(which, of_own, of_own_told) for own, of_own, of_own_told, which in zip(of, p, told, left)]
         for of_own, which, more in zip(p, left, going):
             of_own[np.setdiff1d(which, more)] = 1
         bar.advance(task, 1)
@@ -401,7 +407,7 @@ def _distances(
                     left[first], left[other] = left[other], left[first]
                     drawn[i] = left[first]
                     taken[stratum] += 1
-            steps, overall = 0, 0.0
+            steps, overall = np.int64(0), 0.0
             for i in range(number):
                 scores, of_row = both[drawn[i]], np.int32(0)
                 for j in range(i):
