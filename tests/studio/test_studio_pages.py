@@ -105,6 +105,7 @@ def test_pairs_of_two_texts_lead_to_both_texts(corpus, other_text):
     found = across.compared(corpus, other)
     assert [(row["a"], row["b"]) for row in found.rows["pairs"]] == [(2, 3)]
     assert "replies" in harmless(view("across", found, "pairs", 0))
+    assert across.names(corpus, corpus) == (str(corpus.workspace.folder),) * 2
     read = harmless(across.documents(corpus, other, found, "pairs", 0))
     assert read.count('class="row"') == together.DOCUMENTS and "says refund please" in read and "reply " in read
     nodes = json.loads(together.drawn(found.pairs, across=True))["data"][-1]

@@ -44,7 +44,7 @@ def compared(corpus: Corpus, other: Corpus, **options: Any) -> Across:
     found = corpus.correlate(other=other.workspace, top=PAIRS, **options)
     predicted, alike = found.predicted, found.alike_in_both
     assert predicted is not None and alike is not None
-    a, b = (Path(each.workspace.folder).resolve().name for each in (corpus, other))
+    a, b = names(corpus, other)
     pairs = found.table[found.table["same_as"].isna()]
     named = pairs[pairs["label_a"].notna() & pairs["label_b"].notna()].reset_index(drop=True)
     notes = list(found.notes)
@@ -74,6 +74,12 @@ def compared(corpus: Corpus, other: Corpus, **options: Any) -> Across:
     return Across(a, b, rows, replace(found, table=named, predicted=None, alike_in_both=None), notes)
 
 
+def names(corpus: Corpus, other: Corpus) -> tuple[str, str]:
+    """Of the two texts: those of their folders, with where these are if they are called the same."""
+    a, b = (Path(each.workspace.folder).resolve() for each in (corpus, other))
+    return (a.name, b.name) if a.name != b.name else (str(a), str(b))
+
+
 def documents(corpus: Corpus, other: Corpus, across: Across, part: str, row: int) -> str:
     """Both texts of documents that have what a row is about."""
     line = across.rows[part][row]
@@ -97,19 +103,19 @@ def documents(corpus: Corpus, other: Corpus, across: Across, part: str, row: int
 def build(shell: Shell, tab: gr.Tab) -> None:
     assert shell.other is not None
     corpus, other = shell.corpus, shell.other
-    names = [Path(each.workspace.folder).resolve().name for each in (corpus, other)]
+    a, b = names(corpus, other)
     gr.HTML(
         view(
             "head",
             "What goes together in two texts",
-            f"What documents have in {names[0]} and in {names[1]} more often than documents of like length would have it by chance. "
+            f"What documents have in {a} and in {b} more often than documents of like length would have it by chance. "
             "Choose a line or a row to read both texts. To compare them takes up to a minute.",
         )
     )
     with gr.Row(elem_classes=["bar-of-controls"]):
         npmi = gr.Slider(0.1, 0.9, value=0.2, step=0.05, label="Smallest NPMI of a pair", min_width=200)
         again = gr.Button("Compare", variant="primary", min_width=140, scale=0, elem_id="compare-texts")
-    shell.html(view("legend", names))
+    shell.html(view("legend", [a, b]))
     graph = shell.figure("Graph of what goes together in two texts")
     rows = shell.html(elem_id="across")
     read = shell.html(elem_id="across-documents")
