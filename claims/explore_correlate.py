@@ -12,8 +12,8 @@ then signs beside words, and everything was measured again with each: what these
 questions or descriptions and two groups of people. Groups of documents that are predicted came of that, with who is most alike: tried on
 plantings of seeds 20 to 23 of these very texts, those that have one of these three kinds. So other pairs of kinds and other
 documents are measured here, but of texts on which this was chosen; everything was measured once more (55 of 60). Then draws were made
-cheaper: a first rule for which groups get no more of them left 53 of 60, so the rule became one that leaves what was found, by how it
-is made, and everything was measured again.
+cheaper. A first rule for which groups get no more of them left 53 of 60, at least one of the two fewer by chance of the draws; the rule
+became one by which hardly a group is lost that would have been shown, and everything was measured again.
 
 A document has two fields: a question (trec_questions) and a request to a bank (banking77), as a training set has prompts and
 responses; without these sets, docstrings of one half of the packages and of the other. In the background the two are
