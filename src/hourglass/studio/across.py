@@ -109,7 +109,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             "head",
             "What goes together in two texts",
             f"What documents have in {a} and in {b} more often than documents of like length would have it by chance. "
-            "Choose a line or a row to read both texts. To compare them takes up to a minute.",
+            "Choose a line or a row to read both texts. To compare them takes about a minute.",
         )
     )
     with gr.Row(elem_classes=["bar-of-controls"]):

@@ -106,7 +106,8 @@ def _library(folder: str | Path | None, pipelines: Sequence[str]) -> Library | N
 
 
 def pages(workspace: Workspace | None, second: Workspace | None, library: Library | None) -> gr.Blocks:
-    """All pages of a workspace, of this and another text of the same documents, and of an index, each under its tab. The first is made here, the others when they are first opened."""
+    """All pages of a workspace, of this and another text of the same documents, and of an index, each under its tab. The first is
+    made here, the others when they are first opened."""
     import gradio as gr
 
     from hourglass.studio import across, concepts, differences, documents, find, live, map, overview, together

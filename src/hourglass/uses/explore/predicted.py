@@ -275,7 +275,8 @@ class Said(NamedTuple):
         total = scores.sum(0)
         scores += scores.T
         step = float(np.abs(scores).max()) / np.iinfo(np.int8).max or 1.0
-        return cls(np.round(scores / step).astype(np.int8), step, total)
+        scores /= step
+        return cls(np.rint(scores, out=scores).astype(np.int8), step, total)
 
 
 class Distances:
