@@ -12,7 +12,7 @@ from hourglass.uses.explore import alike_in_both as module
 from hourglass.uses.explore.alike_in_both import shared_p
 from hourglass.uses.explore.neighbours import nearest
 from hourglass.uses.explore.presence import present_in
-from hourglass.uses.explore.ridge import Ridge
+from hourglass.uses.explore.ridge import Ridge, centred_gram
 from hourglass.uses.explore.scores import dense_rows
 from workspaces import kinds_in_both
 
@@ -21,6 +21,10 @@ def marked(neighbours):
     inside = np.zeros((len(neighbours),) * 2, bool)
     np.put_along_axis(inside, neighbours, True, axis=1)
     return inside
+
+
+def by_views(random, *views):
+    return nearest([centred_gram(view) for view in views], random)
 
 
 def at_random(rows, number, random):
@@ -61,7 +65,7 @@ def test_documents_that_have_nothing_are_not_alike_in_both():
     for _ in range(2):
         x = random.random((600, 50)) < 0.2
         x[random.permutation(600)[:200]] = False
-        p.append(marked(nearest([csr_matrix(x.astype(float)), x[:, :9].astype(float)], random)[:, :15]))
+        p.append(marked(by_views(random, csr_matrix(x.astype(float)), x[:, :9])[:, :15]))
     found, _ = shared_p((p[0] & p[1]).sum(1), *p, np.zeros(600, int))
     assert found.min() > 1e-5
 
@@ -72,7 +76,7 @@ def test_p_is_no_more_often_small_than_it_says():
     for _ in range(10):
         # Length is in both texts: documents of a stratum are alike in each.
         left, right = (
-            marked(nearest([csr_matrix(of), random.normal(size=(400, 3))], random)[:, :15])
+            marked(by_views(random, csr_matrix(of), random.normal(size=(400, 3)))[:, :15])
             for of in (random.random((2, 400, 40)) < 0.1 + 0.1 * (strata[:, None] == np.arange(40) // 10)).astype(float)
         )
         found.append(shared_p((left & right).sum(1), left, right, strata)[0])

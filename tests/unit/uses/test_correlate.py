@@ -16,8 +16,8 @@ from hourglass.bottlenecks.sparse.codes import SparseCodes
 from hourglass.errors import ConfigError, InputError
 from hourglass.systems.interpretable_embeddings import PAPER_CORRELATE
 from hourglass.uses.explore.correlate import verified
-from hourglass.uses.explore.pair_counts import shared
 from hourglass.uses.explore.same_tokens import same_tokens
+from hourglass.uses.explore.shared import shared
 from hourglass.uses.explore.workspace import Workspace
 from hourglass.uses.progress import Progress
 from hourglass.waist import TokenStates
@@ -89,11 +89,10 @@ def test_counts_are_the_product_of_the_presences(n, m, k, seed):
     left, right = random.random((n, m)) < 0.4, random.random((n, k)) < 0.4
     columns, rows = csr_matrix(left, dtype=np.float32).tocsc(), csr_matrix(right, dtype=np.float32)
     rows.sort_indices()
-    arguments = (columns.indptr, columns.indices, rows.indptr, rows.indices, k)
     counts = left.T.astype(int) @ right.astype(int)
     wanted = random.integers(0, m, 3)
-    assert np.array_equal(shared(wanted, *arguments, False), counts[wanted])
-    assert np.array_equal(shared(np.arange(m), *arguments, True), np.triu(counts, 1))
+    assert np.array_equal(shared(wanted, columns, rows, False), counts[wanted])
+    assert np.array_equal(shared(np.arange(m), columns, rows, True), np.triu(counts, 1))
 
 
 def test_planted_pairs_are_found_and_nothing_else(tmp_path):

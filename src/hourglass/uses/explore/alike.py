@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from hourglass.uses.explore.labels import clarity
+from hourglass.uses.explore.shared import at_once, shared
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -29,11 +30,17 @@ def first_alike(present: csr_matrix) -> Array:
 
     present [documents, columns] 1 where a document has it, the columns in the order in which they may stand for others
     """
-    present = present.astype(np.float32)
-    size = np.asarray(present.sum(0)).ravel()
-    both = (present.T @ present).tocoo()
-    near = both.data >= SAME * (size[both.row] + size[both.col] - both.data)
-    return first_near(both.row[near], both.col[near], present.shape[1])
+    columns = present.tocsc()
+    rows, size, number = columns.tocsr(), np.diff(columns.indptr), present.shape[1]
+    of, near = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start in range(0, number, at_once(number)):
+        items = np.arange(start, min(start + at_once(number), number))
+        both = shared(items, columns, rows, above=True)
+        row, other = np.nonzero(both)
+        alike = both[row, other] >= SAME * (size[items[row]] + size[other] - both[row, other])
+        of.append(items[row[alike]])
+        near.append(other[alike])
+    return first_near(np.concatenate(of), np.concatenate(near), number)
 
 
 def first_near(of: Array, near: Array, number: int) -> Array:

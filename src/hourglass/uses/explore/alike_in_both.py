@@ -29,7 +29,7 @@ from hourglass.metrics.proportions import benjamini_hochberg
 from hourglass.nn.parallel import over_rows
 from hourglass.uses.explore.alike import first_near
 from hourglass.uses.explore.neighbours import NEIGHBOURS
-from hourglass.uses.explore.predicted import LOOKED_AT, Learned, direction_to, told_alike
+from hourglass.uses.explore.predicted import LOOKED_AT, Learned, told_alike
 from hourglass.uses.explore.ridge import Direction
 
 if TYPE_CHECKING:
@@ -88,19 +88,15 @@ def alike_in_both(learned: Learned, options: CorrelateOptions, part: float) -> A
     sure = order[q[order] <= options.false_discovery]
     centres, groups = _groups(sure, both, LOOKED_AT * options.top)
     centres, groups = _merged(centres, groups, learned)
-    lines, directions = [], []
+    lines = []
     for centre, has in list(zip(centres, groups))[: options.top]:
         members = np.flatnonzero(has)
         members = members[np.argsort(p[members], kind="stable")]
         positions = learned.rows[members].tolist()
         lines.append((len(members), shared[centre], expected[centre], p[centre], q[centre], positions))
-        directions.append(
-            (
-                direction_to(learned.ridges["b"], has, learned.fields["a"]),
-                direction_to(learned.ridges["a"], has, learned.fields["b"]),
-            )
-        )
     table = pd.DataFrame(lines, columns=_COLUMNS)
+    shown = np.array(groups[: options.top], bool).reshape(len(table), total).T
+    directions = list(zip(*(learned.directions(text, shown) for text in learned.fields)))
     return AlikeInBoth(table, directions, number, total, len(sure))
 
 

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix, hstack
 
-from hourglass.uses.explore.ridge import centred_gram
-
 Array = np.ndarray[Any, Any]
 
 AMONG = 30
@@ -27,19 +25,22 @@ OF = 20
 """But each of these at most one of so many documents."""
 
 
-def nearest(views: Sequence[csr_matrix | Array], random: np.random.Generator) -> Array:
-    """[rows, MOST or fewer] the other rows most alike to each, the most alike first, by all views [rows, columns] in equal parts.
+def nearest(grams: Sequence[Array], random: np.random.Generator) -> Array:
+    """[rows, MOST or fewer] the other rows most alike to each, the most alike first, by all views in equal parts, of each of which
+    the products of rows less their mean [rows, rows] are given.
 
     Near are rows that differ from the average one in the same way, by their cosine; alike those that share most of their nearest, of
     as many shared the nearer. Of equals some at random, drawn anew for each text: in the order in which they stand they would be
     the same by both.
     """
-    total = views[0].shape[0]
+    total = len(grams[0])
     near = np.zeros((total, total))
-    for gram in map(centred_gram, views):
+    for gram in grams:
         length = np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
-        cosine = gram / length / length[:, None]
-        near += cosine / max(cosine.std(), np.finfo(float).tiny)
+        cosine = gram / length
+        cosine /= length[:, None]
+        cosine /= max(cosine.std(), np.finfo(float).tiny)
+        near += cosine
     order = random.permutation(total)
     near = near[np.ix_(order, order)]
     np.fill_diagonal(near, np.inf)  # a row is the nearest of its own
@@ -85,7 +86,9 @@ def _at_most(number: int, total: int) -> int:
 
 def _first(near: Array, number: int) -> Array:
     """[rows, number] the columns of each row's largest, the largest first."""
-    return np.argsort(-near, axis=1, kind="stable")[:, :number]
+    largest = np.argpartition(near, -number, axis=1)[:, -number:]
+    order = np.argsort(-np.take_along_axis(near, largest, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(largest, order, axis=1)
 
 
 def _marks(members: Array) -> csr_matrix:

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
 from hourglass.metrics.association import joint_tail, npmi
 from hourglass.uses.explore.looked_at import Field
+from hourglass.uses.explore.shared import at_once, shared
 
 Array = np.ndarray[Any, Any]
-
-CELLS = 2**21
-"""Pairs whose counts are in memory at once."""
 
 
 class PairCounts:
@@ -52,19 +49,19 @@ class PairCounts:
 
         Within one text only pairs with i < j are counted.
         """
-        at_once = max(1, CELLS // max(1, len(self.count_right)))
-        for start in range(0, len(self.count_left), at_once):
-            i = np.arange(start, min(start + at_once, len(self.count_left)))
+        number = at_once(len(self.count_right))
+        for start in range(0, len(self.count_left), number):
+            i = np.arange(start, min(start + number, len(self.count_left)))
             yield i, self._joint(i, self.symmetric), (self._left[i] / self._sizes) @ self._right.T
 
     def joint_of(self, i: Array, j: Array) -> Array:
         """Documents that have both, for pairs."""
         joint = np.zeros(len(i), np.int64)
-        at_once = max(1, CELLS // max(1, len(self.count_right)))
+        number = at_once(len(self.count_right))
         needed, where = np.unique(i, return_inverse=True)
-        for start in range(0, len(needed), at_once):
-            counts = self._joint(needed[start : start + at_once], False)
-            here = (where >= start) & (where < start + at_once)
+        for start in range(0, len(needed), number):
+            counts = self._joint(needed[start : start + number], False)
+            here = (where >= start) & (where < start + number)
             joint[here] = counts[where[here] - start, j[here]]
         return joint
 
@@ -87,26 +84,7 @@ class PairCounts:
         return total
 
     def _joint(self, i: Array, above: bool) -> Array:
-        columns, rows = self._columns, self._rows
-        return shared(i, columns.indptr, columns.indices, rows.indptr, rows.indices, rows.shape[1], above)
-
-
-@numba.njit(cache=True)
-def shared(
-    items: Array, starts: Array, documents: Array, offsets: Array, present: Array, width: int, above: bool
-) -> Array:
-    """[items, width] documents that have both; with `above` only with items of a larger number."""
-    counts = np.zeros((len(items), width), np.int32)
-    for row in range(len(items)):
-        item = items[row]
-        own = counts[row]
-        for at in range(starts[item], starts[item + 1]):
-            document = documents[at]
-            for k in range(offsets[document + 1] - 1, offsets[document] - 1, -1):
-                if above and present[k] <= item:
-                    break
-                own[present[k]] += 1
-    return counts
+        return shared(i, self._columns, self._rows, above)
 
 
 def measured(pairs: pd.DataFrame, counts: PairCounts) -> pd.DataFrame:
