@@ -17,6 +17,7 @@ from hourglass.studio import across, differences, find, map, overview, together
 from hourglass.studio.corpus import SHOWN, Corpus
 from hourglass.studio.server import address as written
 from hourglass.studio.server import is_loopback, listen
+from hourglass.studio.shell import stages
 from hourglass.studio.views import view
 from workspaces import kinds_in_both
 
@@ -119,7 +120,11 @@ def test_pairs_of_two_texts_lead_to_both_texts(corpus, other_text):
 def test_what_two_texts_predict_and_share_leads_to_documents(tmp_path):
     first, second, groups = kinds_in_both(tmp_path, True)
     corpora = Corpus(first), Corpus(second)
-    found = across.compared(*corpora, max_similarity=None)
+    shown = []
+    bar = stages(lambda step, desc: shown.append((desc, *step)))
+    found = across.compared(*corpora, bar, max_similarity=None)
+    assert {"Counting pairs", "Comparing names", "Comparing documents", "Predicting"} == {stage for stage, *_ in shown}
+    assert shown[-1] == ("Predicting", 4, 4)  # the bar is full
     for part in ("predicted", "alike"):
         html = view("across", found, part, 0)
         assert html.count('class="pick') == len(found.rows[part]) > 0 and html.count('class="pick on"') == 1

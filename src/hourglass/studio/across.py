@@ -10,11 +10,12 @@ import gradio as gr
 import numpy as np
 
 from hourglass.studio.corpus import Corpus
-from hourglass.studio.shell import EACH, LATEST, Shell, told
+from hourglass.studio.shell import BAR, EACH, LATEST, Shell, stages, told
 from hourglass.studio.together import DOCUMENTS, PAIRS, drawn
 from hourglass.studio.views import view
 from hourglass.uses.explore import Correlations
 from hourglass.uses.explore.scores import LEVEL
+from hourglass.uses.progress import Report
 
 Array = np.ndarray[Any, Any]
 
@@ -39,9 +40,9 @@ class Across:
     notes: list[str]
 
 
-def compared(corpus: Corpus, other: Corpus, **options: Any) -> Across:
+def compared(corpus: Corpus, other: Corpus, progress: bool | Report = False, **options: Any) -> Across:
     """As `correlate` compares two texts; of what is about the same thing one row."""
-    found = corpus.correlate(other=other.workspace, top=PAIRS, **options)
+    found = corpus.correlate(progress, other=other.workspace, top=PAIRS, **options)
     predicted, alike = found.predicted, found.alike_in_both
     assert predicted is not None and alike is not None
     a, b = names(corpus, other)
@@ -109,7 +110,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             "head",
             "What goes together in two texts",
             f"What documents have in {a} and in {b} more often than documents of like length would have it by chance. "
-            "Choose a line or a row to read both texts. To compare them takes about a minute.",
+            "Choose a line or a row to read both texts.",
         )
     )
     with gr.Row(elem_classes=["bar-of-controls"]):
@@ -122,8 +123,8 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     kept = gr.State(None)
 
     @told(4)
-    def found(npmi: float) -> tuple[Any, ...]:
-        across = compared(corpus, other, min_npmi=npmi)
+    def found(npmi: float, bar: gr.Progress = BAR) -> tuple[Any, ...]:
+        across = compared(corpus, other, stages(bar), min_npmi=npmi)
         first = next((part for part, lines in across.rows.items() if lines), "pairs")
         return view("across", across, first, -1), drawn(across.pairs, across=True), "", across
 
@@ -135,12 +136,12 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             return gr.skip(), gr.skip()
         return documents(corpus, other, across, part, row) if row >= 0 else "", view("across", across, part, row)
 
-    def at_first(across: Across | None, npmi: float) -> Any:
-        return (gr.skip(),) * 4 if across is not None else found(npmi)
+    def at_first(across: Across | None, npmi: float, bar: gr.Progress = BAR) -> Any:
+        return (gr.skip(),) * 4 if across is not None else found(npmi, bar)
 
     outputs = [rows, graph, read, kept]
     # In turn: what was asked for last is shown last.
-    in_turn = {"concurrency_id": "across", **LATEST}
+    in_turn: dict[str, Any] = {"show_progress_on": rows, "concurrency_id": "across", **LATEST}
     again.click(found, npmi, outputs, **in_turn)
     for place in (rows, graph):
         place.click(picked, kept, [read, rows], show_progress="minimal", **EACH)

@@ -20,6 +20,7 @@ from hourglass.errors import InputError
 from hourglass.uses.explore.diff import SMALLEST
 from hourglass.uses.explore.overview import snippet, telling
 from hourglass.uses.explore.scores import LEVEL, feature_rows, strengths, word_scores
+from hourglass.uses.progress import Report
 
 if TYPE_CHECKING:
     from hourglass.uses.explore import Correlations, Found, Workspace
@@ -213,10 +214,10 @@ class Corpus:
         with self._model:
             return self.workspace.find(query, **options)
 
-    def correlate(self, **options: Any) -> Correlations:
+    def correlate(self, progress: bool | Report = False, **options: Any) -> Correlations:
         """As the workspace correlates; it may need the model too."""
         with self._model:
-            return self.workspace.correlate(**options, progress=False)
+            return self.workspace.correlate(**options, progress=progress)
 
     # One text ------------------------------------------------------------------------------------------
 

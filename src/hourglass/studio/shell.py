@@ -12,12 +12,25 @@ import gradio as gr
 from hourglass.errors import HourglassError
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.views import figure_script, script, view
+from hourglass.uses.progress import Report
 
 # Gradio drops what is done while the same is still being answered, unless it is told otherwise.
 EACH: dict[str, Any] = {"trigger_mode": "multiple", "api_visibility": "private"}
 """Clicks that say what was clicked, or count: each is answered, in their order."""
 LATEST: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
 """Questions: when an answer is there, the one asked meanwhile is answered too."""
+
+BAR = gr.Progress()
+"""What a page's function asks for that takes a while: gradio gives it a bar over what it will show."""
+
+
+def stages(bar: gr.Progress) -> Report:
+    """What tells a bar how far a stage is."""
+
+    def report(stage: str, done: int, total: int | None) -> None:
+        bar((done, total), desc=stage)
+
+    return report
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hourglass.studio.corpus import Corpus
 from hourglass.studio.figures import figure, text_of
-from hourglass.studio.shell import EACH, LATEST, Shell, told
+from hourglass.studio.shell import BAR, EACH, LATEST, Shell, stages, told
 from hourglass.studio.views import colour, send, view
 from hourglass.uses.explore import Correlations
 from hourglass.uses.explore.correlate import items_in
@@ -43,11 +43,11 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     kept = gr.State(None)
 
     @told(4)
-    def found(npmi: float, similar: bool, apart: bool) -> tuple[Any, ...]:
+    def found(npmi: float, similar: bool, apart: bool, bar: gr.Progress = BAR) -> tuple[Any, ...]:
         options: dict[str, Any] = {"max_similarity": None} if similar else {}
         if not apart:
             options["max_same_tokens"] = None
-        pairs = corpus.correlate(min_npmi=npmi, top=PAIRS, **options)
+        pairs = corpus.correlate(stages(bar), min_npmi=npmi, top=PAIRS, **options)
         # A pair about the same documents as a stronger one says nothing new.
         pairs = replace(pairs, table=pairs.table[pairs.table["same_as"].isna()].reset_index(drop=True))
         return table(pairs), drawn(pairs), "", pairs
@@ -59,12 +59,12 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             return gr.skip(), gr.skip()
         return documents(corpus, pairs, row), table(pairs, row)
 
-    def at_first(pairs: Correlations | None, *asked: Any) -> Any:
-        return (gr.skip(),) * 4 if pairs is not None else found(*asked)
+    def at_first(pairs: Correlations | None, npmi: float, similar: bool, apart: bool, bar: gr.Progress = BAR) -> Any:
+        return (gr.skip(),) * 4 if pairs is not None else found(npmi, similar, apart, bar)
 
     outputs = [rows, graph, read, kept]
     # In turn: what was asked for last is shown last.
-    in_turn = {"concurrency_id": "together", **LATEST}
+    in_turn: dict[str, Any] = {"show_progress_on": rows, "concurrency_id": "together", **LATEST}
     again.click(found, [npmi, similar, apart], outputs, **in_turn)
     for place in (rows, graph):
         place.click(picked, kept, [read, rows], show_progress="minimal", **EACH)

@@ -13,13 +13,18 @@ from rich.progress import Progress as RichProgress
 
 from hourglass.training.progress import LogLines
 
+Report = Callable[[str, int, int | None], None]
+"""What a stage is called, how many of its units are done, and of how many (None: unknown)."""
+
 
 class Progress:
-    """A bar a stage on standard error; where that is no terminal, a line now and then; nothing when not `shown`."""
+    """A bar a stage on standard error; where that is no terminal, a line now and then; nothing when not `shown`, but for what a
+    function in its place is told."""
 
-    def __init__(self, shown: bool) -> None:
-        self.shown = shown and sys.stderr.isatty()
-        self._lines = LogLines(shown)
+    def __init__(self, shown: bool | Report) -> None:
+        self._report = shown if callable(shown) else None
+        self.shown = shown is True and sys.stderr.isatty()
+        self._lines = LogLines(shown is True)
         self._bars = RichProgress(
             TextColumn("{task.description:<16}"),
             BarColumn(),
@@ -42,6 +47,8 @@ class Progress:
     def start(self, what: str, total: int | None, unit: str = "") -> TaskID:
         """Begin a stage of `total` units (None: length unknown)."""
         self._bars.start()
+        if self._report is not None:
+            self._report(what, 0, total)
         return self._bars.add_task(what, total=total, unit=unit)
 
     def counting(self, what: str, total: int | None, unit: str = "") -> Callable[[int], None]:
@@ -60,6 +67,8 @@ class Progress:
         stage = self._bars.tasks[self._bars.task_ids.index(task)]
         total = None if stage.total is None else int(stage.total)
         self._lines.say(stage.description, int(stage.completed), total, stage.fields["unit"])
+        if self._report is not None:
+            self._report(stage.description, int(stage.completed), total)
 
     def say(self, line: str) -> None:
         """A line above the bars."""

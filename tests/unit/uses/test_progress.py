@@ -33,6 +33,16 @@ def test_long_work_says_how_far_it_is(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_function_is_told_every_step_and_nothing_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    told = []
+    with Progress(lambda *step: told.append(step)) as bars:
+        bars.advance(bars.start("encoding", 2000, "texts"), 1000)
+        bars.advance(bars.start("reading", None, "rows"), 5)
+    assert told == [("encoding", 0, 2000), ("encoding", 1000, 2000), ("reading", 0, None), ("reading", 5, None)]
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_terminal_gets_bars_and_no_lines(monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)

@@ -41,7 +41,7 @@ from hourglass.uses.explore.pair_filters import (
 from hourglass.uses.explore.predicted import Learned, Predicted, predicted
 from hourglass.uses.explore.presence import names_of
 from hourglass.uses.explore.strata import FEWEST, FEWEST_SPLIT, SMALLEST, halves, length_strata
-from hourglass.uses.progress import Progress
+from hourglass.uses.progress import Progress, Report
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -138,7 +138,7 @@ class Correlations:
 
 
 def correlate(
-    workspace: Workspace, other: Workspace | None, options: CorrelateOptions, progress: bool = True
+    workspace: Workspace, other: Workspace | None, options: CorrelateOptions, progress: bool | Report = True
 ) -> Correlations:
     """Pairs of items of `workspace`, or pairs of one of it (a) and one of `other` (b), documents matched by id.
 
@@ -165,8 +165,11 @@ def correlate(
     by_all, groups = None, None
     with Progress(progress) as bar:
         pairs, shown = _select(selecting, options, split, to_pairs, bar), selecting
+        task = bar.start("Comparing names", 2, "steps")
         pairs = of_different_labels(pairs, left, right, options, notes)
+        bar.advance(task, 1)
         pairs = one_of_a_kind(pairs, left, right, notes)
+        bar.advance(task, 1)
         if other is None:
             pairs = of_different_tokens(pairs, left, rows, half == 0, options, notes, bar)
         if predicting:

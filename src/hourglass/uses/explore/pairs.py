@@ -18,7 +18,7 @@ from hourglass.errors import ConfigError
 from hourglass.uses.explore.correlate import Correlations, items_in, verified
 from hourglass.uses.explore.hypotheses import Hypothesis, description_of, statement_of
 from hourglass.uses.explore.judges import ChatJudge, FunctionJudge, Judge, RuleJudge, ask, endpoint_of, is_address
-from hourglass.uses.progress import Progress
+from hourglass.uses.progress import Progress, Report
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.workspace import Workspace
@@ -54,7 +54,7 @@ def judged_pairs(
     found: Correlations,
     judge: str | ChatEndpoint | Judge | Callable[[str, str], Any],
     options: JudgedPairsOptions,
-    progress: bool,
+    progress: bool | Report,
 ) -> Correlations:
     """The pairs with columns verified_documents, verified_joint and verified_npmi, NaN where they were not judged."""
     who = judge_of(workspace, judge, options)

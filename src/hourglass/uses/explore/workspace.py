@@ -51,6 +51,7 @@ from hourglass.uses.explore.find import FindOptions, Found, find
 from hourglass.uses.explore.parts import Part
 from hourglass.uses.explore.pooling import PooledCodes
 from hourglass.uses.explore.trend import Trended, TrendOptions, trend
+from hourglass.uses.progress import Report
 
 if TYPE_CHECKING:
     from hourglass.uses.explore.judges import Judge
@@ -383,13 +384,14 @@ class Workspace:
         other: Workspace | None = None,
         *,
         judge: str | ChatEndpoint | Judge | Callable[[str, str], Any] | None = None,
-        progress: bool = True,
+        progress: bool | Report = True,
         **options: Any,
     ) -> Correlations:
         """Which features and words go together, or which of these go with which of `other`, the same documents' other text.
 
         judge   who checks on documents that did not select the pairs whether the labels go together too: "rule", the address
                 of a chat endpoint, or what `verify` takes besides; None: nobody
+        progress  a bar; a function in its place is told each stage, how much of it is done, and of how much
 
         `options` are the fields of `CorrelateOptions` and, with a judge, of `JudgedPairsOptions`.
         """
