@@ -74,22 +74,22 @@ class Distances:
     def p_values(self, random: np.random.Generator) -> Array:
         """[items] the chance of at least what was found."""
         mean, of_rows, of_pairs = self.moments()
-        variance = of_rows + of_pairs
-        moves = np.flatnonzero(variance > (_FIXED * self._said.step) ** 2)
+        moves = np.flatnonzero(of_rows + of_pairs > (_FIXED * self._said.step) ** 2)
         p = np.ones(len(mean))
         if not len(moves):
             return p
-        some = random.permutation(moves)[:SOME]
-        drawn = self.drawn(some, min(DRAWS // len(some), MOST_DRAWS), random)
+        mean, variance = mean[moves], (of_rows + of_pairs)[moves]
+        some = random.permutation(len(moves))[:SOME]
+        drawn = self.drawn(moves[some], min(DRAWS // len(some), MOST_DRAWS), random)
         z = (drawn - mean[some]) / np.sqrt(variance[some])
-        hangs_on = np.stack(
-            [np.ones(len(mean)), 1 / np.diff(self._items.indptr), of_rows / np.maximum(variance, 1e-300)], axis=1
+        shape = np.column_stack([(z**3).mean(0), (z**4).mean(0) - 3])
+        hangs_on = np.column_stack(
+            [np.ones(len(moves)), 1 / np.diff(self._items.indptr)[moves], of_rows[moves] / variance]
         )
-        shape = np.stack([(z**3).mean(0), (z**4).mean(0) - 3], axis=1)
-        skewness, excess = (hangs_on[moves] @ np.linalg.lstsq(hangs_on[some], shape, rcond=None)[0]).T
+        skewness, excess = (hangs_on @ np.linalg.lstsq(hangs_on[some], shape, rcond=None)[0]).T
         skewness = np.maximum(skewness, _LEAST_SKEWNESS)
         excess = np.maximum(excess, _LEAST_RATIO * skewness**2)
-        p[moves] = heavy_tail((self.found - mean)[moves] / np.sqrt(variance[moves]), skewness, excess)
+        p[moves] = heavy_tail((self.found[moves] - mean) / np.sqrt(variance), skewness, excess)
         return p
 
     def moments(self) -> tuple[Array, Array, Array]:
@@ -99,9 +99,8 @@ class Distances:
         counts = np.asarray(self._items.T @ parted.member, float)  # [items, strata]
         number = counts.sum(1)
         inside, outside = 1 / number, 1 / (rows - number)
-        within = step * (
-            inside + outside
-        )  # what a step of the sum over pairs weighs; what a row's total does: -outside
+        # What a step of the sum over pairs weighs; what a row's total does is -outside.
+        within = step * (inside + outside)
         drawn = counts * (sizes - counts) / (sizes * (sizes - 1))  # the part of a stratum that is drawn at random
 
         mean_total = parted.member.T @ total / sizes
