@@ -33,7 +33,14 @@ from hourglass.storage.atomic import write_json
 from hourglass.uses.explore import Workspace
 
 RESULT = Path(__file__).parent / "results" / "verbs.json"
-BOUNDS = {"diff": 2.0, "find": 0.5, "find, by features": 0.5, "find, 20 examples": 0.5, "correlate": 20.0}
+BOUNDS = {
+    "diff": 2.0,
+    "find": 0.5,
+    "find, by features": 0.5,
+    "find, 20 examples": 0.5,
+    "correlate": 20.0,
+    "correlate, two texts": 20.0,
+}
 """Seconds allowed; the verbs that are not here have no bound."""
 MEMORY_MIB = 2048
 
@@ -139,7 +146,9 @@ def main() -> None:
             "work": f"verbs on {documents:,} documents of {WORDS} words, {features:,} features, once the workspace is open",
             "ours": found,
             "peers": {},
-            "ratio": {name: round(found[name]["again_s"] / bound, 3) for name, bound in BOUNDS.items()},
+            "ratio": {
+                name: round(found[name]["again_s"] / bound, 3) for name, bound in BOUNDS.items() if name in found
+            },
             "floor": {"bounds_s": BOUNDS, "memory_mib": MEMORY_MIB},
             "command": "python benchmarks/verbs.py",
             "versions": {p: version(p) for p in ("hourglass-ai", "torch", "numpy", "scipy", "pyarrow")},

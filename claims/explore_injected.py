@@ -14,7 +14,9 @@ all on that other seed, and everything was measured a third time: 219 of 240. Of
 film reviews on a side, and so had most of those missed on that seed: the mean states in the middle of the model hold them apart, as was
 found there, and everything was measured a fourth time: 239. Then signs were counted beside words, for `diff`, and everything was
 measured a fifth time: 239. Then groups of documents were predicted, too, for `explore_correlate`, and those are alike that share their
-nearest; looked at on that other seed, draws were made cheaper, and everything was measured a sixth time. That seed draws other pairs of kinds and other documents, but of the same texts: how near documents are measured was chosen on these texts, if not on these plantings. The paper injects four correlations into a corpus, ten
+nearest; looked at on that other seed, draws were made cheaper, and everything was measured a sixth time. Then the shape of what shuffling
+gives was drawn for some items instead of all (what it hangs on was looked at in shuffles of four pairs of texts, one of them a planting that
+is measured here, without regard to what was planted), and everything was measured a seventh time. That seed draws other pairs of kinds and other documents, but of the same texts: how near documents are measured was chosen on these texts, if not on these plantings. The paper injects four correlations into a corpus, ten
 documents of a thousand each, and finds all four in every shuffle; a language model that reads the same texts finds them in few.
 
 A document has two fields, as a training set has prompts and responses. In the background both are sentences of an encyclopedia,
